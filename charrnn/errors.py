@@ -1,0 +1,11 @@
+"""What is wrong with what a person gave: one line that names it and says what would do."""
+
+
+class InputError(ValueError):
+    """A wrong setting, file or text. Its message is one line; the entry points exit with 2."""
+
+
+def check(name: str, value: object, ok: bool, wanted: str) -> None:
+    """Raise InputError, naming the argument and what was found, unless ok."""
+    if not ok:
+        raise InputError(f"{name}={value!r} must be {wanted}")

@@ -1,0 +1,106 @@
+"""GRU: parameters as in ``torch.nn.GRU``, computed by the backend of one's choice.
+
+T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
+"""
+
+import importlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from charrnn.errors import check
+
+RESETS = ("after", "before")
+GATES = ("sigmoid", "hard_sigmoid")
+BACKENDS = ("auto", "reference", "torch")
+
+
+class GRU(nn.GRU):
+    """A stack of GRU layers, whose state goes in and comes out.
+
+    It is a ``torch.nn.GRU`` in the names, shapes and order of its parameters; forward also takes
+    indices, has the reset before the product, hard gates, and a choice of backends.
+
+    Args:
+        reset: "after" the product with W_hn (cuDNN), or "before" it (Cho et al. 2014).
+        gate: "sigmoid", or "hard_sigmoid" = clip(0.2 a + 0.5, 0, 1).
+        dropout: probability of a zero between layers, never along time.
+        backend: "auto" or one of ``BACKENDS``; ``choose_backend`` tells what auto takes.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        reset: str = "after",
+        gate: str = "sigmoid",
+        backend: str = "auto",
+    ):
+        check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
+        check("num_layers", num_layers, num_layers >= 1, "a whole number, at least 1")
+        check("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1")
+        check("reset", reset, reset in RESETS, " or ".join(RESETS))
+        check("gate", gate, gate in GATES, " or ".join(GATES))
+        check("backend", backend, backend in BACKENDS, ", ".join(BACKENDS))
+        super().__init__(input_size, hidden_size, num_layers)
+        self.dropout = dropout
+        self.reset, self.gate, self.backend = reset, gate, backend
+        self.choose_backend(torch.device("cpu"))
+
+    def reset_parameters(self) -> None:
+        """Weights uniform in +-1/sqrt(fan-in), biases zero."""
+        for weight in self.parameters():
+            if weight.dim() == 2:
+                nn.init.uniform_(
+                    weight, -1 / math.sqrt(weight.size(1)), 1 / math.sqrt(weight.size(1))
+                )
+            else:
+                nn.init.zeros_(weight)
+
+    def choose_backend(self, device: torch.device) -> str:
+        """The backend's name on a device. Raises InputError for a named one that cannot."""
+        names = ("torch", "reference") if self.backend == "auto" else (self.backend,)
+        for name in names:
+            module = importlib.import_module(f"charrnn.gru.{name}")
+            reason = module.unsupported(self.reset, self.gate, device)
+            if reason is None:
+                return name
+        check("backend", self.backend, False, f"another ({reason})")
+
+    def forward(
+        self, inputs: Tensor, state: Tensor, table: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run a window.
+
+        Args:
+            inputs: (T, B, I) features, or (T, B) int64 indices.
+            state: (L, B, H).
+            table: with indices, the features of every index, (V, I); None stands for one-hot
+                vectors of I entries, which are never made.
+
+        Returns:
+            Outputs (T, B, H) of the last layer and the final state (L, B, H).
+        """
+        return self._run(inputs, table, state, self.all_weights)
+
+    def layers(self, inputs: Tensor, state: Tensor, table: Tensor | None = None) -> Tensor:
+        """Every layer's outputs, (L, T, B, H), without dropout; arguments as in forward."""
+        outputs = []
+        for layer, weights in enumerate(self.all_weights):
+            inputs, _ = self._run(inputs, table, state[layer : layer + 1], [weights])
+            table = None
+            outputs.append(inputs)
+        return torch.stack(outputs)
+
+    def _run(self, inputs, table, state, weights):
+        backend = importlib.import_module(f"charrnn.gru.{self.choose_backend(state.device)}")
+        dropout = self.dropout if self.training else 0.0
+        return backend.forward(
+            inputs, table, state, weights, reset=self.reset, gate=self.gate, dropout=dropout
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, reset={self.reset}, gate={self.gate}"
