@@ -24,6 +24,9 @@ class CharModel(nn.Module):
         reset, gate, backend: as in :class:`charrnn.gru.GRU`.
     """
 
+    BY_CHARACTER = {"decoder.weight": 0, "decoder.bias": 0}
+    """Parameters with a slice for each character of the vocabulary, and its axis."""
+
     def __init__(
         self,
         vocab_size: int,
@@ -83,6 +86,8 @@ class CharModel(nn.Module):
 class GRUEncode(CharModel):
     """A tanh layer over the characters, then GRU layers; the default of the 2016 program."""
 
+    BY_CHARACTER = CharModel.BY_CHARACTER | {"embed.weight": 0}
+
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
         self.embed = Embed(vocab_size, hidden_size)
         return hidden_size
@@ -98,6 +103,8 @@ class GRUEncode(CharModel):
 class GRUResize(CharModel):
     """GRU layers, the first of which takes the one-hot vector itself, so that it has no input
     layer but a weight_ih_l0 of (3H, V)."""
+
+    BY_CHARACTER = CharModel.BY_CHARACTER | {"gru.weight_ih_l0": 1}
 
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
         return vocab_size

@@ -1,0 +1,8 @@
+"""What happens around the windows: numbers written, text sampled, checkpoints saved."""
+
+from charrnn.callbacks.checkpoint import Checkpoint
+from charrnn.callbacks.metrics import Metrics
+from charrnn.callbacks.progress import Progress
+from charrnn.callbacks.samples import Samples
+
+__all__ = ["Checkpoint", "Metrics", "Progress", "Samples"]

@@ -1,0 +1,135 @@
+"""Metrics: the numbers of training and validation, into TensorBoard and metrics.csv."""
+
+import csv
+import math
+import os
+import time
+from pathlib import Path
+
+import yaml
+from pytorch_lightning import Callback
+from tqdm import tqdm
+
+COLUMNS = (
+    "train/loss", "train/bpc", "val/loss", "val/bpc", "train/lr", "train/grad_norm",
+    "train/clipped", "train/chars_per_second", "train/passes",
+)  # fmt: skip
+
+
+class Metrics(Callback):
+    """Writes every ``trainer.log_every_n_steps`` windows and after each validation.
+
+    Losses are means over the windows since the last writing, in nats per character, and bpc is the
+    same in bits; grad_norm is that before clipping and clipped the share of elements that it cuts,
+    both of the last window. Every number stands against the windows trained on.
+
+    Nothing goes through ``LightningModule.log``, which costs a millisecond for each number at each
+    window, written or not.
+    """
+
+    def setup(self, trainer, task, stage: str) -> None:
+        self.file = Path(trainer.default_root_dir) / "metrics.csv"
+        self.loss_sum, self.windows = 0.0, 0
+        self.row: dict = {}
+        self.since: float | None = None
+
+    def state_dict(self) -> dict:
+        return {"loss_sum": float(self.loss_sum), "windows": self.windows}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.loss_sum, self.windows = state["loss_sum"], state["windows"]
+
+    def on_train_start(self, trainer, task) -> None:
+        self._keep_rows(trainer.global_step)
+        if trainer.global_step == 0:
+            text = yaml.safe_dump(task.description.get("settings", {}), sort_keys=False)
+            add_text(trainer, "settings", text, 0)
+            for windows, loss in task.validations:  # of the untrained model
+                self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
+
+    def on_train_batch_start(self, trainer, task, batch, batch_idx: int) -> None:
+        if self.since is None:
+            self.since, self.timed = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
+        self.loss_sum = self.loss_sum + task.window_loss.double()
+        self.windows += 1
+        self.timed += 1
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        task.check_finite()
+        loss = float(self.loss_sum) / self.windows
+        seconds = time.perf_counter() - self.since
+        rate = self.timed * batch.inputs.numel() * trainer.world_size / seconds
+        numbers = {
+            "train/loss": loss,
+            "train/bpc": loss / math.log(2),
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            **{f"train/{name}": value.item() for name, value in task.gradient_stats.items()},
+            "train/chars_per_second": rate,
+            "train/passes": trainer.global_step / len(trainer.datamodule.stream),
+        }
+        self._write(trainer, numbers, trainer.global_step)
+        self.loss_sum, self.windows, self.since = 0.0, 0, None
+
+    def on_validation_start(self, trainer, task) -> None:
+        self.since = None  # its time is not training's
+
+    def on_validation_end(self, trainer, task) -> None:
+        loss = task.validations[-1][1]
+        bits = f"{loss:.4f} nats, {loss / math.log(2):.4f} bpc"
+        if trainer.sanity_checking:
+            tqdm.write(f"untrained: validation {bits}")
+            return
+        windows = trainer.global_step
+        passes = windows / len(trainer.datamodule.stream)
+        best = " (best)" if loss == min(v for _, v in task.validations) else ""
+        tqdm.write(f"window {windows}, {passes:.2f} passes: validation {bits}{best}")
+        self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
+
+    def on_save_checkpoint(self, trainer, task, state: dict) -> None:
+        self._end_row()
+
+    def on_train_end(self, trainer, task) -> None:
+        self._end_row()
+
+    def _write(self, trainer, numbers: dict[str, float], windows: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=windows)
+        # A window's training and validation share a row, so that no step stands there twice.
+        if self.row.get("step") != windows:
+            self._end_row()
+            self.row = {"step": windows}
+        self.row |= numbers
+
+    def _end_row(self) -> None:
+        if self.row:
+            with open(self.file, "a", newline="") as f:
+                csv.DictWriter(f, ("step", *COLUMNS)).writerow(self.row)
+            self.row = {}
+
+    def _keep_rows(self, windows: int) -> None:
+        """Start the file, or leave of it what came before the checkpoint that is taken up."""
+        rows = []
+        if self.file.exists() and windows:
+            with open(self.file, newline="") as f:
+                rows = [r for r in csv.DictReader(f) if is_before(r, windows)]
+        scratch = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        with open(scratch, "w", newline="") as f:
+            writer = csv.DictWriter(f, ("step", *COLUMNS))
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(scratch, self.file)
+
+
+def is_before(row: dict, windows: int) -> bool:
+    """Whether a row is whole and of no later window; a kill can leave the last one cut."""
+    return None not in row.values() and row["step"].isdigit() and int(row["step"]) <= windows
+
+
+def add_text(trainer, name: str, text: str, windows: int) -> None:
+    """Put a text into TensorBoard as it is: four spaces make Markdown leave it alone."""
+    for logger in trainer.loggers:
+        if hasattr(logger.experiment, "add_text"):
+            indented = "".join(f"    {line}\n" for line in text.splitlines())
+            logger.experiment.add_text(name, indented, windows)

@@ -1,0 +1,58 @@
+"""Samples: short texts while it trains, on the screen and in TensorBoard."""
+
+from pytorch_lightning import Callback
+from tqdm import tqdm
+
+from charrnn import sampler
+from charrnn.callbacks.metrics import add_text
+from charrnn.charset import Charset
+from charrnn.errors import check
+
+
+class Samples(Callback):
+    """Prints a sample at the start, every ``every_n_steps`` windows and at the end.
+
+    The text comes from a random number generator of its own, and from a state of its own.
+
+    Args:
+        length, temperature, prompt: as in :func:`charrnn.sampler.texts`; characters of the prompt
+            that the model does not know are left out.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        length: int = 200,
+        temperature: float = 0.8,
+        prompt: str = "",
+    ):
+        check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
+        sampler.check_settings(length, temperature, None, None, None)
+        self.every_n_steps, self.length = every_n_steps, length
+        self.temperature, self.prompt = temperature, prompt
+        self.last: int | None = None
+
+    def on_train_start(self, trainer, task) -> None:
+        self.charset = Charset(**task.description["charset"])
+        if trainer.global_step == 0:
+            self._sample(trainer, task)
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self._sample(trainer, task)
+
+    def on_train_end(self, trainer, task) -> None:
+        if self.last != trainer.global_step:
+            self._sample(trainer, task)
+
+    def _sample(self, trainer, task) -> None:
+        self.last = windows = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        steps = sampler.texts(
+            task.model, self.charset, self.prompt, self.length,
+            temperature=self.temperature, seed=windows, unknown="skip",
+        )  # fmt: skip
+        text = "".join(added for (added,) in steps)
+        tqdm.write(f"--- sample after {windows} windows ---\n{text}\n---")
+        add_text(trainer, "sample", text, windows)

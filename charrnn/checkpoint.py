@@ -1,0 +1,181 @@
+"""Checkpoints: plain containers and tensors, read without running code; and what one loads.
+
+L layers, T characters, H hidden size.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from charrnn import evaluation, models, sampler
+from charrnn.charset import Charset
+from charrnn.errors import InputError
+
+FORMAT = 1  # of the dictionary under the key "charrnn"
+PREFIX = "model."  # of the model's parameters among the task's
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint file that a path names: itself, or a run folder's last one.
+
+    Raises InputError where there is none.
+    """
+    path = Path(path).expanduser()
+    file = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{path}: no checkpoint there; give a run's folder or a file of its checkpoints/"
+        )
+    return file
+
+
+def read(path: str | Path) -> dict:
+    """A checkpoint's dictionary, on the CPU. Reading it runs no code in it.
+
+    Raises InputError for a file that is missing, torn, of another program or of another version.
+    """
+    file = find(path)
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # torch raises half a dozen kinds, by where the damage is
+        torn = not zipfile.is_zipfile(file)
+        reason = "it is torn or no checkpoint" if torn else "it is damaged, or of another program"
+        raise InputError(f"{file}: {reason}; give another checkpoint") from error
+    ours = checkpoint.get("charrnn") if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict) or "format" not in ours:
+        raise InputError(f"{file}: a checkpoint of another program, not of charrnn")
+    if ours["format"] != FORMAT:
+        raise InputError(
+            f"{file}: written by charrnn {ours.get('version')} in format {ours['format']};"
+            f" this version reads format {FORMAT}: use the one that wrote it"
+        )
+    return checkpoint
+
+
+def write(checkpoint: dict, path: str | Path) -> None:
+    """Write a checkpoint whole or not at all, whatever happens in between."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, since a rename is atomic within one file system only.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(scratch, "wb") as f:
+            torch.save(checkpoint, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def build(checkpoint: dict) -> tuple[nn.Module, Charset]:
+    """The model, in evaluation mode, and the charset of a checkpoint's dictionary."""
+    ours = checkpoint["charrnn"]
+    charset = Charset(**ours["charset"])
+    settings = dict(ours["settings"]["model"])
+    package, _, name = settings.pop("_target_").rpartition(".")
+    kind = getattr(models, name, None)
+    if package != models.__name__ or not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(f"model: {package}.{name} is no model of {models.__name__}")
+    with torch.random.fork_rng(devices=[]):  # a person's random numbers are not ours to draw
+        model = kind(len(charset), **settings)
+    model.load_state_dict(parameters(checkpoint))
+    return model.eval(), charset
+
+
+def parameters(checkpoint: dict) -> dict[str, Tensor]:
+    """The model's parameters, under the model's own names."""
+    state = checkpoint["state_dict"]
+    return {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+
+
+def initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
+    """Take over a checkpoint's weights, rows of the vocabulary by their characters.
+
+    Characters that the checkpoint does not know keep the weights that they have. The model may be
+    of a larger or smaller vocabulary, but of no other size, and of the same kind.
+
+    Returns:
+        How many of the charset's characters were taken over.
+
+    Raises:
+        InputError: names the parameter that does not fit.
+    """
+    checkpoint = read(path)
+    theirs = Charset(**checkpoint["charrnn"]["charset"])
+    if theirs.unit != charset.unit:
+        raise InputError(f"init_from={path}: of data.unit={theirs.unit}, here {charset.unit}")
+    old, new = parameters(checkpoint), model.state_dict()
+    if old.keys() != new.keys():
+        odd = sorted(old.keys() ^ new.keys())[0]
+        raise InputError(f"init_from={path}: a model of another kind or depth ({odd})")
+    ours = {character: i for i, character in enumerate(charset.alphabet, 1)}
+    pairs = [(0, 0)] + [(ours[c], i) for i, c in enumerate(theirs.alphabet, 1) if c in ours]
+    here, there = torch.tensor(pairs).t()
+    for name, value in new.items():
+        if (axis := model.BY_CHARACTER.get(name)) is not None:
+            rows = old[name].index_select(axis, there)
+            if rows.numel() * value.size(axis) == value.numel() * rows.size(axis):
+                old[name] = value.clone().index_copy_(axis, here, rows)
+        if old[name].shape != value.shape:
+            raise InputError(
+                f"init_from={path}: {name} is {tuple(old[name].shape)} there and"
+                f" {tuple(value.shape)} here; the sizes of the model must be the same"
+            )
+    model.load_state_dict(old)
+    return len(pairs) - 1
+
+
+def load(path: str | Path) -> "LanguageModel":
+    """A trained model from a checkpoint, or from a run's folder (its last checkpoint).
+
+    Nothing but the file is needed. Raises InputError as :func:`read` does.
+    """
+    return LanguageModel(*build(read(path)))
+
+
+class LanguageModel:
+    """A model and its charset: text in, text and numbers out."""
+
+    def __init__(self, model: nn.Module, charset: Charset):
+        self.model, self.charset = model, charset
+
+    def generate(self, prompt: str = "", length: int = 500, **settings) -> str:
+        """The prompt and ``length`` characters after it; settings as in ``sampler.texts``."""
+        return "".join(self.stream(prompt, length, **settings))
+
+    def stream(self, prompt: str = "", length: int = 500, **settings) -> Iterator[str]:
+        """The characters of :meth:`generate` one at a time, as they come."""
+        steps = sampler.texts(self.model, self.charset, prompt, length, **settings)
+        return (character for (added,) in steps for character in added)
+
+    def generate_many(self, num_samples: int, prompt: str = "", length: int = 500, **settings):
+        """Several texts at once, a list; the first is that of :meth:`generate`."""
+        steps = sampler.texts(self.model, self.charset, prompt, length, num_samples, **settings)
+        return ["".join(parts) for parts in zip(*steps)]
+
+    def score(self, text: str) -> np.ndarray:
+        """Nats of each character after the first, (T - 1,) float64, read from a zero state.
+
+        Characters outside the alphabet count as U+FFFD. With unit="byte", nats of each byte.
+        """
+        return evaluation.score(self.model, self._indices(text))
+
+    @torch.inference_mode()
+    def activations(self, text: str) -> np.ndarray:
+        """Every unit after every character, (L, H, T), read from a zero state."""
+        state = self.model.initial_state(1)
+        if not (indices := self._indices(text)).numel():
+            return np.zeros((state.size(0), state.size(2), 0), np.float32)
+        return self.model.activations(indices[:, None], state)[:, :, 0].mT.cpu().numpy()
+
+    def _indices(self, text: str) -> Tensor:
+        indices = torch.from_numpy(self.charset.encode(text).astype(np.int64))
+        return indices.to(self.model.decoder.weight.device)

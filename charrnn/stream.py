@@ -1,0 +1,84 @@
+"""RowStream: the corpus as a circle, read in B evenly spaced rows at once.
+
+T time steps in a window, B rows of this process, R rows of all processes, N characters,
+P windows in a pass.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from charrnn.errors import check
+
+
+class Window(NamedTuple):
+    """T steps of B rows: inputs and the characters after them, and the place in the pass."""
+
+    inputs: Tensor
+    """(T, B) int64."""
+    targets: Tensor
+    """(T, B) int64."""
+    index: int
+    """The window's number in its pass, 0 to P - 1."""
+
+
+class RowStream:
+    """Windows without end, from the stored position on.
+
+    With R = batch_size * world_size and n = ceil(N / T) sequences, a pass has P = ceil(n / R)
+    windows, and len(stream) == P. Row i starts at character i P T and goes on for P T characters,
+    so that row i + 1 starts where row i stops; every place is taken modulo N.
+
+    Args:
+        tokens: (N,) indices, of any integer type; a memory map is read as it is needed.
+        batch_size: B.
+        seq_len: T.
+        rank: this process, whose rows are [rank B, (rank + 1) B).
+        world_size: how many processes there are.
+    """
+
+    def __init__(
+        self, tokens: Tensor, batch_size: int, seq_len: int, rank: int = 0, world_size: int = 1
+    ):
+        check("batch_size", batch_size, batch_size >= 1, "a whole number, at least 1")
+        check("seq_len", seq_len, seq_len >= 1, "a whole number, at least 1")
+        check("world_size", world_size, world_size >= 1, "a whole number, at least 1")
+        check("rank", rank, 0 <= rank < world_size, f"at least 0 and below {world_size}")
+        check(
+            "tokens", tuple(tokens.shape), tokens.dim() == 1 and len(tokens) > 0, "1-D, not empty"
+        )
+        self.tokens, self.batch_size, self.seq_len = tokens, batch_size, seq_len
+        sequences = -(-len(tokens) // seq_len)
+        self._windows = -(-sequences // (batch_size * world_size))
+        rows = torch.arange(rank * batch_size, (rank + 1) * batch_size)
+        # Places of the first window's inputs and of the character after them, (T + 1, B).
+        self._places = rows * (self._windows * seq_len) + torch.arange(seq_len + 1)[:, None]
+        self._next = 0
+        self._passes = 0
+
+    def __len__(self) -> int:
+        return self._windows
+
+    def __iter__(self) -> Iterator[Window]:
+        while True:
+            index = self._next
+            places = (self._places + index * self.seq_len) % len(self.tokens)
+            characters = self.tokens[places].long()
+            wraps = index + 1 == self._windows
+            self._next = 0 if wraps else index + 1
+            self._passes += wraps
+            yield Window(characters[:-1], characters[1:], index)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: the number of the next window and how many passes are finished."""
+        return {"window": self._next, "passes": self._passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a position. Raises InputError where a pass has no such window."""
+        window = state["window"]
+        check(
+            "window", window, 0 <= window < self._windows, f"at least 0 and below {self._windows}"
+        )
+        self._next, self._passes = window, state["passes"]

@@ -1,0 +1,270 @@
+"""CharTask: the LightningModule. Loss, carry, roll, optimizer, and what a checkpoint holds.
+
+T time steps in a window, B rows, L layers, H hidden size.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from charrnn import __version__
+from charrnn.checkpoint import FORMAT
+from charrnn.errors import InputError, check
+from charrnn.stream import Window
+
+ROLLOVERS = ("roll", "reset", "carry")
+
+
+class CharTask(LightningModule):
+    """A character model in training.
+
+    Args:
+        model: as in :mod:`charrnn.models`.
+        optimizer: from parameters to an optimizer.
+        scheduler: from an optimizer (and ``total_steps``, where it takes them) to a scheduler; one
+            whose step takes a loss is stepped after each validation, another after each window.
+        description: what a checkpoint says of the run beside its state: settings, charset and
+            corpus, in plain containers.
+        reduction: what is differentiated, the "mean" over a window's T B characters or their "sum".
+        l2: lambda of lambda/2 times the sum of squares of all weight matrices, beside the summed
+            loss.
+        rollover: what becomes of the carry when a pass begins: "roll" hands row i the state of row
+            i - 1, where its text begins; "reset" makes it zero; "carry" leaves it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Callable,
+        scheduler: Callable,
+        description: dict | None = None,
+        reduction: str = "mean",
+        l2: float = 0.0,
+        rollover: str = "roll",
+    ):
+        check("reduction", reduction, reduction in ("mean", "sum"), "mean or sum")
+        check("l2", l2, 0 <= l2 < float("inf"), "at least 0")
+        check("rollover", rollover, rollover in ROLLOVERS, " or ".join(ROLLOVERS))
+        super().__init__()
+        self.model = model
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.description = description or {}
+        self.reduction, self.l2, self.rollover = reduction, l2, rollover
+        self.carry: Tensor | None = None
+        """State (L, B, H) in which the next window starts, detached."""
+        self.position: dict[str, int] | None = None
+        """The stream's position after the last finished window."""
+        self.rounds = 0
+        """Finished rounds; ``round_windows`` counts the windows of the one under way."""
+        self.round_windows = 0
+        self.window_loss: Tensor | None = None
+        """Mean nats of the last window."""
+        self.gradient_stats: dict[str, Tensor] = {}
+        """Norm before clipping and share of clipped elements, of windows that are logged."""
+        self.validations: list[list[float]] = []
+        """[windows, mean nats] of every validation, the untrained one first."""
+        self._resumed: dict | None = None
+
+    # Training
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        # The scheduler is stepped and saved here and not by Lightning, which steps those that
+        # take a loss after the checkpoint of a round.
+        optimizer = self.make_optimizer(self.parameters())
+        takes = inspect.signature(self.make_scheduler).parameters
+        total = {"total_steps": self.total_steps()} if "total_steps" in takes else {}
+        self.scheduler = self.make_scheduler(optimizer, **total)
+        takes = inspect.signature(self.scheduler.step).parameters.values()
+        self.steps_on_loss = any(p.default is p.empty and p.name != "self" for p in takes)
+        return optimizer
+
+    def total_steps(self) -> int:
+        """The windows of the whole run, for schedules that end with it."""
+        trainer = self.trainer
+        if trainer.max_steps > 0:
+            return trainer.max_steps
+        check("trainer.max_epochs", trainer.max_epochs, (trainer.max_epochs or 0) > 0, "at least 1")
+        return trainer.max_epochs * trainer.datamodule.round_length(trainer.limit_train_batches)
+
+    def on_train_start(self) -> None:
+        rows = self.trainer.datamodule.stream.batch_size
+        self.carry = self.model.initial_state(rows)
+        if self._resumed is not None:
+            self._restore(self._resumed)
+            self._resumed = None
+        else:
+            self.position = self.trainer.datamodule.stream.state_dict()
+
+    def training_step(self, window: Window, batch_idx: int) -> Tensor:
+        if window.index == 0:
+            self.carry = self.roll(self.carry)
+        loss, state = self.model.loss(window.inputs, window.targets, self.carry)
+        self.carry, self.window_loss = state.detach(), loss.detach()
+        if not loss.is_cuda:  # on a GPU the question would wait for it; Metrics asks there
+            self.check_finite()
+        return loss * window.inputs.numel() if self.reduction == "sum" else loss
+
+    def roll(self, carry: Tensor) -> Tensor:
+        """The carry (L, B, H) with which a pass begins. Before the first pass it is zero anyway."""
+        if self.rollover == "roll":
+            return carry.roll(1, dims=1)
+        return torch.zeros_like(carry) if self.rollover == "reset" else carry
+
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        stream = self.trainer.datamodule.stream
+        if self.l2:
+            characters = stream.batch_size * stream.seq_len if self.reduction == "mean" else 1
+            weights = [p for p in self.parameters() if p.dim() > 1 and p.grad is not None]
+            torch._foreach_add_(
+                [w.grad for w in weights], [w.detach() for w in weights], alpha=self.l2 / characters
+            )
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            bound = gradient_clip_val if gradient_clip_algorithm == "value" else None
+            self.gradient_stats = gradient_stats(gradients, bound)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_train_batch_end(self, outputs, window: Window, batch_idx: int) -> None:
+        if not self.steps_on_loss:
+            self.scheduler.step()
+        self.position = self.trainer.datamodule.stream.state_dict()
+        self.round_windows = batch_idx + 1
+
+    def on_train_epoch_end(self) -> None:
+        # A round that max_steps, max_time or a callback cut short is not finished.
+        if self.round_windows >= self.trainer.num_training_batches:
+            self.rounds, self.round_windows = self.rounds + 1, 0
+
+    def check_finite(self) -> None:
+        """Raise InputError where the last window's loss is not finite."""
+        if not torch.isfinite(self.window_loss):
+            raise InputError(
+                f"the loss is {self.window_loss.item()} at window {self.global_step + 1}: try a"
+                " lower optimizer.lr; the last checkpoint stays"
+            )
+
+    # Validation, with a state of its own
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_state = self.model.initial_state(self.trainer.datamodule.validation.rows)
+        self.validation_nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.validation_count = 0
+
+    def validation_step(self, window: Window, batch_idx: int) -> None:
+        inputs, targets = window.inputs, window.targets
+        nats, self.validation_state = self.model.nll(inputs, targets, self.validation_state)
+        self.validation_nats += nats.sum(dtype=torch.float64)
+        self.validation_count += int((targets >= 0).sum())
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self.validation_nats.item() / max(1, self.validation_count)
+        if not loss < float("inf"):
+            raise InputError(
+                f"the validation loss is {loss} at window {self.global_step}: try a lower"
+                " optimizer.lr; the last checkpoint stays"
+            )
+        self.validations.append([self.global_step, loss])
+        if self.steps_on_loss:
+            self.scheduler.step(loss)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        finite = all(bool(torch.isfinite(p).all()) for p in self.parameters())
+        if not finite:
+            raise InputError(
+                f"the weights are not finite after window {self.global_step}: try a lower"
+                " optimizer.lr; the last checkpoint stays"
+            )
+        set_progress(checkpoint["loops"], self.rounds, self.round_windows, self.global_step)
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available() and self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        checkpoint["charrnn"] = {
+            "format": FORMAT,
+            "version": __version__,
+            **self.description,
+            "carry": self.carry,
+            "position": self.position,
+            "random": random,
+            "scheduler": self.scheduler.state_dict(),
+            "windows": self.global_step,
+            "rounds": self.rounds,
+            "round_windows": self.round_windows,
+            "validations": self.validations,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._resumed = checkpoint["charrnn"]
+
+    def _restore(self, ours: dict) -> None:
+        carry = ours["carry"]
+        if carry.shape != self.carry.shape:
+            raise InputError(
+                f"resume: the carry is (L, B, H) = {tuple(carry.shape)} there and"
+                f" {tuple(self.carry.shape)} here; a run keeps its sizes and its data.batch_size"
+            )
+        self.carry = carry.to(self.carry)
+        self.trainer.datamodule.stream.load_state_dict(ours["position"])
+        self.position = ours["position"]
+        self.rounds, self.round_windows = ours["rounds"], ours["round_windows"]
+        self.validations = ours["validations"]
+        self._restore_rates(ours)
+        torch.set_rng_state(ours["random"]["cpu"])
+        if "cuda" in ours["random"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(ours["random"]["cuda"], self.device)
+
+    def _restore_rates(self, ours: dict) -> None:
+        """The scheduler's state, and settings of the optimizer that were changed on resuming."""
+        optimizer = self.trainer.optimizers[0]
+        self.scheduler.load_state_dict(ours["scheduler"])
+        before = ours["settings"]["optimizer"]
+        now = self.description["settings"]["optimizer"]
+        for key, value in now.items():
+            if key in before and before[key] != value:
+                for group in optimizer.param_groups:
+                    group[key] = value
+                    if key == "lr" and "initial_lr" in group:
+                        group["initial_lr"] = value
+                if key == "lr" and hasattr(self.scheduler, "base_lrs"):
+                    self.scheduler.base_lrs = [value] * len(self.scheduler.base_lrs)
+
+
+def gradient_stats(gradients: list[Tensor], bound: float | None) -> dict[str, Tensor]:
+    """The norm of all gradients together and the share of elements beyond +-bound."""
+    stats = {"grad_norm": torch.stack(torch._foreach_norm(gradients)).norm()}
+    if bound is not None:
+        beyond = sum((g.abs() > bound).sum() for g in gradients)
+        stats["clipped"] = beyond / sum(g.numel() for g in gradients)
+    return stats
+
+
+def set_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
+    """Write the counters of Lightning's loops as they are between two windows.
+
+    A checkpoint saved in any hook then resumes the same way: inside a round, at its next window.
+    """
+    loop = loops["fit_loop"]
+
+    def count(progress: dict, total: int, current: int) -> None:
+        for part, value in (("total", total), ("current", current)):
+            for key in progress[part]:
+                progress[part][key] = value
+
+    count(loop["epoch_progress"], rounds, rounds)
+    for part in ("total", "current"):
+        loop["epoch_progress"][part] |= {"ready": rounds + 1, "started": rounds + 1}
+    batches = loop["epoch_loop.batch_progress"]
+    count(batches, windows, round_windows)
+    batches["is_last_batch"] = False
+    optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    count(optimizer["step"], windows, round_windows)
+    count(optimizer["zero_grad"], windows, round_windows)
+    validation = loop["epoch_loop.val_loop.batch_progress"]
+    count(validation, 0, 0)
+    validation["is_last_batch"] = False

@@ -1,0 +1,53 @@
+"""Write text with a trained model: python sample.py [KEY=VALUE ...], or --help."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from charrnn import cli
+from charrnn.errors import InputError
+
+
+def job(cfg: DictConfig) -> None:
+    from charrnn import checkpoint, sampler
+
+    settings = OmegaConf.to_container(cfg)
+    path = settings.pop("checkpoint")
+    cli.check_call(sampler.texts, settings)
+    stop = settings["stop"]
+    if stop is not None:
+        stops = [stop] if isinstance(stop, str) else stop
+        settings["stop"] = [s.replace("\\n", "\n").replace("\\t", "\t") for s in stops]
+    model = checkpoint.load(newest() if path == "latest" else path)
+    write(sampler.texts(model.model, model.charset, **settings), settings["num_samples"])
+
+
+def newest() -> Path:
+    """The last checkpoint of the newest run at or below this folder, four folders deep."""
+    files = [f for depth in range(5) for f in Path().glob("*/" * depth + "checkpoints/last.ckpt")]
+    if not files:
+        raise InputError(
+            f"checkpoint=latest: no run in {Path.cwd()}; train one with train.py, or give"
+            " checkpoint=PATH"
+        )
+    return max(files, key=lambda f: f.stat().st_mtime)
+
+
+def write(steps, num_samples: int) -> None:
+    """One sample as it comes; several, which come at once, one after the other with a newline."""
+    parts = [[] for _ in range(num_samples)]
+    for step in steps:
+        if num_samples == 1:
+            print(step[0], end="", flush=True)
+        for part, added in zip(parts, step):
+            part.append(added)
+    if num_samples > 1:
+        print("\n".join("".join(part) for part in parts), end="")
+    if sys.stdout.isatty():
+        print()
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    cli.main("sample", job)
