@@ -12,7 +12,7 @@ from charrnn.errors import InputError
 def job(cfg: DictConfig) -> None:
     from charrnn import checkpoint, sampler
 
-    settings = OmegaConf.to_container(cfg)
+    settings = OmegaConf.to_container(cfg, resolve=True)
     path = settings.pop("checkpoint")
     cli.check_call(sampler.texts, settings)
     stop = settings["stop"]

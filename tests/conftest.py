@@ -1,0 +1,127 @@
+"""Fixtures: command lines as processes, a text, and a folder for caches."""
+
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = Path(textwrap.__file__).read_text("utf-8")  # 18 KB of the interpreter's own library
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+class Process:
+    """A command line under way."""
+
+    def __init__(self, zygote, pid: int, out: Path, err: Path):
+        self.zygote, self.pid, self.out, self.err = zygote, pid, out, err
+
+    def wait(self) -> Result:
+        code = self.zygote.ask({"wait": self.pid})
+        return Result(code, self.out.read_text("utf-8"), self.err.read_text("utf-8"))
+
+
+class CommandLine:
+    """Runs train.py and sample.py; see zygote.py."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.numbers = folder, itertools.count()
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, request: dict) -> int:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, script: str, *args: object, cwd: Path | None = None) -> Process:
+        number = next(self.numbers)
+        out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
+        argv = [str(ROOT / script), *map(str, args)]
+        request = {"argv": argv, "cwd": str(cwd or self.folder), "out": str(out), "err": str(err)}
+        return Process(self, self.ask(request), out, err)
+
+    def __call__(self, script: str, *args: object, cwd: Path | None = None) -> Result:
+        return self.start(script, *args, cwd=cwd).wait()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Encoded texts go where the tests' files go."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory, cache):
+    line = CommandLine(tmp_path_factory.mktemp("processes"))
+    yield line
+    line.process.stdin.close()
+    line.process.wait()
+    line.process.stdout.close()
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT, "utf-8")
+    return file
+
+
+TINY = ("model.hidden_size=8", "data.batch_size=3", "data.seq_len=7", "callbacks.samples.length=20")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, command):
+    """The folder of a short run."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "text.txt").write_text(TEXT, "utf-8")
+    result = command(
+        "train.py",
+        f"data.path={folder / 'text.txt'}",
+        f"hydra.run.dir={folder / 'run'}",
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=20",
+        *TINY,
+    )
+    assert result.code == 0, result.err
+    return folder / "run"
+
+
+def load(file: Path) -> dict:
+    return torch.load(file, weights_only=True)
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the last bit, through containers."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def metrics(run: Path) -> list[dict]:
+    with open(run / "metrics.csv", newline="") as f:
+        return list(csv.DictReader(f))

@@ -1,0 +1,41 @@
+"""A process that has imported everything once and forks for every command line it is sent.
+
+Each child is a process of its own, as a person would start it, less the seconds of imports. Lines
+of JSON on standard input: {"argv", "cwd", "out", "err"} starts one and answers its pid; {"wait":
+pid} answers its exit code, negative for a signal.
+"""
+
+import json
+import os
+import runpy
+import sys
+
+
+def child(request: dict) -> None:
+    os.chdir(request["cwd"])
+    for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+        file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    sys.argv = request["argv"]
+    sys.path[0] = os.path.dirname(request["argv"][0])
+    runpy.run_path(request["argv"][0], run_name="__main__")
+
+
+def main() -> None:
+    import hydra
+    import pooch
+    import pytorch_lightning
+    import torch.utils.tensorboard  # noqa: F401
+
+    hydra, pooch, pytorch_lightning  # noqa: B018
+    while line := sys.stdin.readline():
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        elif not (answer := os.fork()):
+            return child(request)
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
