@@ -75,7 +75,7 @@ def guard(cfg: DictConfig, run: Path) -> None:
 
 
 def prepare(cfg: DictConfig, run: Path) -> tuple:
-    """The parts of a run from its settings: trainer, task, data, and the checkpoint to take up."""
+    """The parts of a run: trainer, task, data, and the first window that is not yet behind it."""
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     cli.check_settings(settings)
 
@@ -115,13 +115,12 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
-    # What TensorBoard has of later windows, or of an attempt without a checkpoint, goes.
-    step = saved["charrnn"]["windows"] + 1 if saved else 0
-    logger = cli.build("logger", cfg.logger, save_dir=str(run), purge_step=step)
+    first = saved["charrnn"]["windows"] + 1 if saved else 0
+    logger = cli.build("logger", cfg.logger, save_dir=str(run), purge_step=first)
     trainer = cli.build(
         "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks
     )
-    return trainer, task, data
+    return trainer, task, data, first
 
 
 def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
@@ -143,8 +142,10 @@ def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
 
 def job(cfg: DictConfig) -> None:
     """Train, and say how it went."""
+    from charrnn.callbacks.metrics import drop_later
+
     run = Path(HydraConfig.get().runtime.output_dir)
-    trainer, task, data = prepared.pop(str(run), None) or prepare(cfg, run)
+    trainer, task, data, first = prepared.pop(str(run), None) or prepare(cfg, run)
     sizes = sum(p.numel() for p in task.model.parameters())
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
     print(
@@ -152,6 +153,7 @@ def job(cfg: DictConfig) -> None:
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {shown(run)}"
     )
+    drop_later(run, first - 1)
     trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
     print(summary(task, run))
 

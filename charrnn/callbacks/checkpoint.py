@@ -55,6 +55,9 @@ class Checkpoint(Callback):
     def on_validation_end(self, trainer, task) -> None:
         self.due = True
 
+    def on_train_epoch_end(self, trainer, task) -> None:
+        self.due = True
+
     def on_train_batch_start(self, trainer, task, batch, batch_idx: int) -> None:
         if self.due or self.signal:
             self._save(trainer, task)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import yaml
 from pytorch_lightning import Callback
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 COLUMNS = (
@@ -40,8 +43,10 @@ class Metrics(Callback):
         self.loss_sum, self.windows = state["loss_sum"], state["windows"]
 
     def on_train_start(self, trainer, task) -> None:
-        self._keep_rows(trainer.global_step)
-        if trainer.global_step == 0:
+        if not self.file.exists():
+            with open(self.file, "w", newline="") as f:
+                csv.DictWriter(f, ("step", *COLUMNS)).writeheader()
+        if trainer.ckpt_path is None:
             text = yaml.safe_dump(task.description.get("settings", {}), sort_keys=False)
             add_text(trainer, "settings", text, 0)
             for windows, loss in task.validations:  # of the untrained model
@@ -108,23 +113,41 @@ class Metrics(Callback):
                 csv.DictWriter(f, ("step", *COLUMNS)).writerow(self.row)
             self.row = {}
 
-    def _keep_rows(self, windows: int) -> None:
-        """Start the file, or leave of it what came before the checkpoint that is taken up."""
-        rows = []
-        if self.file.exists() and windows:
-            with open(self.file, newline="") as f:
-                rows = [r for r in csv.DictReader(f) if is_before(r, windows)]
-        scratch = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+
+def drop_later(run: Path, windows: int) -> None:
+    """Leave of a run's metrics.csv and TensorBoard files what stands at a window or before it.
+
+    What came after it happens again when the run goes on.
+    """
+    file = run / "metrics.csv"
+    if file.exists():
+        with open(file, newline="") as f:
+            rows = [row for row in csv.DictReader(f) if is_before(row, windows)]
+        scratch = file.with_name(f".{file.name}.{os.getpid()}")
         with open(scratch, "w", newline="") as f:
             writer = csv.DictWriter(f, ("step", *COLUMNS))
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(scratch, self.file)
+        os.replace(scratch, file)
+    for file in (run / "tensorboard").glob("events.out.tfevents.*"):
+        # The writer's purge_step says the same to TensorBoard, which heeds it for scalars only.
+        records = [r for r in RawEventFileLoader(str(file)).Load() if step_of(r) <= windows]
+        scratch = file.with_name(f".{file.name}.{os.getpid()}")
+        with open(scratch, "wb") as f:
+            for record in records:
+                RecordWriter(f).write(record)
+        os.replace(scratch, file)
 
 
 def is_before(row: dict, windows: int) -> bool:
     """Whether a row is whole and of no later window; a kill can leave the last one cut."""
     return None not in row.values() and row["step"].isdigit() and int(row["step"]) <= windows
+
+
+def step_of(record: bytes) -> int:
+    """The step of a TensorBoard event; -1 for what stands before the first and belongs to none."""
+    event = Event.FromString(record)
+    return event.step if event.HasField("summary") else -1
 
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:

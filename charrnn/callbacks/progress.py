@@ -1,4 +1,4 @@
-"""Progress: one bar over all windows of the run."""
+"""Progress: one bar over all windows of the run, or lines in a log."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from tqdm import tqdm
 class Progress(ProgressBar):
     """Shows loss, bpc, characters a second and the time left, twice a second.
 
-    Where standard error is no terminal, a line every ``seconds`` there instead.
+    Where standard error is no terminal, it gets a line every ``seconds`` instead.
 
     Args:
         seconds: between two lines of a log.
@@ -19,7 +19,7 @@ class Progress(ProgressBar):
 
     def __init__(self, seconds: float = 30.0):
         super().__init__()
-        self.seconds = seconds if not sys.stderr.isatty() else 0.5
+        self.seconds = 0.5 if sys.stderr.isatty() else seconds
         self.bar: tqdm | None = None
         self.enabled = True
 
@@ -34,29 +34,35 @@ class Progress(ProgressBar):
         total = trainer.max_steps
         if total < 0 and (trainer.max_epochs or 0) > 0:
             total = trainer.max_epochs * trainer.num_training_batches
+        self.total = total if total > 0 else None
         self.bar = tqdm(
-            total=total if total > 0 else None,
+            total=self.total,
             initial=trainer.global_step,
             unit="window",
             dynamic_ncols=True,
             mininterval=0,
-            disable=not self.enabled,
+            disable=not (self.enabled and sys.stderr.isatty()),
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} windows, {remaining} left{postfix}",
         )
-        self.shown = (time.perf_counter(), trainer.global_step)
+        self.started = self.shown = (time.perf_counter(), trainer.global_step)
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
-        now = time.perf_counter()
-        then, windows = self.shown
-        if now - then < self.seconds:
+        now, window = time.perf_counter(), trainer.global_step
+        then, before = self.shown
+        if now - then < self.seconds or not self.enabled:
             return
         loss = task.window_loss.item()
-        done = trainer.global_step - windows
-        rate = done * batch.inputs.numel() * trainer.world_size / (now - then)
+        rate = (window - before) * batch.inputs.numel() * trainer.world_size / (now - then)
         numbers = f"loss {loss:.3f}, bpc {loss / math.log(2):.3f}, {rate:,.0f} characters/s"
-        self.bar.set_postfix_str(numbers, refresh=False)
-        self.bar.update(done)
-        self.shown = (now, trainer.global_step)
+        if self.bar.disable:
+            then, before = self.started
+            left = (now - then) / (window - before) * ((self.total or window) - window)
+            remaining = f", {tqdm.format_interval(left)} left" if self.total else ""
+            print(f"window {window}/{self.total or '?'}{remaining}, {numbers}", file=sys.stderr)
+        else:
+            self.bar.set_postfix_str(numbers, refresh=False)
+            self.bar.update(window - before)
+        self.shown = (now, window)
 
     def on_train_end(self, trainer, task) -> None:
         self._close(trainer.global_step)

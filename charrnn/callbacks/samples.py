@@ -32,9 +32,15 @@ class Samples(Callback):
         self.temperature, self.prompt = temperature, prompt
         self.last: int | None = None
 
+    def state_dict(self) -> dict:
+        return {"last": self.last}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.last = state["last"]
+
     def on_train_start(self, trainer, task) -> None:
         self.charset = Charset(**task.description["charset"])
-        if trainer.global_step == 0:
+        if trainer.ckpt_path is None:
             self._sample(trainer, task)
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
