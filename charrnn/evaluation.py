@@ -56,9 +56,11 @@ def score(model: nn.Module, indices: Tensor, seq_len: int = 1000) -> np.ndarray:
         indices: (N,) int64.
         seq_len: how many characters are read at once; the result does not depend on it.
     """
+    if len(indices) < 2:
+        return np.zeros(0)
     state = model.initial_state(1)
     nats = []
     for inputs, targets in zip(indices[:-1].split(seq_len), indices[1:].split(seq_len)):
         window, state = model.nll(inputs[:, None], targets[:, None], state)
         nats.append(window[:, 0].double().cpu())
-    return torch.cat(nats).numpy() if nats else np.zeros(0)
+    return torch.cat(nats).numpy()
