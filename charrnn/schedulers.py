@@ -53,8 +53,9 @@ class Adaptive:
 
     def step(self, metrics: float) -> None:
         """Take a validation loss in nats."""
-        ratio = 0.0 if self.last is None else metrics / self.last
-        factor = self.worse if ratio >= 1.03 else self.stalled if ratio >= 0.98 else 1.0
+        factor = 1.0
+        if self.last is not None and metrics >= 0.98 * self.last:
+            factor = self.worse if metrics >= 1.03 * self.last else self.stalled
         for group in self.optimizer.param_groups:
             group["lr"] *= factor
         self.last = metrics
