@@ -61,7 +61,9 @@ def open_corpus(
         digest.update(chunk)
     sha256 = digest.hexdigest()
     root = Path(cache_dir or pooch.os_cache("charrnn")) / "corpus"
-    folder = root / f"{sha256[:32]}-{unit}-{LAYOUT}"
+    # The same bytes end in half a character, or in U+FFFD, as they are cut there or not.
+    cut = "" if max_bytes is None else f"-{max_bytes}"
+    folder = root / f"{sha256[:32]}-{unit}{cut}-{LAYOUT}"
     corpus = read_cached(folder, sha256)
     if corpus is None:
         try:
