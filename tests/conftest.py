@@ -45,6 +45,8 @@ class CommandLine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # Tiny models gain nothing from threads, which wait badly where cores are few.
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
     def ask(self, request: dict) -> int:
