@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn.charset import Charset
+from charrnn.charset import Charset, to_characters
 from charrnn.errors import InputError, check
 
 CHUNK = 1000  # characters of a prompt that are read at once
@@ -53,7 +53,7 @@ def check_settings(
     num_samples: int = 1,
 ) -> None:
     """Raise InputError, naming the setting, for a value out of range."""
-    check("length", length, length >= 0, "a whole number, at least 0")
+    check("length", length, length >= 0 and length % 1 == 0, "a whole number, at least 0")
     finite = 0 <= temperature < float("inf")
     check("temperature", temperature, finite, "at least 0 (0 takes the likeliest character)")
     check("top_k", top_k, top_k is None or top_k >= 1, "a whole number, at least 1, or null")
@@ -75,13 +75,15 @@ def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.n
     check("unknown", unknown, unknown in ("error", "skip", "replace"), "error, skip or replace")
     if unknown != "replace" and (missing := charset.unknown(prompt)):
         if unknown == "error":
-            names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in missing[:5])
+            named = "byte 0x{1:02X}" if charset.unit == "byte" else "{0!r} (U+{1:04X})"
+            names = ", ".join(named.format(c, ord(c)) for c in missing[:5])
             raise InputError(
                 f"prompt: the model does not know {names}; change it, or say unknown=skip or"
                 " unknown=replace"
             )
-        indices = charset.encode(prompt)
-        return indices[indices != 0]
+        # Not every index 0, which a U+FFFD of the prompt has too.
+        known = [c not in missing for c in to_characters(prompt, charset.unit)]
+        return charset.encode(prompt)[known]
     return charset.encode(prompt)
 
 
