@@ -41,9 +41,11 @@ def read(path: str | Path) -> dict:
     """
     file = find(path)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        open(file, "rb").close()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds, by where the damage is
         torn = not zipfile.is_zipfile(file)
         reason = "it is torn or no checkpoint" if torn else "it is damaged, or of another program"
