@@ -88,6 +88,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     # Lightning's advice on what is done on purpose here.
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended")
     warnings.filterwarnings("ignore", message="The number of training batches")
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
     torch.manual_seed(cfg.seed)
