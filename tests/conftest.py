@@ -1,12 +1,14 @@
 """Fixtures: command lines as processes, a text, and a folder for caches."""
 
 import csv
+import functools
 import itertools
 import json
 import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # tensors are small here, and threads would wait for one another
 TEXT = Path(textwrap.__file__).read_text("utf-8")  # 18 KB of the interpreter's own library
 
 
@@ -107,6 +110,31 @@ def trained(tmp_path_factory, command):
     )
     assert result.code == 0, result.err
     return folder / "run"
+
+
+def fit(folder: Path, text: str, model, task=None, data=None, optimizer=None, **settings):
+    """Train on a text inside this process, with as little around it as there can be."""
+    from pytorch_lightning import Trainer
+
+    from charrnn.datamodule import CharDataModule
+    from charrnn.task import CharTask
+
+    file = folder / "text.txt"
+    file.write_text(text, "utf-8", newline="")
+    optimizer = optimizer or functools.partial(torch.optim.SGD, lr=1.0)
+    scheduler = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
+    task = CharTask(model, optimizer, scheduler, **task or {})
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=-1, default_root_dir=folder, **settings,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Lightning's advice on what is done on purpose here; train.py does the same.
+        warnings.filterwarnings("ignore", message="The number of training batches")
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        trainer.fit(task, CharDataModule(str(file), cache_dir=str(folder), **data or {}))
+    return task, trainer
 
 
 def load(file: Path) -> dict:

@@ -261,5 +261,5 @@ def test_split_is_contiguous(tmp_path, cache_dir, fraction, size):
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
 def test_bad_fractions_are_named(fraction):
-    with pytest.raises(InputError, match="^train_fraction="):
+    with pytest.raises(InputError, match=r"^train_fraction="):
         CharDataModule(train_fraction=fraction)

@@ -1,5 +1,6 @@
 """Evaluation: every character after the first counts once, and scores are a plain loop's."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_rows_are_long(N, rows):
 
 def test_rows_go_on_from_window_to_window():
     windows = list(EvaluationWindows(torch.arange(500), 7))
-    for before, after in zip(windows, windows[1:]):
+    for before, after in itertools.pairwise(windows):
         real = before.targets[-1] != PADDING
         assert before.targets[-1][real].equal(after.inputs[0][real])
 
@@ -48,7 +49,7 @@ def model(request):
 def plain_scores(model, indices):
     """One character at a time."""
     state, nats = model.initial_state(1), []
-    for now, then in zip(indices[:-1], indices[1:]):
+    for now, then in itertools.pairwise(indices):
         logits, state = model(now.view(1, 1), state)
         nats.append(-logits[0, 0].log_softmax(0)[then].item())
     return np.array(nats)

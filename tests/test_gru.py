@@ -238,7 +238,7 @@ def test_auto_takes_torch_where_it_can(reset, gate):
     gru = GRU(H, H, reset=reset, gate=gate)
     assert gru.choose_backend(torch.device("cpu")) == ("torch" if can else "reference")
     if not can:
-        with pytest.raises(InputError, match="backend='torch' must be another.*reset=after"):
+        with pytest.raises(InputError, match=r"backend='torch' must be another.*reset=after"):
             GRU(H, H, reset=reset, gate=gate, backend="torch")
 
 
