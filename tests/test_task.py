@@ -22,7 +22,11 @@ LAMBDA = 0.3
 
 def make_model(kind=GRUEncode):
     torch.manual_seed(0)
-    return kind(len(CHARSET), H, 3).double()
+    model = kind(len(CHARSET), H, 3).double()
+    for p in model.parameters():
+        if p.dim() == 1:  # else L2 upon biases would not show
+            torch.nn.init.uniform_(p, -0.1, 0.1)
+    return model
 
 
 def expected_gradients(model, reduction, l2):
