@@ -6,17 +6,24 @@ import signal
 import time
 
 import pytest
-from conftest import load, metrics, same
+from conftest import TEXT, load, metrics, same
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-# Odd sizes; validation in the middle of rounds; a round is longer than a pass of 86 windows.
+# Odd sizes; validation in the middle of rounds; a round is longer than a pass of 58 windows.
 SETTINGS = (
     "model.hidden_size=5", "model.num_layers=3", "model.dropout=0.3", "data.batch_size=3",
-    "data.seq_len=67", "trainer.max_epochs=4", "trainer.limit_train_batches=97",
-    "trainer.val_check_interval=40", "callbacks.checkpoint.every_n_steps=13",
+    "data.seq_len=31", "trainer.max_epochs=4", "trainer.limit_train_batches=67",
+    "trainer.val_check_interval=30", "callbacks.checkpoint.every_n_steps=13",
     "callbacks.samples.every_n_steps=50", "callbacks.samples.length=10",
 )  # fmt: skip
-WINDOWS = 4 * 97
+WINDOWS = 4 * 67
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text(TEXT[:6000], "utf-8")
+    return file
 
 
 def state(run):
@@ -28,7 +35,9 @@ def state(run):
         "weights": checkpoint["state_dict"],
         "optimizer": checkpoint["optimizer_states"],
         "metrics": checkpoint["callbacks"],
-        "loops": {k: v for k, v in checkpoint["loops"]["fit_loop"].items() if "state_dict" not in k},
+        "loops": {
+            k: v for k, v in checkpoint["loops"]["fit_loop"].items() if "state_dict" not in k
+        },
     } | {k: ours[k] for k in kept}
 
 
@@ -81,9 +90,9 @@ def test_killed_at_random_moments(command, whole, text_file, tmp_path, scheduler
     run = tmp_path / "run"
     seconds = random.Random(scheduler)
     process = command.start("train.py", *arguments(run, scheduler, text_file))
-    for _ in range(4):
+    for _ in range(3):
         wait_for(run / "checkpoints" / "last.ckpt")
-        time.sleep(seconds.uniform(0.05, 0.9))
+        time.sleep(seconds.uniform(0.05, 0.6))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process = command.start("train.py", f"resume={run}", cwd=tmp_path)
