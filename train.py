@@ -2,80 +2,96 @@
 
 import logging
 import math
+import re
 import shlex
 import sys
 import warnings
 from pathlib import Path
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
-from charrnn.errors import InputError
+from charrnn.errors import InputError, check
+
+FIXED = {
+    "model": {"dropout", "backend"},
+    "data": {"path", "url", "sha256", "cache_dir"},
+    "optimizer": None,
+    "scheduler": None,
+}
+"""What a resumed run keeps, but for these keys; of optimizer and scheduler only the kind."""
 
 prepared: dict[str, tuple] = {}
 """What the guard made of the settings, for the job that comes after it; by run folder."""
 
 
 def main() -> None:
-    resume = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("resume=")]
-    if resume and resume[-1] not in ("", "null"):
-        sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("resume=")]
-        try:
-            sys.argv[1:] = take_up(Path(resume[-1].strip("'\"")).expanduser()) + sys.argv[1:]
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+    with cli.one_line_errors():
+        given = [a for a in sys.argv[1:] if re.match(r"\+{0,2}resume=", a)]
+        path = given[-1].partition("=")[2].strip("'\"") if given else ""
+        if path not in ("", "null"):
+            sys.argv[1:] = [a for a in sys.argv[1:] if a not in given]
+            take_up(Path(path).expanduser().absolute())
+            sys.argv.insert(1, "--config-name=resumed")
     cli.main("train", job, guard)
 
 
-def take_up(path: Path) -> list[str]:
-    """The arguments that go on with a run: its own settings, in its own folder."""
+def take_up(path: Path) -> None:
+    """Make the configuration "resumed": a run's own settings, and its own folder."""
     from charrnn import checkpoint
 
-    config = path / ".hydra" / "config.yaml"
-    if config.is_file() and not (path / "checkpoints" / "last.ckpt").exists():
+    if (path / ".hydra").is_dir() and not (path / "checkpoints" / "last.ckpt").exists():
         # Ended before its first checkpoint: from the beginning, with the same settings.
-        settings, file, run = OmegaConf.to_container(OmegaConf.load(config)), None, path
-        cwd = OmegaConf.select(OmegaConf.load(config.with_name("hydra.yaml")), "hydra.runtime.cwd")
-        settings["data"]["path"] = absolute(settings["data"]["path"], Path(cwd))
+        file, run, settings = None, path, started(path)
     else:
         file = checkpoint.find(path)
-        settings = checkpoint.read(file)["charrnn"]["settings"]
-        run = file.absolute().parent.parent
-    settings |= {"resume": str(file.absolute()) if file else None, "init_from": None}
-    ConfigStore.instance().store("resumed", OmegaConf.create(settings))
-    folder = [f"hydra.run.dir='{run}'"] if run == path or file.parent.name == "checkpoints" else []
-    return [
-        "--config-name=resumed",
-        "hydra/job_logging=stdout",
-        "hydra.output_subdir=null",
-        *folder,
-    ]
+        settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
+        in_place = path.is_dir() or file.parent.name == "checkpoints"
+        run = file.parent.parent if in_place else None
+    config = {
+        **cli.escaped(settings | {"resume": str(file) if file else None}),
+        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+        "hydra": {"callbacks": {"guard": {"_target_": "charrnn.cli.Guard"}}},
+    }
+    if run is not None:
+        config["hydra"] |= {"run": {"dir": cli.escaped(str(run))}, "output_subdir": None}
+    ConfigStore.instance().store("resumed", OmegaConf.create(config))
+
+
+def started(run: Path) -> dict:
+    """The settings with which a run was started. Raises InputError where they are not whole."""
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
+        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
+        folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
+        settings["data"]["path"] = absolute(settings["data"]["path"], folder)
+        settings["init_from"] = absolute(settings["init_from"], folder)
+    except (OSError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise InputError(
+            f"resume={run}: it ended before its settings were written; start it anew"
+        ) from error
+    return settings
 
 
 def absolute(path, folder: Path):
     """A path, or a list of them, that means the same from any folder."""
     if path is None:
         return None
-    return [absolute(p, folder) for p in path] if isinstance(path, list) else str(folder / path)
+    if isinstance(path, list):
+        return [absolute(p, folder) for p in path]
+    return str(folder / Path(path).expanduser())
 
 
 def guard(cfg: DictConfig, run: Path) -> None:
     """Make everything of a run but its folder, so that what is wrong shows before there is one."""
-    run = run.absolute()
-    taken = (run / ".hydra").exists() or (run / "checkpoints").exists()
-    if taken and not any(a == f"hydra.run.dir='{run}'" for a in sys.argv):
-        raise InputError(
-            f"hydra.run.dir={run}: holds a run already; go on with it by resume={run},"
-            " or name another folder"
-        )
-    prepared[str(run)] = prepare(cfg, run)
+    prepared[str(run.absolute())] = prepare(cfg, run.absolute())
 
 
 def prepare(cfg: DictConfig, run: Path) -> tuple:
-    """The parts of a run: trainer, task, data, and the first window that is not yet behind it."""
+    """The parts of a run: trainer, task, data, and the checkpoint that it goes on from, or None."""
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     cli.check_settings(settings)
 
@@ -93,7 +109,10 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
 
     torch.manual_seed(cfg.seed)
     saved = checkpoint.read(cfg.resume) if cfg.resume else None
+    if saved:
+        refuse_changes(saved["charrnn"]["settings"], settings)
     data = cli.build("data", cfg.data)
+    check_trainer(cfg.trainer, data)
     corpus = {"sha256": data.corpus.sha256, "size": len(data.corpus.tokens)}
     if saved and saved["charrnn"]["corpus"] != corpus:
         before = saved["charrnn"]["corpus"]
@@ -108,11 +127,14 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         taken = checkpoint.initialize(model, charset, cfg.init_from)
         print(f"init_from: weights of {taken} of {len(charset) - 1} characters taken over")
     settings["data"]["path"] = absolute(settings["data"]["path"], Path.cwd())
+    settings["resume"] = None
     description = {"settings": settings, "charset": charset.state_dict(), "corpus": corpus}
     optimizer = cli.build("optimizer", cfg.optimizer)
     scheduler = cli.build("scheduler", cfg.scheduler)
     try_out(cfg, optimizer, scheduler)
     task = cli.build("task", cfg.task, model, optimizer, scheduler, description)
+    if saved:
+        task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
@@ -121,7 +143,59 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     trainer = cli.build(
         "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks
     )
-    return trainer, task, data, first
+    return trainer, task, data, saved
+
+
+def refuse_changes(before: dict, now: dict) -> None:
+    """Raise InputError for a setting that a resumed run cannot have otherwise."""
+    pairs = [("seed", before["seed"], now["seed"]), ("init_from", None, now["init_from"])]
+    for group, free in FIXED.items():
+        keys = {"_target_"} if free is None else {*before[group], *now[group]} - free
+        pairs += [(f"{group}.{k}", before[group].get(k), now[group].get(k)) for k in sorted(keys)]
+    for key, old, new in pairs:
+        if old != new:
+            raise InputError(
+                f"{key}={new}: cannot be changed in a run that is resumed (it is {old} there);"
+                " start a new one, with init_from=RUN for its weights"
+            )
+
+
+def check_trainer(trainer: DictConfig, data) -> None:
+    """Raise InputError for what Lightning would refuse, or misunderstand, later."""
+    whole = "a whole number, at least 1"
+
+    def asked(key: str, ok, wanted: str, default: object = None) -> None:
+        value = trainer.get(key, default)
+        check(f"trainer.{key}", value, value is None or ok(value), wanted)
+
+    for key in ("devices", "num_nodes", "accumulate_grad_batches"):
+        asked(key, lambda v: v in (1, "1", [0]), "1: there is no training on several yet")
+    for key in ("log_every_n_steps", "check_val_every_n_epoch"):
+        asked(key, lambda v: v >= 1, whole)
+    for key in ("max_epochs", "max_steps"):
+        asked(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
+    asked("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
+    asked("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
+    windows = data.round_length(trainer.get("limit_train_batches", 1.0))
+    if trainer.get("check_val_every_n_epoch", 1) is not None:
+        asked(
+            "val_check_interval",
+            lambda v: 0 < v <= (1 if isinstance(v, float) else windows),
+            f"at most the {windows} windows of a round, or a share of it above 0, at most 1.0",
+        )
+    shortest = 1 / max(1, len(data.validation))
+    asked(
+        "limit_val_batches",
+        lambda v: v >= 0 and (isinstance(v, int) or v == 0 or v >= shortest),
+        f"a whole number of windows, or a share of them, at least {shortest:.2g}",
+    )
+
+
+def is_finished(trainer, saved: dict) -> bool:
+    """Whether a run that is taken up has nothing left to do."""
+    ours = saved["charrnn"]
+    by_rounds = 0 < (trainer.max_epochs or -1) <= ours["rounds"]
+    return by_rounds or 0 < trainer.max_steps <= ours["windows"]
 
 
 def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
@@ -130,11 +204,19 @@ def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
 
     import torch
 
+    rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("alpha")
+    check("optimizer.lr", rate, rate is None or 0 < rate < math.inf, "above 0")
+    check("optimizer.alpha", decay, decay is None or 0 <= decay < 1, "at least 0 and below 1")
     try:
         made = optimizer([torch.zeros(1, requires_grad=True)])
     except (ValueError, TypeError) as error:
         raise cli.named("optimizer", cfg.optimizer, error) from error
-    total = {"total_steps": 1} if "total_steps" in inspect.signature(scheduler).parameters else {}
+    total = {}
+    if "total_steps" in inspect.signature(scheduler).parameters:
+        limits = (cfg.trainer.get("max_epochs"), cfg.trainer.get("max_steps"))
+        ends = any(v is not None and v > 0 for v in limits)
+        check("trainer.max_epochs", limits[0], ends, "at least 1 with a rate that falls to an end")
+        total = {"total_steps": 1}
     try:
         scheduler(made, **total)
     except (ValueError, TypeError) as error:
@@ -146,7 +228,7 @@ def job(cfg: DictConfig) -> None:
     from charrnn.callbacks.metrics import drop_later
 
     run = Path(HydraConfig.get().runtime.output_dir)
-    trainer, task, data, first = prepared.pop(str(run), None) or prepare(cfg, run)
+    trainer, task, data, saved = prepared.pop(str(run), None) or prepare(cfg, run)
     sizes = sum(p.numel() for p in task.model.parameters())
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
     print(
@@ -154,8 +236,11 @@ def job(cfg: DictConfig) -> None:
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {shown(run)}"
     )
-    drop_later(run, first - 1)
-    trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
+    if saved and is_finished(trainer, saved):
+        print(f"nothing is left to do: {task.rounds} rounds are finished")
+    else:
+        drop_later(run, saved["charrnn"]["windows"] if saved else -1)
+        trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
     print(summary(task, run))
 
 

@@ -58,6 +58,8 @@ def read(path: str | Path) -> dict:
             f"{file}: written by charrnn {ours.get('version')} in format {ours['format']};"
             f" this version reads format {FORMAT}: use the one that wrote it"
         )
+    if {"settings", "charset"} - ours.keys() or "state_dict" not in checkpoint:
+        raise InputError(f"{file}: lacks parts of a checkpoint; give another one")
     return checkpoint
 
 

@@ -1,29 +1,38 @@
 """What train.py and sample.py share: Hydra, checked settings, and errors in one line."""
 
+import contextlib
+import copy
 import difflib
+import functools
 import inspect
+import itertools
 import os
 import re
 import sys
+import traceback
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from charrnn.errors import InputError
+from charrnn.errors import InputError, check, shown
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-TEXTS = ("data.path", "data.url", "data.cache_dir", "resume", "init_from", "checkpoint", "prompt")
+PATHS = ("data.path", "data.url", "data.cache_dir", "resume", "init_from", "checkpoint")
+TEXTS = ("prompt", "stop", "callbacks.samples.prompt", *PATHS)
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
 OPEN = ("trainer", "optimizer", "scheduler")
 """Groups whose keys are those of a class of another library: any of them may be set."""
+GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
 
 
 def main(config_name: str, job: Callable, guard: Callable | None = None) -> None:
@@ -37,20 +46,33 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     A wrong setting ends the process with one line and exit code 2, Ctrl-C with 130.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # the errors reach the lines below
-    debug = os.environ.get("CHARRNN_TRACEBACK")
-    if guard is not None:
-        Guard.check = staticmethod(guard)
-        sys.argv.append(f"+hydra.callbacks.guard._target_={__name__}.Guard")
+    Guard.check = staticmethod(guard)
     sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
+
+    @functools.wraps(job)
+    def in_one_line(cfg: DictConfig) -> None:
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return job(cfg)  # an exception is one job's, and the sweep goes on
+        with one_line_errors():
+            return job(cfg)
+
+    with one_line_errors():
+        decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+        decorate(in_one_line)()
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Where an error is one of input, print it in one line and exit with 2; 130 after Ctrl-C."""
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        yield
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # as with `sample.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if debug or not (line := explain(error)):
+        if os.environ.get("CHARRNN_TRACEBACK") or not (line := explain(error)):
             raise
         sys.stdout.flush()
         print(f"error: {line}", file=sys.stderr)
@@ -58,23 +80,69 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
 
 
 class Guard(Callback):
-    """Hydra calls it before it makes a run's folder."""
+    """Hydra calls it before it makes a run's folder; ``conf/train.yaml`` names it."""
 
     check: Callable
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
-        settings = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+        # Hydra makes warnings of exceptions here, but lets an exit pass.
         try:
-            Guard.check(settings, Path(config.hydra.run.dir))
-        except Exception as error:
-            # Hydra makes warnings of exceptions here, but lets an exit pass.
-            if os.environ.get("CHARRNN_TRACEBACK") or not (line := explain(error)):
-                import traceback
+            with one_line_errors():
+                Guard.check(without_hydra(config), Path(config.hydra.run.dir))
+                claim(config)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
-                traceback.print_exc()
-                sys.exit(1)
-            print(f"error: {line}", file=sys.stderr)
-            sys.exit(2)
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        """What is wrong with every job shows before the first folder."""
+        try:
+            with one_line_errors():
+                check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The settings as a job gets them."""
+    settings = copy.deepcopy(config)
+    with read_write(settings), open_dict(settings):
+        del settings["hydra"]
+    return settings
+
+
+def claim(config: DictConfig) -> None:
+    """Make a new run's folder its own: of two runs that want one, only one gets it.
+
+    A folder named by the second of the clock gets a number behind it where it is taken; one that
+    a person named is an error then.
+    """
+    if config.hydra.output_subdir is None:  # goes on in its own folder
+        return
+    run = Path(config.hydra.run.dir).absolute()
+    by_hand = any(o.lstrip("+").startswith("hydra.run.dir=") for o in config.hydra.overrides.hydra)
+    for number in itertools.count(2):
+        try:
+            if (run / "checkpoints").exists():
+                raise FileExistsError
+            (run / config.hydra.output_subdir).mkdir(parents=True)
+            break
+        except FileExistsError:
+            if run.exists() and not run.is_dir():
+                raise InputError(f"hydra.run.dir={run}: is a file; name another folder") from None
+            if by_hand:
+                raise InputError(
+                    f"hydra.run.dir={run}: holds a run already; go on with it by resume={run}, or"
+                    " name another folder"
+                ) from None
+            run = Path(f"{config.hydra.run.dir}-{number}").absolute()
+        except OSError as error:
+            raise InputError(
+                f"hydra.run.dir={run}: cannot be made ({error.strerror}); name another folder"
+            ) from error
+    with read_write(config):
+        config.hydra.run.dir = escaped(str(run))
 
 
 def as_hydra_reads(arg: str) -> str:
@@ -88,25 +156,49 @@ def as_hydra_reads(arg: str) -> str:
         return arg
     if re.fullmatch(rf"({'|'.join(OPEN)})\.\w+", key):
         return f"++{arg}"
-    sweeping = {"-m", "--multirun"} & set(sys.argv)
-    if key in TEXTS and not sweeping and value not in ("", "null") and value[0] not in "[\"'":
-        escaped = re.sub(r"\\*(?=')|\\+$", lambda m: m[0] * 2, value).replace("'", r"\'")
-        escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", escaped)
-        return f"{key}='{escaped}'"
-    return arg
+    if key not in TEXTS or not value or {"-m", "--multirun"} & set(sys.argv):
+        return arg
+    ends = value[0] + value[-1]
+    is_list = ends == "[]" and not key.endswith("prompt")
+    is_null = value == "null" and not key.endswith("prompt")
+    if is_list or is_null or (ends in ("''", '""') and len(value) > 1):
+        return arg
+    quoted = re.sub(r"\\*(?=')|\\+$", lambda m: m[0] * 2, value).replace("'", r"\'")
+    return f"{key}='{escaped(quoted)}'"
+
+
+def escaped(value):
+    """A text, or the texts in containers, of which OmegaConf makes no interpolation."""
+    if isinstance(value, dict):
+        return {key: escaped(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [escaped(part) for part in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return value
 
 
 def explain(error: BaseException) -> str | None:
     """One line for an error that a person's input made; None for one of ours."""
-    text = str(error)
+    text = one_line(str(error))
     if isinstance(error, InputError):
-        return one_line(text)
+        return text
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
+        if "--config-name=resumed" in sys.argv and match[1] in known_keys():
+            return (
+                f"{match[1]}: cannot be changed in a run that is resumed; start a new one, with"
+                " init_from=RUN for its weights"
+            )
         return f"{match[1]}: no such key{nearest(match[1])}"
     if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
         if match := re.search(r"Missing mandatory value: (\S+)", text):
-            return f"{match[1]}: missing; give {match[1]}=VALUE"
-        return one_line(text)
+            key = getattr(error, "full_key", None) or match[1]
+            return f"{key}: missing; give {key}=VALUE"
+        return text
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
+        return f"trainer: {text}"
     return None
 
 
@@ -116,12 +208,12 @@ def one_line(text: str) -> str:
 
 def nearest(key: str, known: typing.Iterable[str] | None = None) -> str:
     """A hint at the known key that looks most like one."""
-    if known is None:
-        known = known_keys()
-    known = list(known)
+    known = known_keys() if known is None else list(known)
     close = difflib.get_close_matches(key, known, 1)
     if not close:  # the last part alone may be right, in another group
-        close = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]][:1]
+        last = [k.rpartition(".")[2] for k in known]
+        close = difflib.get_close_matches(key.rpartition(".")[2], last, 1)
+        close = [known[last.index(c)] for c in close]
     return f"; did you mean {close[0]}?" if close else "; --cfg job shows all keys"
 
 
@@ -158,23 +250,26 @@ def check_settings(settings: dict) -> None:
     kinds = {"seed": int, "resume": str | None, "init_from": str | None}
     for key, kind in kinds.items():
         check_type(key, settings.get(key), kind)
-    if settings["seed"] < 0:
-        raise InputError(f"seed={settings['seed']} must be at least 0")
+    check("seed", settings["seed"], 0 <= settings["seed"] < 2**64, "at least 0 and below 2**64")
 
 
 def check_node(prefix: str, node: object) -> None:
     """Check the keys under one that may name a ``_target_``, against its parameters."""
     if not isinstance(node, dict):
-        if prefix in ("data", "model", "task", "optimizer", "scheduler", "trainer"):
-            raise InputError(f"{prefix}={node}: a group of keys, fixed in a run that is resumed")
+        if prefix in GROUPS:
+            raise InputError(f"{prefix}={shown(node)} must be a group of keys; --cfg job shows it")
         return
     if "_target_" not in node:
         for name, value in node.items():
             check_node(f"{prefix}.{name}", value)
-            if prefix == "callbacks" and not isinstance(value, dict):
-                raise InputError(f"{prefix}.{name}={value}: a callback is a group of keys")
+            if prefix == "callbacks" and not isinstance(value, dict | None):
+                raise InputError(f"{prefix}.{name}={value} must be a group of keys, or null")
         return
-    check_call(hydra.utils.get_object(node["_target_"]), node, f"{prefix}.")
+    try:
+        target = hydra.utils.get_object(node["_target_"])
+    except Exception as error:
+        raise InputError(f"{prefix}._target_={node['_target_']}: {one_line(str(error))}") from error
+    check_call(target, node, f"{prefix}.")
 
 
 def check_call(target: Callable, arguments: dict, prefix: str = "") -> None:
@@ -189,8 +284,10 @@ def check_call(target: Callable, arguments: dict, prefix: str = "") -> None:
         if name in ("_target_", "_partial_") or (isinstance(value, dict) and "_target_" in value):
             continue
         if name not in parameters and not takes_all:
-            known = [*parameters, *(prefix + p for p in parameters)]
-            raise InputError(f"{prefix}{name}: nothing reads this key{nearest(name, known)}")
+            known = [prefix + p for p in parameters]
+            raise InputError(
+                f"{prefix}{name}: nothing reads this key{nearest(prefix + name, known)}"
+            )
         check_type(prefix + name, value, hints.get(name, typing.Any))
 
 
@@ -199,8 +296,11 @@ def check_type(name: str, value: object, hint: object) -> None:
     if not fits(value, hint):
         parts = typing.get_args(hint) if is_union(hint) else (hint,)
         words = [WORDS.get(part) for part in parts]
+        for part in parts:
+            if typing.get_origin(part) is typing.Literal:
+                words += map(str, typing.get_args(part))
         wanted = " or ".join(word for word in words if word) or str(hint)
-        raise InputError(f"{name}={value!r} must be {wanted}")
+        raise InputError(f"{name}={shown(value)} must be {wanted}")
 
 
 WORDS = {
@@ -236,8 +336,10 @@ def fits(value: object, hint: object) -> bool:
 
 def build(prefix: str, node: DictConfig, *args, **kwargs):
     """``instantiate``, whose errors name the key that they are about."""
+    plain = OmegaConf.to_container(node, resolve=True)
     try:
-        return hydra.utils.instantiate(node, *args, **kwargs)
+        # Escaped twice: instantiate resolves its settings, and then reads them as it resolves.
+        return hydra.utils.instantiate(escaped(escaped(plain)), *args, **kwargs)
     except InstantiationException as error:
         where = re.search(r"full_key: (\S+)", str(error))
         raise named(where[1] if where else prefix, node, error.__cause__ or error) from error
@@ -250,10 +352,16 @@ def named(prefix: str, node: DictConfig, error: BaseException) -> Exception:
         return InputError(f"{prefix}.{text}" if re.match(r"\w+=", text) else text)
     if not (isinstance(error, ValueError | TypeError) or "Misconfiguration" in repr(error)):
         return error if isinstance(error, Exception) else InputError(text)
-    # Other libraries name the value, not the key: the key is the one that holds it.
-    for key, value in node.items():
-        if isinstance(value, int | float | str) and re.search(
-            rf"(?<![\w.-]){re.escape(str(value))}(?![\w.])", text
-        ):
-            return InputError(f"{prefix}.{key}={value}: {text}")
+    # Other libraries name the key, or its value alone.
+    words = set(re.findall(r"\w+", text))
+    keys = [k for k in node if k in words]
+    values = [
+        k
+        for k, v in node.items()
+        if isinstance(v, int | float | str)
+        and re.search(rf"(?<![\w.-]){re.escape(str(v))}(?![\w.])", text)
+    ]
+    for found in (keys, values):
+        if len(found) == 1:
+            return InputError(f"{prefix}.{found[0]}={shown(node[found[0]])}: {text}")
     return InputError(f"{prefix}: {text}")

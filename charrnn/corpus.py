@@ -98,6 +98,8 @@ def find_files(path: str | list[str]) -> list[Path]:
     for file in files:
         if file.is_dir():
             raise InputError(f"data.path={file} is a folder; give a file or a glob ({file}/*.txt)")
+        if not file.is_file():  # a pipe can be read once, and this needs three times
+            raise InputError(f"data.path={file} is no regular file; save the text in one")
     if not files:
         raise InputError("data.path names no file; give a file, a glob or a list")
     return [file.absolute() for file in files]

@@ -8,4 +8,11 @@ class InputError(ValueError):
 def check(name: str, value: object, ok: bool, wanted: str) -> None:
     """Raise InputError, naming the argument and what was found, unless ok."""
     if not ok:
-        raise InputError(f"{name}={value!r} must be {wanted}")
+        raise InputError(f"{name}={shown(value)} must be {wanted}")
+
+
+def shown(value: object) -> str:
+    """A value as a person writes it on the command line."""
+    if isinstance(value, str) and value.isprintable() and value:
+        return value
+    return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))

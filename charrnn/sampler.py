@@ -53,13 +53,19 @@ def check_settings(
     num_samples: int = 1,
 ) -> None:
     """Raise InputError, naming the setting, for a value out of range."""
-    check("length", length, length >= 0 and length % 1 == 0, "a whole number, at least 0")
-    finite = 0 <= temperature < float("inf")
+
+    def whole(value: object, least: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    check("length", length, whole(length, 0), "a whole number, at least 0")
+    finite = isinstance(temperature, int | float) and 0 <= temperature < float("inf")
     check("temperature", temperature, finite, "at least 0 (0 takes the likeliest character)")
-    check("top_k", top_k, top_k is None or top_k >= 1, "a whole number, at least 1, or null")
-    check("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0, at most 1, or null")
-    check("seed", seed, seed is None or 0 <= seed < 2**64, "at least 0 and below 2**64, or null")
-    check("num_samples", num_samples, num_samples >= 1, "a whole number, at least 1")
+    check("top_k", top_k, top_k is None or whole(top_k, 1), "a whole number, at least 1, or null")
+    in_range = top_p is None or (isinstance(top_p, int | float) and 0 < top_p <= 1)
+    check("top_p", top_p, in_range, "above 0, at most 1, or null")
+    in_range = seed is None or (whole(seed, 0) and seed < 2**64)
+    check("seed", seed, in_range, "a whole number, at least 0 and below 2**64, or null")
+    check("num_samples", num_samples, whole(num_samples, 1), "a whole number, at least 1")
 
 
 def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.ndarray:

@@ -81,13 +81,15 @@ class CharTask(LightningModule):
         self.steps_on_loss = any(p.default is p.empty and p.name != "self" for p in takes)
         return optimizer
 
-    def total_steps(self) -> int:
-        """The windows of the whole run, for schedules that end with it."""
-        trainer = self.trainer
+    def total_steps(self) -> int | None:
+        """The windows of the whole run, for schedules that end with it; None where none is set."""
+        trainer, limits = self.trainer, []
         if trainer.max_steps > 0:
-            return trainer.max_steps
-        check("trainer.max_epochs", trainer.max_epochs, (trainer.max_epochs or 0) > 0, "at least 1")
-        return trainer.max_epochs * trainer.datamodule.round_length(trainer.limit_train_batches)
+            limits.append(trainer.max_steps)
+        if (trainer.max_epochs or 0) > 0:
+            rounds = trainer.datamodule.round_length(trainer.limit_train_batches)
+            limits.append(trainer.max_epochs * rounds)
+        return min(limits, default=None)
 
     def on_train_start(self) -> None:
         rows = self.trainer.datamodule.stream.batch_size

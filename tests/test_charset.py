@@ -110,7 +110,7 @@ def test_all_bytes_make_257_indices():
 
 
 def test_bad_settings():
-    with pytest.raises(InputError, match="unit='word' must be char or byte"):
+    with pytest.raises(InputError, match="unit=word must be char or byte"):
         Charset("a", "word")
     with pytest.raises(InputError, match="bytes 0 to 255"):
         Charset("€", "byte")

@@ -40,13 +40,15 @@ class Checkpoint(Callback):
     def setup(self, trainer, task, stage: str) -> None:
         trainer.strategy.checkpoint_io = AtomicIO()
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
+        for scratch in self.folder.glob(".*.ckpt.*"):  # of a process that was killed
+            scratch.unlink()
+        self._listen()
 
     def on_sanity_check_start(self, trainer, task) -> None:
-        self._listen()
+        self._listen()  # again: Lightning puts a handler of its own over that of setup
 
     def on_train_start(self, trainer, task) -> None:
         self._listen()
-        self.best_validation = None
         self.due = True  # untrained, or where a run is taken up
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
@@ -99,6 +101,7 @@ class Checkpoint(Callback):
         last = self.folder / "last.ckpt"
         if not last.exists() or checkpoint.read(last)["charrnn"]["windows"] <= windows:
             return
+        tqdm.write(f"going back to window {windows}: later checkpoints of this run are dropped")
         kept = []
         for file in sorted(self.folder.glob("*.ckpt")):
             ours = checkpoint.read(file)["charrnn"]
@@ -116,16 +119,16 @@ class Checkpoint(Callback):
             file.unlink()
 
     def _listen(self) -> None:
-        if self.handlers or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             return
-
-        def note(number: int, frame) -> None:
-            if self.signal:
-                os._exit(128 + number)
-            self.signal = number
-
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.handlers[number] = signal.signal(number, note)
+            before = signal.signal(number, self._note)
+            self.handlers.setdefault(number, before)
+
+    def _note(self, number: int, frame) -> None:
+        if self.signal:
+            os._exit(128 + number)
+        self.signal = number
 
     def _exit_if_told(self, trainer) -> None:
         if self.signal:

@@ -31,10 +31,7 @@ class Progress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer, task) -> None:
-        total = trainer.max_steps
-        if total < 0 and (trainer.max_epochs or 0) > 0:
-            total = trainer.max_epochs * trainer.num_training_batches
-        self.total = total if total > 0 else None
+        self.total = task.total_steps()
         self.bar = tqdm(
             total=self.total,
             initial=trainer.global_step,
@@ -66,6 +63,9 @@ class Progress(ProgressBar):
 
     def on_train_end(self, trainer, task) -> None:
         self._close(trainer.global_step)
+
+    def on_exception(self, trainer, task, exception) -> None:
+        self._close(None)
 
     def teardown(self, trainer, task, stage: str) -> None:
         self._close(None)
