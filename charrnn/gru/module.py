@@ -3,8 +3,10 @@
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 """
 
+import functools
 import importlib
 import math
+import sys
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from charrnn.errors import check
 
 RESETS = ("after", "before")
 GATES = ("sigmoid", "hard_sigmoid")
-BACKENDS = ("auto", "reference", "torch")
+BACKENDS = ("auto", "reference", "torch", "native")
 
 
 class GRU(nn.GRU):
@@ -48,7 +50,8 @@ class GRU(nn.GRU):
         super().__init__(input_size, hidden_size, num_layers)
         self.dropout = dropout
         self.reset, self.gate, self.backend = reset, gate, backend
-        self.choose_backend(torch.device("cpu"))
+        if backend != "auto":
+            self.choose_backend(torch.device("cpu"))
 
     def reset_parameters(self) -> None:
         """Weights uniform in +-1/sqrt(fan-in), biases zero."""
@@ -61,14 +64,21 @@ class GRU(nn.GRU):
                 nn.init.zeros_(weight)
 
     def choose_backend(self, device: torch.device) -> str:
-        """The backend's name on a device. Raises InputError for a named one that cannot."""
-        names = ("torch", "reference") if self.backend == "auto" else (self.backend,)
-        for name in names:
-            module = importlib.import_module(f"charrnn.gru.{name}")
-            reason = module.unsupported(self.reset, self.gate, device)
-            if reason is None:
-                return name
-        check("backend", self.backend, False, f"another ({reason})")
+        """The backend's name on a device. Raises InputError for a named one that cannot.
+
+        On a CPU auto takes the fastest that computes the variant: native, which is compiled at
+        the first question; where that fails, one line on standard error says why.
+        """
+        if self.backend != "auto":
+            reason = reason_against(self.backend, self.reset, self.gate, device)
+            check("backend", self.backend, reason is None, f"another ({reason})")
+            return self.backend
+        names = ("native", "torch", "reference") if device.type == "cpu" else ("torch", "reference")
+        reasons = {name: reason_against(name, self.reset, self.gate, device) for name in names}
+        name = next(name for name in names if reasons[name] is None)
+        if reasons.get("native"):
+            say_once(f"{reasons['native']}; auto takes {name}")
+        return name
 
     def forward(
         self, inputs: Tensor, state: Tensor, table: Tensor | None = None
@@ -104,3 +114,15 @@ class GRU(nn.GRU):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, reset={self.reset}, gate={self.gate}"
+
+
+def reason_against(name: str, reset: str, gate: str, device: torch.device) -> str | None:
+    """Why a backend cannot compute a variant on a device; None where it can."""
+    module = importlib.import_module(f"charrnn.gru.{name}")
+    return module.unsupported(reset, gate, device)
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """A line on standard error, once in a process."""
+    print(f"charrnn: {line}", file=sys.stderr, flush=True)
