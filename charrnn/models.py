@@ -55,11 +55,16 @@ class CharModel(nn.Module):
         """The inputs and the table that ``GRU.forward`` takes, from indices (T, B)."""
         raise NotImplementedError
 
-    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (T, B) and state (L, B, H) to logits (T, B, V) and the state after them."""
+    def outputs(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last linear layer takes, (T, B, H), and the state (L, B, H) after a window."""
         inputs, table = self.features(inputs)
         output, state = self.gru(inputs, state, table)
-        return self.decoder(self.dropout(output)), state
+        return self.dropout(output), state
+
+    def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices (T, B) and state (L, B, H) to logits (T, B, V) and the state after them."""
+        output, state = self.outputs(inputs, state)
+        return self.decoder(output), state
 
     def nll(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The nats of every target, (T, B), and the state (L, B, H) after the window."""
@@ -69,8 +74,14 @@ class CharModel(nn.Module):
 
     def loss(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The mean nats per character, and the state (L, B, H) after the window."""
-        logits, state = self(inputs, state)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), state
+        output, state = self.outputs(inputs, state)
+        output, targets = output.flatten(0, 1), targets.flatten()
+        if self.gru.choose_backend(output.device) == "native":
+            from charrnn.gru.loss import linear_cross_entropy
+
+            weight, bias = self.decoder.weight, self.decoder.bias
+            return linear_cross_entropy(output, weight, bias, targets), state
+        return F.cross_entropy(self.decoder(output), targets), state
 
     def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
         """Every unit's output at every character, (L, T, B, H)."""

@@ -156,16 +156,17 @@ def call(name: str, *args: Tensor | int | None) -> None:
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
     code = function(name, args[0].dtype)(*pointers, torch.get_num_threads())
     if code == OUT_OF_RANGE:
-        raise IndexError("index out of range: an input is no index of the vocabulary")
+        raise IndexError("an input or target is no index of the vocabulary")
     if code == NO_MEMORY:
         raise MemoryError(f"no memory for {name}")
 
 
 ARGUMENTS = {
-    # p a pointer, l a long, i an int; the types of the sources.
+    # p a pointer, l a long, i an int, d a double, as in the sources.
     "gru_forward": "pplpppppllliii",
     "gru_backward": "pppppppllliii",
     "sum_by_index": "ppplllli",
+    "cross_entropy": "ppppdplli",
 }
 
 
@@ -173,6 +174,6 @@ ARGUMENTS = {
 def function(name: str, dtype: torch.dtype):
     """A function of ``csrc`` for a type of numbers."""
     made = getattr(build.library(), f"{name}_{'f64' if dtype == torch.float64 else 'f32'}")
-    types = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int}
+    types = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "d": ctypes.c_double}
     made.argtypes = [types[letter] for letter in ARGUMENTS[name]]
     return made

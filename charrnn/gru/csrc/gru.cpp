@@ -343,8 +343,6 @@ void sum_by_index(T *sums, const T *grads, const int64_t *index, long count, lon
     });
 }
 
-enum { DONE, OUT_OF_RANGE, NO_MEMORY };
-
 }  // namespace
 
 #define EXPORT(T, suffix)                                                                         \

@@ -59,12 +59,13 @@ double row_nats(T *logits, const T *bias, int64_t target, long size, T scale, T 
     return std::log(all) + (double(top) - double(own));
 }
 
-// The sum of nats of N rows. Returns a target that is out of range, or -1.
+// Adds the nats of N rows to *nats and, unless dbias is null, the gradient's sum to dbias (V).
+// Returns whether all targets are in range.
 template <class T>
-int64_t cross_entropy(T *logits, const T *bias, const int64_t *targets, double *nats, T scale,
+bool cross_entropy(T *logits, const T *bias, const int64_t *targets, double *nats, T scale,
                       T *dbias, long count, long size, int threads) {
     for (long i = 0; i < count; i++)
-        if (targets[i] != IGNORED && (targets[i] < 0 || targets[i] >= size)) return i;
+        if (targets[i] != IGNORED && (targets[i] < 0 || targets[i] >= size)) return false;
     const long blocks = std::min(BLOCKS, count), room = size + lanes<T>;
     Buffer<T> padded(blocks * room), sums(dbias ? blocks * size : 0);
     Buffer<double> parts(blocks);
@@ -84,21 +85,20 @@ int64_t cross_entropy(T *logits, const T *bias, const int64_t *targets, double *
         *nats += parts[b];
         for (long j = 0; dbias && j < size; j++) dbias[j] += sums[b * size + j];
     }
-    return -1;
+    return true;
 }
 
 }  // namespace
 
-// Adds the nats of N rows to *nats and, unless dbias is null, the gradient's sum over the rows to
-// dbias (V). Returns the number of a row whose target is out of range, -1 for none, -2 where there
-// is no memory.
 #define EXPORT(T, suffix)                                                                         \
-    extern "C" long cross_entropy_##suffix(T *logits, const T *bias, const int64_t *targets,      \
-                                           double *nats, T scale, T *dbias, long count,           \
-                                           long size, int threads) try {                          \
-        return cross_entropy(logits, bias, targets, nats, scale, dbias, count, size, threads);    \
+    extern "C" int cross_entropy_##suffix(T *logits, const T *bias, const int64_t *targets,       \
+                                          double *nats, double scale, T *dbias, long count,       \
+                                          long size, int threads) try {                           \
+        bool fine = cross_entropy<T>(logits, bias, targets, nats, scale, dbias, count, size,      \
+                                     threads);                                                    \
+        return fine ? DONE : OUT_OF_RANGE;                                                        \
     } catch (const std::bad_alloc &) {                                                            \
-        return -2;                                                                                \
+        return NO_MEMORY;                                                                         \
     }
 
 EXPORT(float, f32)

@@ -3,6 +3,9 @@
 
 #include <atomic>
 
+// What the functions that Python calls return.
+enum { DONE, OUT_OF_RANGE, NO_MEMORY };
+
 // GOMP_parallel of the OpenMP library that torch runs on, handed over by Python: linking OpenMP
 // here could start a second pool, whose waiting threads would take the cores from torch's.
 typedef void (*Parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
