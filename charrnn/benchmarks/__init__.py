@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m charrnn.benchmarks.NAME``. Rivals alternate with ours in one process."""

@@ -1,0 +1,95 @@
+"""What every benchmark shares: the machine in words, alternating timing, tables."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import charrnn
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    """What a time depends on besides the program."""
+    about = {
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "charrnn": charrnn.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        about |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return about
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def alternate(
+    runs: dict[str, Callable[[], object]], seconds: float, synchronize: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Seconds of every run, each called in turn until that many seconds are over, 5 times at least.
+
+    So what else the machine does falls on all of them alike.
+    """
+    for run in runs.values():
+        run()
+    times = {name: [] for name in runs}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[name]) < 5:
+        for name, run in runs.items():
+            synchronize()
+            start = time.perf_counter()
+            run()
+            synchronize()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """The lower quartile, the median and the upper one."""
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+def multiply_rate(device: torch.device, seconds: float = 1.0) -> tuple[float, int]:
+    """The best rate of a single-precision torch.mm over square sizes, FLOP/s, and its size."""
+    best = (0.0, 0)
+    for size in (512, 1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a = torch.rand(size, size, device=device)
+        out = torch.empty_like(a)
+        run = {"mm": lambda a=a, out=out: torch.mm(a, a, out=out)}
+        times = alternate(run, seconds, synchronizer(device))["mm"]
+        best = max(best, (2 * size**3 / min(times), size))
+    return best
+
+
+def synchronizer(device: torch.device) -> Callable[[], object]:
+    """Waits for the device."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns of one width each, the first to the left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    lines = [[cell.rjust(width) for cell, width in zip(row, widths)] for row in (header, *rows)]
+    for line, row in zip(lines, (header, *rows)):
+        line[0] = row[0].ljust(widths[0])
+    return "\n".join("  ".join(line) for line in lines)
+
+
+def write_json(file: str | None, about: dict, results: list[dict]) -> None:
+    """Machine and results, if a file is named."""
+    if file:
+        content = json.dumps({"about": about, "results": results}, indent=1)
+        Path(file).write_text(content + "\n", "utf-8")

@@ -1,0 +1,185 @@
+"""Characters a second in training: python -m charrnn.benchmarks.training [--size H,L,B] ...
+
+T time steps, B rows, V vocabulary size, H hidden size, L layers.
+
+A step is forward, backward, clipping to +-5 and RMSProp, on random characters. Ours alternates in
+one process with the same model written plainly with torch.nn.GRU and with torch.nn.LSTM; medians,
+and the ratios of steps that stand beside each other. Before, loss and gradients are compared with
+those of the reference backend.
+"""
+
+import argparse
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from charrnn.benchmarks import report
+from charrnn.gru import BACKENDS
+from charrnn.models import GRUEncode
+
+SIZES = ((128, 2, 16), (256, 2, 16), (512, 2, 64), (512, 3, 128))
+
+
+class Plain(nn.Module):
+    """The rival: what one writes with torch alone, tanh(E[index] + a) fed to a recurrent layer."""
+
+    def __init__(self, kind: type[nn.RNNBase], vocab_size: int, hidden_size: int, layers: int):
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, hidden_size)
+        self.bias = nn.Parameter(torch.zeros(hidden_size))
+        self.rnn = kind(hidden_size, hidden_size, layers)
+        self.decoder = nn.Linear(hidden_size, vocab_size)
+
+    def initial_state(self, rows: int) -> Tensor | tuple[Tensor, Tensor]:
+        state = self.decoder.weight.new_zeros(self.rnn.num_layers, rows, self.rnn.hidden_size)
+        return (state, state) if isinstance(self.rnn, nn.LSTM) else state
+
+    def loss(self, inputs: Tensor, targets: Tensor, state):
+        output, state = self.rnn(torch.tanh(self.embed(inputs) + self.bias), state)
+        return F.cross_entropy(self.decoder(output).flatten(0, 1), targets.flatten()), state
+
+
+class Training:
+    """A model in training; calling it is one step."""
+
+    def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor):
+        self.model, self.inputs, self.targets = model, inputs, targets
+        self.state = model.initial_state(inputs.size(1))
+        self.parameters = list(model.parameters())
+        self.optimizer = torch.optim.RMSprop(self.parameters, lr=1e-3, alpha=0.95)
+
+    def __call__(self) -> None:
+        loss, state = self.model.loss(self.inputs, self.targets, self.state)
+        self.state = tuple(s.detach() for s in state) if type(state) is tuple else state.detach()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_value_(self.parameters, 5.0)
+        self.optimizer.step()
+
+
+def difference(model: GRUEncode, inputs: Tensor, targets: Tensor) -> float:
+    """How far loss and gradients of a model are from the reference backend's, relatively."""
+    found = []
+    chosen, state = model.gru.backend, model.initial_state(inputs.size(1))
+    for backend in (chosen, "reference"):
+        model.gru.backend = backend
+        loss, _ = model.loss(inputs, targets, state)
+        found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    model.gru.backend = chosen
+    return max(
+        ((a.detach() - b.detach()).norm() / (b.detach().norm() + 1e-12)).item()
+        for a, b in zip(*found)
+    )
+
+
+def operations(vocab_size: int, hidden_size: int, layers: int) -> int:
+    """Floating-point operations a character in a step of the folded model.
+
+    Products only, two for a multiply and add: layer 0 has no input product (it is made for V
+    characters, not for T B), the others have two of (3H, H); then H -> V. Each is made once forward
+    and twice backward.
+    """
+    return 3 * 2 * ((6 * layers - 3) * hidden_size**2 + hidden_size * vocab_size)
+
+
+def measure(size: tuple[int, int, int], reset: str, args: argparse.Namespace, rate: float) -> dict:
+    """One row of the table."""
+    hidden, layers, rows = size
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    inputs, targets = torch.randint(args.vocab, (2, args.steps, rows), device=device)
+    ours = GRUEncode(args.vocab, hidden, layers, reset=reset, backend=args.backend).to(device)
+    backend = ours.gru.choose_backend(device)
+    error = difference(ours, inputs, targets)
+    if not error < 1e-3:
+        sys.exit(f"error: backend {backend} is {error:.1e} off the reference at {size}, {reset}")
+    runs = {"ours": Training(ours, inputs, targets)}
+    for kind in (nn.GRU, nn.LSTM):
+        plain = Plain(kind, args.vocab, hidden, layers).to(device)
+        runs[f"nn.{kind.__name__}"] = Training(plain, inputs, targets)
+    times = report.alternate(runs, args.seconds, report.synchronizer(device))
+    characters = args.steps * rows
+    flops = operations(args.vocab, hidden, layers)
+    medians = {name: report.quartiles(values)[1] for name, values in times.items()}
+    return {
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "batch_size": rows,
+        "reset": reset,
+        "backend": backend,
+        "difference": error,
+        "count": len(times["ours"]),
+        "milliseconds": {name: 1e3 * value for name, value in medians.items()},
+        "quartiles": {n: [1e3 * q for q in report.quartiles(v)] for n, v in times.items()},
+        "ratios": {
+            name: report.quartiles([b / a for a, b in zip(times["ours"], times[name])])
+            for name in runs
+            if name != "ours"
+        },
+        "characters_per_second": characters / medians["ours"],
+        "flop_per_character": flops,
+        "share": flops * characters / medians["ours"] / rate,
+    }
+
+
+def as_row(result: dict) -> list[str]:
+    ratios = [f"{m:.2f} ({a:.2f}-{b:.2f})" for a, m, b in result["ratios"].values()]
+    return [
+        "{hidden_size},{num_layers},{batch_size}".format(**result),
+        result["reset"],
+        result["backend"],
+        *(f"{value:.1f}" for value in result["milliseconds"].values()),
+        *ratios,
+        f"{result['characters_per_second']:,.0f}",
+        f"{result['flop_per_character'] / 1e6:.2f}",
+        f"{result['share']:.2f}",
+        str(result["count"]),
+    ]
+
+
+HEADER = [
+    "H,L,B", "reset", "backend", "ours ms", "GRU ms", "LSTM ms", "GRU/ours (quartiles)",
+    "LSTM/ours (quartiles)", "chars/s", "MFLOP/char", "share", "steps",
+]  # fmt: skip
+
+
+def parse() -> argparse.Namespace:
+    def size(text: str) -> tuple[int, ...]:
+        hidden, layers, rows = map(int, text.split(","))
+        return hidden, layers, rows
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=size, action="append", metavar="H,L,B")
+    parser.add_argument("--reset", choices=["after", "before", "both"], default="both")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto")
+    parser.add_argument("--vocab", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=100, help="T")
+    parser.add_argument("--seconds", type=float, default=12, help="for one row of the table")
+    parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", metavar="FILE")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    about = report.machine(device)
+    rate, largest = report.multiply_rate(device)
+    about |= {"vocab_size": args.vocab, "steps": args.steps, "multiply_rate": rate}
+    print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
+    print(f"share: of {rate / 1e9:.0f} GFLOP/s, the best torch.mm, of {largest} x {largest}\n")
+    results = []
+    for size in args.size or SIZES:
+        for reset in ("after", "before") if args.reset == "both" else (args.reset,):
+            results.append(measure(size, reset, args, rate))
+    print(report.table(HEADER, [as_row(result) for result in results]))
+    report.write_json(args.json, about, results)
+
+
+if __name__ == "__main__":
+    main()
