@@ -2,8 +2,7 @@
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
-The products that stand outside the recurrence (of the inputs and of the weights' gradients) are one
-matrix product each over all T B characters; what is inside it is one call a layer and direction.
+A layer is one call in each direction, the products with its inputs and all gradients included.
 Inputs that are indices are folded: W_ih x is computed for V rows, and gathered.
 """
 
@@ -68,79 +67,56 @@ class Layer(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, inputs, table, state, w_ih, w_hh, b_ih, b_hh, before, hard, training):
-        steps, rows, hidden = *inputs.shape[:2], w_hh.size(1)
         training = training and any(ctx.needs_input_grad)
-        index, source = (None, inputs) if inputs.is_floating_point() else (inputs, table)
-        if source is None:
-            gates = w_ih.t().contiguous()
+        w_ih, w_hh = w_ih.contiguous(), w_hh.contiguous()
+        x = index = gates = None
+        if inputs.is_floating_point():
+            x = inputs.contiguous()
         else:
-            gates = source.reshape(-1, source.size(-1)) @ w_ih.t()
-        if index is not None:
-            index = index.long().contiguous()
+            index = inputs.long().contiguous()
+            gates = w_ih.t().contiguous() if table is None else table @ w_ih.t()
+        sizes = (*inputs.shape[:2], w_hh.size(1), w_ih.size(1))
+        steps, rows, hidden, _ = sizes
         states = empty(state, steps + 1, rows, hidden)
         states[0] = state
         saved = empty(state, steps, rows, 4 * hidden) if training else None
-        w_hh = w_hh.contiguous()
         call(
-            "gru_forward", gates, index, gates.size(0), w_hh, b_ih.contiguous(),
-            b_hh.contiguous(), states, saved, steps, rows, hidden, before, hard,
+            "gru_forward", x, gates, index, len(gates) if x is None else 0, w_ih, w_hh,
+            b_ih.contiguous(), b_hh.contiguous(), states, saved, *sizes, before, hard,
         )  # fmt: skip
         if training:
-            ctx.save_for_backward(index, source, w_ih, w_hh, states, saved)
-            ctx.variant, ctx.shape = (before, hard), inputs.shape
+            ctx.save_for_backward(x, table, index, w_ih, w_hh, states, saved)
+            ctx.sizes, ctx.variant = sizes, (before, hard)
         return states[1:]
 
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
     def backward(ctx, grad):
-        index, source, w_ih, w_hh, states, saved = ctx.saved_tensors
-        before, hard = ctx.variant
-        steps, rows, hidden = grad.shape
-        width = (3 if before else 4) * hidden
-        grads = empty(grad, steps * rows, width)
-        d_state, d_bias = empty(grad, rows, hidden), empty(grad, width)
+        x, table, index, w_ih, w_hh, states, saved = ctx.saved_tensors
+        steps, rows, hidden, features = ctx.sizes
+        before = ctx.variant[0]
+        need_x, need_table, _, need_w_ih, need_w_hh, *_ = ctx.needs_input_grad
+        folded = index is not None and (need_w_ih or need_table)
+        size = 0 if index is None else features if table is None else len(table)
+        d_x = empty(grad, steps, rows, features) if need_x else None
+        d_state, d_bias = empty(grad, rows, hidden), empty(grad, 3 if before else 4, hidden)
+        d_w_hh = empty(grad, 3 * hidden, hidden) if need_w_hh else None
+        d_w_ih = empty(grad, 3 * hidden, features) if need_w_ih and index is None else None
+        d_gates = empty(grad, size, 3 * hidden) if folded else None
         call(
-            "gru_backward", grad.contiguous(), w_hh, states, saved, grads, d_state, d_bias,
-            steps, rows, hidden, before, hard,
+            "gru_backward", grad.contiguous(), x, index, size, w_ih, w_hh, states, saved, d_x,
+            d_state, d_bias, d_w_hh, d_w_ih, d_gates, *ctx.sizes, *ctx.variant,
         )  # fmt: skip
-        outer = grads[:, -3 * hidden :]  # r z n, of the input's product
-        needs = ctx.needs_input_grad
-        d_inputs = d_table = d_w_ih = d_w_hh = None
-        if index is None:
-            if needs[0]:
-                d_inputs = (outer @ w_ih).view(ctx.shape)
-        elif needs[1] or needs[3]:
-            outer = sum_by_index(outer, index, w_ih.size(1) if source is None else source.size(0))
-            if needs[1]:
-                d_table = outer @ w_ih
-        if needs[3]:
-            d_w_ih = outer.t()
-            if source is not None:
-                d_w_ih = d_w_ih @ source.reshape(-1, source.size(-1))
-        if needs[4]:
-            past = states[:-1].view(steps * rows, hidden)
-            d_w_hh = empty(grad, 3 * hidden, hidden)
-            if before:
-                torch.mm(grads[:, : 2 * hidden].t(), past, out=d_w_hh[: 2 * hidden])
-                reset = saved.view(steps * rows, 4 * hidden)[:, 3 * hidden :]
-                torch.mm(grads[:, 2 * hidden :].t(), reset, out=d_w_hh[2 * hidden :])
-            else:
-                d_w_hh = (grads[:, : 3 * hidden].t() @ past).roll(-hidden, 0)
-        d_b_ih = d_bias[-3 * hidden :]
-        d_b_hh = d_b_ih.clone() if before else d_bias[: 3 * hidden].roll(-hidden)
+        if folded and need_w_ih:
+            d_w_ih = d_gates.t() if table is None else d_gates.t() @ table
+        d_table = d_gates @ w_ih if need_table else None
+        # Of the sums inside the hidden product q comes first; outside it n comes last.
+        inside = d_bias if before else d_bias[[1, 2, 0]]
         return (
-            d_inputs, d_table, d_state, d_w_ih, d_w_hh, d_b_ih, d_b_hh, None, None, None
+            d_x, d_table, d_state, d_w_ih, d_w_hh, d_bias[-3:].flatten(), inside.flatten(),
+            None, None, None,
         )  # fmt: skip
-
-
-def sum_by_index(grads: Tensor, index: Tensor, size: int) -> Tensor:
-    """(size, C), where row i is the sum of those rows of grads (N, C) whose index is i."""
-    sums = empty(grads, size, grads.size(1))
-    call(
-        "sum_by_index", sums, grads, index, index.numel(), grads.stride(0), grads.size(1), size,
-    )  # fmt: skip
-    return sums
 
 
 def empty(like: Tensor, *size: int) -> Tensor:
@@ -154,7 +130,8 @@ def call(name: str, *args: Tensor | int | None) -> None:
     Raises IndexError for an index out of range, MemoryError where a kernel found no memory.
     """
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
-    code = function(name, args[0].dtype)(*pointers, torch.get_num_threads())
+    dtype = next(a.dtype for a in args if isinstance(a, Tensor))
+    code = function(name, dtype)(*pointers, torch.get_num_threads())
     if code == OUT_OF_RANGE:
         raise IndexError("an input or target is no index of the vocabulary")
     if code == NO_MEMORY:
@@ -163,9 +140,8 @@ def call(name: str, *args: Tensor | int | None) -> None:
 
 ARGUMENTS = {
     # p a pointer, l a long, i an int, d a double, as in the sources.
-    "gru_forward": "pplpppppllliii",
-    "gru_backward": "pppppppllliii",
-    "sum_by_index": "ppplllli",
+    "gru_forward": "ppplpppppplllliii",
+    "gru_backward": "ppplpppppppppplllliii",
     "cross_entropy": "ppppdplli",
 }
 

@@ -30,8 +30,19 @@ struct Buffer {
 };
 
 template <class T>
+inline void add(T *p, V<T> v, long n) {
+    store(p, load(p, n) + v, n);
+}
+
+// Vectors that hold n elements.
+template <class T>
 inline long vectors(long n) {
     return (n + lanes<T> - 1) / lanes<T>;
+}
+
+// A size rounded up, so that what comes after it is aligned as its beginning is.
+inline long aligned(long size) {
+    return (size + 15) / 16 * 16;
 }
 
 // Elements of a panel of `width` vectors.
@@ -40,8 +51,7 @@ inline long panel_size(long terms, long width) {
     return terms * width * lanes<T>;
 }
 
-// Packs panel number p of those of `width` vectors: source(k, v, lane) is element k of column
-// `lane` of vector v.
+// Packs a panel of `width` vectors: source(k, v, lane) is element k of column `lane` of vector v.
 template <class T, class Source>
 inline void pack_panel(T *panel, long terms, long width, const Source &source) {
     for (long v = 0; v < width; v++)
@@ -50,41 +60,56 @@ inline void pack_panel(T *panel, long terms, long width, const Source &source) {
                 panel[(k * width + v) * lanes<T> + lane] = source(k, v, lane);
 }
 
+// Where the elements of a tile's rows are: element k of row m is data[m * row + k * term].
+template <class T>
+struct Rows {
+    const T *data;
+    long row, term;
+};
+
 // The product of M rows with a panel of W vectors; arguments as in product().
 template <class T, int M, int W>
-__attribute__((noinline)) void tile(V<T> *sums, const T *rows, long stride, const T *panel,
-                                    long terms) {
-    V<T> acc[M][W] = {};
-    for (long k = 0; k < terms; k++, panel += W * lanes<T>) {
+__attribute__((noinline)) void tile(V<T> *sums, Rows<T> rows, const T *panel, long terms) {
+    const T *x = rows.data;
+    V<T> acc[M][W];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+        for (int v = 0; v < W; v++) acc[m][v] = V<T>{};
+    for (long k = 0; k < terms; k++, panel += W * lanes<T>, x += rows.term) {
         V<T> w[W];
+#pragma GCC unroll 8
         for (int v = 0; v < W; v++) w[v] = load(panel + v * lanes<T>);
+#pragma GCC unroll 8
         for (int m = 0; m < M; m++) {
-            V<T> x = splat(rows[m * stride + k]);
-            for (int v = 0; v < W; v++) acc[m][v] += w[v] * x;
+            V<T> factor = splat(x[m * rows.row]);
+#pragma GCC unroll 8
+            for (int v = 0; v < W; v++) acc[m][v] += w[v] * factor;
         }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
         for (int v = 0; v < W; v++) sums[m * W + v] = acc[m][v];
 }
 
 template <class T, int W, int M = TILE_ROWS>
-inline void tile_of_rows(V<T> *sums, const T *rows, long m, long stride, const T *panel, long terms) {
+inline void tile_of_rows(V<T> *sums, Rows<T> rows, long m, const T *panel, long terms) {
     if (m == M)
-        tile<T, M, W>(sums, rows, stride, panel, terms);
+        tile<T, M, W>(sums, rows, panel, terms);
     else if constexpr (M > 1)
-        tile_of_rows<T, W, M - 1>(sums, rows, m, stride, panel, terms);
+        tile_of_rows<T, W, M - 1>(sums, rows, m, panel, terms);
 }
 
-// sums[m * width + v] = sum over k of rows[m * stride + k] * panel[k][v], for m rows.
+// sums[m * width + v] = sum over k of element k of row m times panel[k][v], for m rows.
 template <class T>
-inline void product(V<T> *sums, const T *rows, long m, long stride, const T *panel, long width,
-                    long terms) {
+inline void product(V<T> *sums, Rows<T> rows, long m, const T *panel, long width, long terms) {
     if (width == 3)
-        tile_of_rows<T, 3>(sums, rows, m, stride, panel, terms);
+        tile_of_rows<T, 3>(sums, rows, m, panel, terms);
     else if (width == 2)
-        tile_of_rows<T, 2>(sums, rows, m, stride, panel, terms);
+        tile_of_rows<T, 2>(sums, rows, m, panel, terms);
     else
-        tile_of_rows<T, 1>(sums, rows, m, stride, panel, terms);
+        tile_of_rows<T, 1>(sums, rows, m, panel, terms);
 }
 
 // Calls body(first, m) for tiles of nearly equal numbers m of rows.
@@ -106,16 +131,99 @@ inline void column_panels(const T *packed, long terms, long n, const Body &body)
         body(packed + panel_size<T>(terms, v), v, std::min<long>(TILE_VECTORS, all - v));
 }
 
-// Packs those panels; source(k, column) is asked for columns below n, the rest are zero.
-template <class T, class Source>
-inline void pack_columns(T *packed, long terms, long n, int threads, const Source &source) {
+// Packs the columns of a matrix given by its columns: column(j) points to the terms of column j.
+template <class T, class Column>
+inline void pack_columns(T *packed, long terms, long n, int threads, const Column &column) {
     long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
     parallel_for(panels, threads, [&](long i) {
         long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
         T *panel = packed + panel_size<T>(terms, first);
-        pack_panel(panel, terms, width, [&](long k, long v, long lane) {
-            long column = (first + v) * lanes<T> + lane;
-            return column < n ? source(k, column) : T(0);
+        for (long j = 0; j < width * lanes<T>; j++) {
+            const T *source = first * lanes<T> + j < n ? column(first * lanes<T> + j) : nullptr;
+            for (long k = 0; k < terms; k++)
+                panel[k * width * lanes<T> + j] = source ? source[k] : T(0);
+        }
+    });
+}
+
+// Packs the same panels of a matrix given by its rows: row(k) points to n columns.
+template <class T, class Row>
+inline void pack_rows(T *packed, long terms, long n, int threads, const Row &row) {
+    long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
+    parallel_for(panels, threads, [&](long i) {
+        long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
+        T *panel = packed + panel_size<T>(terms, first);
+        for (long k = 0; k < terms; k++, panel += width * lanes<T>)
+            for (long v = 0; v < width; v++) {
+                long u = (first + v) * lanes<T>;
+                store(panel + v * lanes<T>, load(row(k) + u, n - u));
+            }
+    });
+}
+
+// out (count, n), whose rows are `stride` apart, = rows times a packed matrix.
+template <class T>
+inline void multiply(T *out, long stride, Rows<T> rows, long count, const T *packed, long terms,
+                     long n) {
+    V<T> sums[TILE_ROWS * TILE_VECTORS];
+    column_panels(packed, terms, n, [&](const T *panel, long v0, long width) {
+        row_tiles(0, count, [&](long first, long m) {
+            product(sums, {rows.data + first * rows.row, rows.row, rows.term}, m, panel, width, terms);
+            for (long i = 0; i < m; i++)
+                for (long v = 0; v < width; v++) {
+                    long u = (v0 + v) * lanes<T>;
+                    store(out + (first + i) * stride + u, sums[i * width + v], n - u);
+                }
         });
+    });
+}
+
+// The elements of pack_left for n columns.
+template <class T>
+inline long left_size(long count, long n) {
+    return (n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * count;
+}
+
+// Packs n columns of a matrix of `count` rows, `stride` apart, as the left side of add_outer.
+template <class T>
+inline void pack_left(T *packed, const T *matrix, long stride, long count, long n) {
+    for (long k = 0; k < count; k++)
+        for (long i = 0; i < n; i += TILE_ROWS) {
+            const T *from = matrix + k * stride + i;
+            T *to = packed + i * count + k * TILE_ROWS;
+            if (n - i >= TILE_ROWS)
+                memcpy(to, from, TILE_ROWS * sizeof(T));
+            else
+                memcpy(to, from, (n - i) * sizeof(T));
+        }
+}
+
+// sums (m, n) += left^T right, for a left side (count, m) by pack_left and a right one (count, n) by
+// pack_rows.
+template <class T>
+inline void add_outer(T *sums, const T *left, long m, const T *right, long n, long count) {
+    V<T> part[TILE_ROWS * TILE_VECTORS];
+    column_panels(right, count, n, [&](const T *panel, long v0, long width) {
+        for (long i = 0; i < m; i += TILE_ROWS) {
+            long rows = std::min<long>(TILE_ROWS, m - i);
+            product(part, {left + i * count, 1, TILE_ROWS}, rows, panel, width, count);
+            for (long j = 0; j < rows; j++)
+                for (long v = 0; v < width; v++) {
+                    long u = (v0 + v) * lanes<T>;
+                    add(sums + (i + j) * n + u, part[j * width + v], n - u);
+                }
+        }
+    });
+}
+
+// total (size) = the sum of `count` arrays that stand one after the other.
+template <class T>
+inline void sum_parts(T *total, const T *parts, long count, long size, int threads) {
+    const long slices = std::min<long>(4 * threads, size);
+    parallel_for(slices, threads, [&](long s) {
+        long begin = size * s / slices, end = size * (s + 1) / slices;
+        std::copy(parts + begin, parts + end, total + begin);
+        for (long i = 1; i < count; i++)
+            for (long j = begin; j < end; j++) total[j] += parts[i * size + j];
     });
 }

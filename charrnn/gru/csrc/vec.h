@@ -74,7 +74,7 @@ inline void store(T *p, V<T> v, long n = lanes<T>) {
 
 template <class T>
 inline V<T> splat(T x) {
-    return V<T>{} + x;
+    return x - V<T>{};  // plus would turn -0 into 0, and so cost an instruction
 }
 
 // Between two bounds; what is not a number stays so.

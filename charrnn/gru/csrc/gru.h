@@ -1,0 +1,49 @@
+// What the forward and the backward pass of a GRU layer share.
+//
+// T time steps, B rows, H hidden size, I input size, V vocabulary size. All arrays are dense and
+// row-major:
+//   inputs  (T, B, I), or null where they are folded: then gates (V, 3H) holds W_ih x of every
+//           character, r z n, and index (T, B) says which
+//   w_ih    (3H, I), w_hh (3H, H), bias_ih and bias_hh (3H)
+//   states  (T + 1, B, H): states[0] is the initial one
+//   saved   (T, B, 4H) for the backward pass: r z n q, with q = W_hn h + b_hn where the reset comes
+//           after the product; before it q = r h
+//
+// The rows are split over the threads, and a thread walks its rows through all steps: rows do not
+// depend on one another, so that no step waits for another thread. What stands outside the
+// recurrence (the input's product, and all of a layer's gradients) is made for a chunk of steps at
+// a time, while the chunk is in the cache of the thread that made it.
+// The mathematics is that of charrnn/gru/reference.py.
+#pragma once
+
+#include "parallel.h"
+#include "tile.h"
+
+constexpr long CHUNK_ROWS = 128;  // rows of a chunk, all its steps together
+
+template <class T>
+struct Layer {
+    long steps, rows, hidden, inputs;
+    const T *x, *gates;
+    const int64_t *index;
+    const T *w_ih, *w_hh;
+    T *states, *saved;
+
+    T *state(long t, long row) const { return states + (t * rows + row) * hidden; }
+    T *saved_at(long t, long row) const { return saved + (t * rows + row) * 4 * hidden; }
+};
+
+// The rows of a thread.
+struct Block {
+    long begin, end;
+
+    Block(long rows, long number, long blocks)
+        : begin(rows * number / blocks), end(rows * (number + 1) / blocks) {}
+    long rows() const { return end - begin; }
+    long chunk() const { return std::max(1L, CHUNK_ROWS / rows()); }
+};
+
+// Rows of the largest chunk of any block.
+inline long chunk_rows(long rows, long blocks) {
+    return std::max(CHUNK_ROWS, (rows + blocks - 1) / blocks);
+}
