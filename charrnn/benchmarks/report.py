@@ -47,7 +47,7 @@ def alternate(
         run()
     times = {name: [] for name in runs}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[name]) < 5:
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
         for name, run in runs.items():
             synchronize()
             start = time.perf_counter()

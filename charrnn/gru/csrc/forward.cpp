@@ -60,8 +60,13 @@ void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gat
                 const T *g = x.at(l, b, t, first + i) + u;
                 V<T> r = sums[3 * i] + (load(g, n) + bias_r);
                 V<T> z = sums[3 * i + 1] + (load(g + H, n) + bias_z);
-                V<T> q = sums[3 * i + 2] + bias_q;
                 squash<T, hard>(r, z);
+                sums[3 * i] = r, sums[3 * i + 1] = z;
+            }
+            // Apart, so that the processor can overlap rows, each a long chain of operations.
+            for (long i = 0; i < m; i++) {
+                const T *g = x.at(l, b, t, first + i) + u;
+                V<T> r = sums[3 * i], z = sums[3 * i + 1], q = sums[3 * i + 2] + bias_q;
                 V<T> cand = tanh<T>(load(g + 2 * H, n) + bias_n + r * q);
                 V<T> h = load(l.state(t, first + i) + u, n);
                 store(l.state(t + 1, first + i) + u, cand + z * (h - cand), n);

@@ -53,23 +53,40 @@ using V = typename Vector<T>::V;
 template <class T>
 constexpr long lanes = VECTOR_BYTES / sizeof(T);
 
-// The first n elements at p, the rest zero.
+// Apart from the whole ones, so that those stay in registers.
 template <class T>
-inline V<T> load(const T *p, long n = lanes<T>) {
+__attribute__((noinline)) V<T> load_part(const T *p, long n) {
     V<T> v = {};
-    if (n >= lanes<T>)
-        memcpy(&v, p, sizeof v);
-    else
-        memcpy(&v, p, n * sizeof(T));
+    memcpy(&v, p, n * sizeof(T));
     return v;
 }
 
 template <class T>
-inline void store(T *p, V<T> v, long n = lanes<T>) {
-    if (n >= lanes<T>)
-        memcpy(p, &v, sizeof v);
-    else
-        memcpy(p, &v, n * sizeof(T));
+__attribute__((noinline)) void store_part(T *p, V<T> v, long n) {
+    memcpy(p, &v, n * sizeof(T));
+}
+
+template <class T>
+inline V<T> load(const T *p) {
+    V<T> v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T>
+inline void store(T *p, V<T> v) {
+    memcpy(p, &v, sizeof v);
+}
+
+// The first n elements at p, the rest zero.
+template <class T>
+inline V<T> load(const T *p, long n) {
+    return __builtin_expect(n >= lanes<T>, 1) ? load(p) : load_part(p, n);
+}
+
+template <class T>
+inline void store(T *p, V<T> v, long n) {
+    __builtin_expect(n >= lanes<T>, 1) ? store(p, v) : store_part(p, v, n);
 }
 
 template <class T>

@@ -1,0 +1,264 @@
+"""The native kernels against the plain loop: every variant, at odd sizes, buffers full of NaN.
+
+T time steps, B rows, V vocabulary size, H hidden size, L layers.
+"""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from charrnn.gru import GATES, GRU, RESETS, loss, native
+from charrnn.gru.loss import linear_cross_entropy
+from charrnn.models import GRUEncode, GRUResize
+
+V, FEATURES = 7, 6
+KINDS = ("features", "table", "one_hot")
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
+
+
+@pytest.fixture(autouse=True)
+def full_of_nan(monkeypatch):
+    """Whatever a kernel does not write is not a number."""
+
+    def empty(like, *size):
+        return torch.full(size, torch.nan, dtype=like.dtype)
+
+    monkeypatch.setattr(native, "empty", empty)
+
+
+@pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def layers(kind, num_layers, hidden, reset="after", gate="sigmoid", dtype=torch.float64):
+    """A GRU with random weights and biases, a little larger than at the start of training."""
+    torch.manual_seed(hidden)
+    size = V if kind == "one_hot" else FEATURES
+    gru = GRU(size, hidden, num_layers, reset=reset, gate=gate).to(dtype)
+    for parameter in gru.parameters():
+        torch.nn.init.uniform_(parameter, -1.5 * hidden**-0.5, 1.5 * hidden**-0.5)
+    return gru
+
+
+def window(kind, gru, steps, rows):
+    dtype = gru.weight_hh_l0.dtype
+    table = None
+    if kind == "features":
+        inputs = torch.randn(rows, steps, FEATURES, dtype=dtype).transpose(0, 1).requires_grad_()
+    else:
+        inputs = torch.randint(V, (rows, steps)).t()  # not contiguous
+    if kind == "table":
+        table = torch.randn(V, FEATURES, dtype=dtype, requires_grad=True)
+    state = torch.randn(gru.num_layers, rows, gru.hidden_size, dtype=dtype, requires_grad=True)
+    return inputs, state, table
+
+
+def numbers(gru, backend, inputs, state, table):
+    """Outputs, the final state, and all gradients, where one comes in through either."""
+    gru.backend = backend
+    output, final = gru(inputs, state, table)
+    generator = torch.Generator().manual_seed(0)
+    grads = [torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in (output, final)]
+    leaves = [x for x in (inputs, state, table) if x is not None and x.requires_grad]
+    leaves += list(gru.parameters())
+    return [output, final, *torch.autograd.grad([output, final], leaves, grads)]
+
+
+def assert_near(found, expected, tolerance):
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        assert (a.detach() - b.detach()).norm() <= tolerance * b.detach().norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_numbers_as_the_plain_loop(kind, reset, gate, num_layers, dtype, threads):
+    # Fewer rows than threads; a vector and a bit of units; more rows than a tile, in odd numbers;
+    # a window of more than one chunk.
+    for hidden, steps, rows in [(5, 1, 1), (17, 3, 3), (48, 2, 19), (33, 31, 11)]:
+        gru = layers(kind, num_layers, hidden, reset, gate, dtype)
+        case = window(kind, gru, steps, rows)
+        assert_near(
+            numbers(gru, "native", *case), numbers(gru, "reference", *case), TOLERANCE[dtype]
+        )
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_the_slopes(kind, reset, gate, one_thread):
+    gru = layers(kind, 2, 3, reset, gate)
+    gru.backend = "native"
+    inputs, state, table = window(kind, gru, 3, 2)
+    leaves = [x for x in (inputs, table) if x is not None and x.requires_grad]
+    names = [name for name, _ in gru.named_parameters()]
+
+    def call(state, *values):
+        taken = dict(zip(names, values[len(leaves) :]))
+        x, t = inputs, table
+        if kind == "features":
+            x = values[0]
+        elif kind == "table":
+            t = values[0]
+        return torch.func.functional_call(gru, taken, (x, state, t))
+
+    assert torch.autograd.gradcheck(call, (state, *leaves, *gru.parameters()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_bits_again(kind, threads):
+    gru = layers(kind, 2, 37, dtype=torch.float32)
+    case = window(kind, gru, 23, 9)
+    first, second = (numbers(gru, "native", *case) for _ in range(2))
+    assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_inference_is_training_without_gradients(reset, threads):
+    gru = layers("one_hot", 2, 19, reset, dtype=torch.float32)
+    gru.backend = "native"
+    inputs, state, _ = window("one_hot", gru, 9, 5)
+    with torch.no_grad():
+        found = gru(inputs, state)
+    assert all(map(torch.equal, found, gru(inputs, state)))
+
+
+def test_frozen_weights_get_no_gradient():
+    gru = layers("table", 1, 9)
+    gru.weight_hh_l0.requires_grad_(False)
+    gru.weight_ih_l0.requires_grad_(False)
+    case = inputs, state, table = window("table", gru, 4, 3)
+    expected = numbers(gru.requires_grad_(), "reference", *case)
+    gru.weight_hh_l0.requires_grad_(False)
+    gru.weight_ih_l0.requires_grad_(False)
+    gru.backend = "native"
+    gru.zero_grad()
+    output, final = gru(inputs, state, table)
+    output.sum().backward()
+    assert gru.weight_hh_l0.grad is None and gru.weight_ih_l0.grad is None
+    assert_near([output, final], expected[:2], 1e-10)
+    gru.backend = "reference"
+    (expected,) = torch.autograd.grad(gru(inputs, state, table)[0].sum(), [table])
+    assert_near([table.grad], [expected], 1e-10)
+
+
+def test_dropout_between_layers():
+    gru = layers("features", 3, 9)
+    gru.dropout = 0.4
+    case = window("features", gru, 5, 3)
+    found = []
+    for backend in ("native", "reference"):
+        torch.manual_seed(1)
+        found.append(numbers(gru, backend, *case))
+    assert_near(*found, 1e-10)
+
+
+def test_bfloat16_is_computed_in_float32():
+    gru = layers("table", 2, 9, dtype=torch.float32)
+    inputs, state, table = window("table", gru, 5, 3)
+    gru.backend = "native"
+    expected, _ = gru(inputs, state, table)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = gru(inputs, state, table.bfloat16().float())
+    assert_near([found], [expected], 1e-2)
+    gru.bfloat16()
+    found, final = gru(inputs, state.bfloat16(), table.bfloat16())
+    found.float().sum().backward()
+    assert found.dtype == final.dtype == gru.weight_hh_l0.grad.dtype == torch.bfloat16
+    assert_near([found.float()], [expected], 3e-2)
+
+
+def test_an_index_out_of_range():
+    gru = layers("one_hot", 1, 3)
+    gru.backend = "native"
+    with pytest.raises(IndexError, match="vocabulary"):
+        gru(torch.tensor([[V]]), torch.zeros(1, 1, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 2, 31, 300])
+def test_loss_is_cross_entropy(size, dtype, threads, monkeypatch):
+    monkeypatch.setattr(loss, "CHUNK", 200)  # several rows a chunk, or less than one
+    inputs = torch.randn(29, 5, dtype=dtype, requires_grad=True)
+    weight = torch.randn(size, 5, dtype=dtype, requires_grad=True)
+    bias = torch.randn(size, dtype=dtype, requires_grad=True)
+    targets = torch.randint(size, (29,))
+    targets[3] = -100
+    leaves = (inputs, weight, bias)
+    expected = F.cross_entropy(F.linear(*leaves), targets)
+    found = linear_cross_entropy(*leaves, targets)
+    with torch.no_grad():
+        assert torch.equal(linear_cross_entropy(*leaves, targets), found)
+    for factor in (1, 3):
+        a, b = (torch.autograd.grad(x * factor, leaves, retain_graph=True)
+                for x in (found, expected))  # fmt: skip
+        for x, y in zip((found, *a), (expected, *b)):
+            assert (x - y).norm() <= TOLERANCE[dtype] * max(1, y.norm())
+
+
+def test_loss_with_frozen_parameters():
+    inputs, weight = torch.randn(6, 4), torch.randn(5, 4)
+    bias = torch.randn(5, requires_grad=True)
+    targets = torch.randint(5, (6,))
+    found, expected = (
+        torch.autograd.grad(f, [bias])
+        for f in (
+            linear_cross_entropy(inputs, weight, bias, targets),
+            F.cross_entropy(F.linear(inputs, weight, bias), targets),
+        )
+    )
+    assert_near(found, expected, 1e-5)
+
+
+def test_loss_of_a_target_out_of_range():
+    with pytest.raises(IndexError, match="vocabulary"):
+        linear_cross_entropy(torch.ones(1, 2), torch.ones(3, 2), torch.ones(3), torch.tensor([3]))
+
+
+@pytest.mark.parametrize("model", [GRUEncode, GRUResize])
+def test_loss_of_a_model(model):
+    torch.manual_seed(0)
+    made = model(11, 13, 2).double()
+    inputs, targets = torch.randint(11, (2, 8, 3))
+    found = []
+    for backend in ("native", "reference"):
+        made.gru.backend = backend
+        mean, state = made.loss(inputs, targets, made.initial_state(3))
+        nats, _ = made.nll(inputs, targets, made.initial_state(3))
+        assert_near([nats.mean()], [mean], 1e-10)
+        found.append([mean, state, *torch.autograd.grad(mean, list(made.parameters()))])
+    assert_near(*found, 1e-10)
+
+
+def test_squashing_functions_at_all_sizes_of_their_argument():
+    """Through a layer of no weights: z alone from the bias, and n alone."""
+    bias = torch.cat([torch.logspace(-12, 3, 61, dtype=torch.float64), torch.zeros(1)])
+    for sign, dtype in itertools.product((1, -1), (torch.float32, torch.float64)):
+        a = (sign * bias).to(dtype)
+        size = len(a)
+        zeros, none = torch.zeros(3 * size, size, dtype=dtype), torch.zeros(3 * size, dtype=dtype)
+        bias_ih = none.clone()
+        bias_ih[size : 2 * size] = -torch.inf  # z is 0, so that the output is n
+        bias_ih[2 * size :] = a
+        state = torch.zeros(1, 1, size, dtype=dtype)
+        weights = [(zeros, zeros, bias_ih, none)]
+        n, _ = native.forward(torch.zeros(1, 1, size, dtype=dtype), None, state, weights,
+                              reset="after", gate="sigmoid")  # fmt: skip
+        torch.testing.assert_close(n[0, 0], torch.tanh(a), rtol=4 * torch.finfo(dtype).eps, atol=0)
