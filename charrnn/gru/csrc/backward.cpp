@@ -43,6 +43,14 @@ inline V<T> state_gradient(const Part<T> &p, long t, long row, long u, V<T> sum)
     return t + 1 < p.l.steps ? dh + load(p.keep + row * p.l.hidden + u, n) + sum : dh;
 }
 
+template <class T>
+inline void prefetch_step(const Part<T> &p, long t, long row, long u) {
+    const long H = p.l.hidden;
+    const T *a = p.l.saved_at(t, row) + u;
+    prefetch(a), prefetch(a + H), prefetch(a + 2 * H), prefetch(a + 3 * H);
+    prefetch(p.l.state(t, row) + u), prefetch(p.dout + (t * p.l.rows + row) * H + u);
+}
+
 // Step t, which is number s of its chunk; next are the gradients of step t + 1.
 template <class T, bool hard>
 void step_after(const Part<T> &p, long t, long s, const T *next) {
@@ -51,6 +59,8 @@ void step_after(const Part<T> &p, long t, long s, const T *next) {
     V<T> sums[TILE_ROWS * 3] = {};
     column_panels(p.hidden, 3 * H, H, [&](const T *panel, long v0, long width) {
         row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
+            for (long i = 0; i < m; i++)
+                for (long v = 0; v < width; v++) prefetch_step(p, t, first + i, (v0 + v) * lanes<T>);
             const T *rows = next + (first - p.b.begin) * p.width;
             if (t + 1 < l.steps) product<T>(sums, {rows, p.width, 1}, m, panel, width, 3 * H);
             for (long v = 0; v < width; v++) {
@@ -85,6 +95,8 @@ void step_before(const Part<T> &p, long t, long s, const T *next) {
     V<T> sums[TILE_ROWS * 3] = {};
     column_panels(p.hidden, 2 * H, H, [&](const T *panel, long v0, long width) {
         row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
+            for (long i = 0; i < m; i++)
+                for (long v = 0; v < width; v++) prefetch_step(p, t, first + i, (v0 + v) * lanes<T>);
             const T *rows = next + (first - p.b.begin) * p.width;
             if (t + 1 < l.steps) product<T>(sums, {rows, p.width, 1}, m, panel, width, 2 * H);
             for (long v = 0; v < width; v++) {

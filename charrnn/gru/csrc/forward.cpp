@@ -45,6 +45,11 @@ void pack_gates(T *packed, const T *weight, long hidden, long gates, int threads
     });
 }
 
+template <class T>
+inline void prefetch_gates(const T *p, long hidden) {
+    for (long gate = 0; gate < 4; gate++) prefetch(p + gate * hidden);
+}
+
 template <class T, bool hard>
 void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gates<T> &x, long t) {
     const long H = l.hidden;
@@ -55,6 +60,10 @@ void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gat
         const V<T> bias_r = load(w.bias + u, n), bias_z = load(w.bias + H + u, n);
         const V<T> bias_n = load(w.bias + 2 * H + u, n), bias_q = load(w.bias + 3 * H + u, n);
         row_tiles(b.begin, b.end, [&](long first, long m) {
+            for (long i = 0; i < m; i++) {
+                prefetch_gates(x.at(l, b, t, first + i) + u, H);
+                if (l.saved) prefetch_gates(l.saved_at(t, first + i) + u, H);
+            }
             product<T>(sums, {l.state(t, first), H, 1}, m, panel, 3, H);
             for (long i = 0; i < m; i++) {
                 const T *g = x.at(l, b, t, first + i) + u;
@@ -91,6 +100,10 @@ void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Ga
         const long u = c * lanes<T>, n = H - u;
         const V<T> bias_r = load(w.bias + u, n), bias_z = load(w.bias + H + u, n);
         row_tiles(b.begin, b.end, [&](long first, long m) {
+            for (long i = 0; i < m; i++) {
+                prefetch_gates(x.at(l, b, t, first + i) + u, H);
+                prefetch_gates(saved_at(first + i) + u, H);
+            }
             product<T>(sums, {l.state(t, first), H, 1}, m, panel, 2, H);
             for (long i = 0; i < m; i++) {
                 const T *g = x.at(l, b, t, first + i) + u;

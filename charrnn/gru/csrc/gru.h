@@ -19,7 +19,7 @@
 #include "parallel.h"
 #include "tile.h"
 
-constexpr long CHUNK_ROWS = 128;  // rows of a chunk, all its steps together
+constexpr long CHUNK_ROWS = 256;  // rows of a chunk, all its steps together
 
 template <class T>
 struct Layer {

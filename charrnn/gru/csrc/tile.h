@@ -206,6 +206,8 @@ inline void add_outer(T *sums, const T *left, long m, const T *right, long n, lo
     column_panels(right, count, n, [&](const T *panel, long v0, long width) {
         for (long i = 0; i < m; i += TILE_ROWS) {
             long rows = std::min<long>(TILE_ROWS, m - i);
+            for (long j = 0; j < rows; j++)
+                for (long v = 0; v < width; v++) prefetch(sums + (i + j) * n + (v0 + v) * lanes<T>);
             product(part, {left + i * count, 1, TILE_ROWS}, rows, panel, width, count);
             for (long j = 0; j < rows; j++)
                 for (long v = 0; v < width; v++) {

@@ -89,6 +89,12 @@ inline void store(T *p, V<T> v, long n) {
     __builtin_expect(n >= lanes<T>, 1) ? store(p, v) : store_part(p, v, n);
 }
 
+// Asks for a vector at p, so that it is near once the product before its use is made.
+template <class T>
+inline void prefetch(const T *p) {
+    __builtin_prefetch(p);
+}
+
 template <class T>
 inline V<T> splat(T x) {
     return x - V<T>{};  // plus would turn -0 into 0, and so cost an instruction
