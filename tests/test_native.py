@@ -91,8 +91,8 @@ def assert_near(found, expected, tolerance):
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_numbers_as_the_plain_loop(kind, reset, gate, num_layers, dtype, threads):
     # Fewer rows than threads; a vector and a bit of units; more rows than a tile, in odd numbers;
-    # a window of more than one chunk.
-    for hidden, steps, rows in [(5, 1, 1), (17, 3, 3), (48, 2, 19), (33, 31, 11)]:
+    # a window of more than one chunk. Only the last three are large enough for two threads.
+    for hidden, steps, rows in [(5, 1, 1), (17, 3, 3), (48, 2, 19), (33, 31, 11), (65, 31, 1)]:
         gru = layers(kind, num_layers, hidden, reset, gate, dtype)
         case = window(kind, gru, steps, rows)
         assert_near(
@@ -194,8 +194,9 @@ def test_an_index_out_of_range():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("size", [1, 2, 31, 300])
-def test_loss_is_cross_entropy(size, dtype, threads, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK", 200)  # several rows a chunk, or less than one
+@pytest.mark.parametrize("chunk", [200, loss.CHUNK])  # several rows, or less than one; and all
+def test_loss_is_cross_entropy(chunk, size, dtype, threads, monkeypatch):
+    monkeypatch.setattr(loss, "CHUNK", chunk)
     inputs = torch.randn(29, 5, dtype=dtype, requires_grad=True)
     weight = torch.randn(size, 5, dtype=dtype, requires_grad=True)
     bias = torch.randn(size, dtype=dtype, requires_grad=True)

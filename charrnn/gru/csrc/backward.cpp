@@ -274,6 +274,7 @@ void backward(const Layer<T> &l, const T *dout, long vocabulary, T *dx, T *dstat
         int hard, int threads) try {                                                              \
         Layer<T> l{steps, rows, hidden, inputs, x, nullptr, index, w_ih, w_hh,                    \
                    const_cast<T *>(states), const_cast<T *>(saved)};                              \
+        threads = threads_for(steps * rows * hidden * (hidden + inputs) * 3, threads);            \
         backward(l, dout, vocabulary, dx, dstate, Sums<T>{dbias, dw_hh, dw_ih, dgates}, before,   \
                  hard, threads);                                                                  \
         return DONE;                                                                              \

@@ -192,6 +192,7 @@ void forward(const Layer<T> &l, const T *bias_ih, const T *bias_hh, bool before,
         for (long i = 0; index && i < steps * rows; i++)                                          \
             if (index[i] < 0 || index[i] >= vocabulary) return OUT_OF_RANGE;                      \
         Layer<T> l{steps, rows, hidden, inputs, x, gates, index, w_ih, w_hh, states, saved};      \
+        threads = threads_for(steps * rows * hidden * (hidden + inputs) * 3, threads);            \
         forward(l, bias_ih, bias_hh, before, hard, threads);                                      \
         return DONE;                                                                              \
     } catch (const std::bad_alloc &) {                                                            \

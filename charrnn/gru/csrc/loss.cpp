@@ -94,6 +94,7 @@ bool cross_entropy(T *logits, const T *bias, const int64_t *targets, double *nat
     extern "C" int cross_entropy_##suffix(T *logits, const T *bias, const int64_t *targets,       \
                                           double *nats, double scale, T *dbias, long count,       \
                                           long size, int threads) try {                           \
+        threads = threads_for(count * size * 32, threads);                                        \
         bool fine = cross_entropy<T>(logits, bias, targets, nats, scale, dbias, count, size,      \
                                      threads);                                                    \
         return fine ? DONE : OUT_OF_RANGE;                                                        \

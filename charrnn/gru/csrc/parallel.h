@@ -11,6 +11,12 @@ enum { DONE, OUT_OF_RANGE, NO_MEMORY };
 typedef void (*Parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
 extern Parallel openmp_parallel;
 
+// Threads that a call is worth: waking a second one costs as much as some ten thousand operations
+// on vectors, and where other processes hold the cores, far more.
+inline int threads_for(long operations, int threads) {
+    return operations < 1 << 18 ? 1 : threads;
+}
+
 // Calls work(i) for i in [0, count), each once. Which thread takes which is open, so that a result
 // that depends on the number of threads only must not depend on the thread.
 template <class Work>
