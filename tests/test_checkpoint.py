@@ -227,7 +227,8 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch, error, 
 def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
     """The old one stands under its name until the whole of the new one is on disk."""
     file = tmp_path / "last.ckpt"
-    write({"charrnn": {"format": FORMAT}, "number": 1}, file)
+    least = {"charrnn": {"format": FORMAT, "settings": {}, "charset": {}}, "state_dict": {}}
+    write(least | {"number": 1}, file)
     seen = []
     replace = os.replace
 
@@ -236,7 +237,7 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(checkpoint.os, "replace", watch)
-    write({"charrnn": {"format": FORMAT}, "number": 2}, file)
+    write(least | {"number": 2}, file)
     assert seen == [(1, 2)] and read(file)["number"] == 2 and names(tmp_path) == ["last.ckpt"]
 
 

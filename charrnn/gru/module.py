@@ -11,7 +11,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from charrnn.errors import check
+from charrnn.errors import InputError, check
 
 RESETS = ("after", "before")
 GATES = ("sigmoid", "hard_sigmoid")
@@ -71,7 +71,8 @@ class GRU(nn.GRU):
         """
         if self.backend != "auto":
             reason = reason_against(self.backend, self.reset, self.gate, device)
-            check("backend", self.backend, reason is None, f"another ({reason})")
+            if reason is not None:
+                raise InputError(f"backend={self.backend}: {reason}; auto takes one that can")
             return self.backend
         names = ("native", "torch", "reference") if device.type == "cpu" else ("torch", "reference")
         reasons = {name: reason_against(name, self.reset, self.gate, device) for name in names}
