@@ -47,7 +47,6 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # the errors reach the lines below
     Guard.check = staticmethod(guard)
-    sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
@@ -57,6 +56,7 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
             return job(cfg)
 
     with one_line_errors():
+        sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
         decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
         decorate(in_one_line)()
 
@@ -154,6 +154,8 @@ def as_hydra_reads(arg: str) -> str:
     key, equals, value = arg.partition("=")
     if not equals:
         return arg
+    if not key.strip("+~"):
+        raise InputError(f"{arg}: no key before the equals sign; settings are KEY=VALUE")
     if re.fullmatch(rf"({'|'.join(OPEN)})\.\w+", key):
         return f"++{arg}"
     if key not in TEXTS or not value or {"-m", "--multirun"} & set(sys.argv):
@@ -197,6 +199,8 @@ def explain(error: BaseException) -> str | None:
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
         return text
+    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
+        return f"not enough memory for these sizes: {text}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
         return f"trainer: {text}"
     return None
@@ -299,7 +303,7 @@ def check_type(name: str, value: object, hint: object) -> None:
         for part in parts:
             if typing.get_origin(part) is typing.Literal:
                 words += map(str, typing.get_args(part))
-        wanted = " or ".join(word for word in words if word) or str(hint)
+        wanted = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
         raise InputError(f"{name}={shown(value)} must be {wanted}")
 
 

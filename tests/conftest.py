@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests run beside each other
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
