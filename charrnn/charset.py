@@ -71,25 +71,29 @@ class Charset:
     def decode(self, indices: Iterable[int]) -> str:
         """The text of indices. With unit="byte", undecodable bytes become U+FFFD."""
         decoder = self.decoder()
-        return "".join(decoder(int(i)) for i in indices) + decoder(None)
+        return decoder(np.fromiter(indices, np.int64)) + decoder(None)
 
     def decoder(self):
-        """A function from one index at a time to the text that it completes.
+        """A function from indices, one or (N,) of them, to the text that they complete.
 
         A character is complete at once; the bytes of one are held back until it is. Called with
         None it returns what is left over.
         """
         if self.unit == "char":
-            characters = UNKNOWN + self.alphabet
-            return lambda index: "" if index is None else characters[index]
+            return lambda indices: "" if indices is None else to_text(self._points[indices])
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-        def step(index):
-            if index is None:
+        def step(indices):
+            if indices is None:
                 return decoder.decode(b"", True)
-            if index == 0:
-                return decoder.decode(b"", True) + UNKNOWN
-            return decoder.decode(bytes([self._points[index]]))
+            indices = np.atleast_1d(indices)
+            known, *others = np.split(
+                self._points[indices].astype(np.uint8), *np.nonzero(indices == 0)
+            )
+            text = decoder.decode(known.tobytes())
+            for part in others:  # each begins with an unknown one
+                text += decoder.decode(b"", True) + UNKNOWN + decoder.decode(part[1:].tobytes())
+            return text
 
         return step
 
@@ -115,3 +119,8 @@ def to_characters(text: str | bytes, unit: str) -> str:
 def to_points(text: str) -> np.ndarray:
     """The code points of a str, (N,) uint32. Lone surrogates pass."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def to_text(points: np.ndarray) -> str:
+    """The str of code points, uint32: what ``to_points`` was made from."""
+    return points.tobytes().decode("utf-32-le", "surrogatepass")

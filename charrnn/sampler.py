@@ -3,6 +3,7 @@
 B samples, V vocabulary size.
 """
 
+import math
 import secrets
 from collections.abc import Iterator
 
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from charrnn.charset import Charset, to_characters
 from charrnn.errors import InputError, check
+from charrnn.gru import GRU
+from charrnn.models import GRUEncode, GRUResize
 
 CHUNK = 1000  # characters of a prompt that are read at once
+PIECES = [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]  # characters that come at once, 256 together
 
 
 def probabilities(
@@ -116,7 +120,6 @@ def draw(chances: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
 
 
-@torch.inference_mode()
 def indices(
     model: nn.Module,
     charset: Charset,
@@ -134,6 +137,26 @@ def indices(
         prompt: (N,) indices, all of which the state takes in; where it is empty, the text starts
             as after a newline, or after U+FFFD where the alphabet has none.
     """
+    for piece in pieces(model, charset, prompt, num_samples, seed, temperature, top_k, top_p):
+        yield from piece
+
+
+@torch.inference_mode()
+def pieces(
+    model: nn.Module,
+    charset: Charset,
+    prompt: np.ndarray,
+    num_samples: int,
+    seed: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    length: int | None = None,
+) -> Iterator[Tensor]:
+    """What :func:`indices` gives, up to ``length``, as many characters at a time as look live.
+
+    Pieces are (n, B). How the text is cut changes nothing in it.
+    """
     device = model.decoder.weight.device
     context = prompt if len(prompt) else charset.encode("\n")
     state = model.initial_state(1)
@@ -141,14 +164,63 @@ def indices(
         logits, state = model(part[:, None], state)
     logits = logits[-1].expand(num_samples, -1)
     state = state.expand(-1, num_samples, -1).contiguous()
+    if is_native(model):
+        steps, sizes, later = native_steps(model, logits, state), PIECES, [max(PIECES)] * 4
+    else:
+        steps, sizes, later = Steps(model, logits, state), [1] * 256, [1] * 256
     uniforms = Uniforms(seed, num_samples)
-    while True:
-        for uniform in uniforms(256):
-            chances = probabilities(logits, temperature, top_k, top_p).cpu()
-            index = draw(chances, uniform)
-            yield index
-            logits, state = model(index[None].to(device), state)
-            logits = logits[0]
+    left = math.inf if length is None else length
+    while left:
+        for part in uniforms(256).split(sizes):
+            if left:
+                part = part[: min(left, len(part))]
+                left -= len(part)
+                yield steps(part, temperature, top_k, top_p)
+        sizes = later
+
+
+class Steps:
+    """The next characters of any model, one call of it for each.
+
+    Called with numbers in [0, 1), (n, B), and the filters, it returns indices (n, B).
+    """
+
+    def __init__(self, model: nn.Module, logits: Tensor, state: Tensor):
+        self.model, self.logits, self.state = model, logits, state
+
+    def __call__(self, uniforms: Tensor, *filters: float | None) -> Tensor:
+        drawn = []
+        for uniform in uniforms:
+            chances = probabilities(self.logits, *filters).cpu()
+            drawn.append(draw(chances, uniform))
+            index = drawn[-1][None].to(self.logits.device)
+            logits, self.state = self.model(index, self.state)
+            self.logits = logits[0]
+        return torch.stack(drawn)
+
+
+def is_native(model: nn.Module) -> bool:
+    """Whether the kernels sample from a model: they know ours, and nothing of what is changed."""
+    parts = [type(part) for part in (model, getattr(model, "gru", None), model.decoder)]
+    if parts not in ([GRUEncode, GRU, nn.Linear], [GRUResize, GRU, nn.Linear]):
+        return False
+    weight = model.decoder.weight
+    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    types = {parameter.dtype for parameter in model.parameters()}
+    plain = types <= {torch.float32} or types <= {torch.float64}
+    return plain and not hooks and model.gru.choose_backend(weight.device) == "native"
+
+
+def native_steps(model: nn.Module, logits: Tensor, state: Tensor):
+    """What :class:`Steps` does, by the kernels."""
+    from charrnn.gru.generate import Generator
+
+    every = torch.arange(model.decoder.out_features)[:, None]
+    decoder = model.decoder.weight, model.decoder.bias
+    return Generator(
+        *model.features(every), model.gru.all_weights, decoder, state, logits,
+        reset=model.gru.reset, gate=model.gru.gate,
+    )  # fmt: skip
 
 
 def texts(
@@ -164,10 +236,10 @@ def texts(
     stop: str | list[str] | None = None,
     unknown: str = "error",
 ) -> Iterator[list[str]]:
-    """Texts as they grow: first the prompt for each sample, then what each step adds.
+    """Texts as they grow: first the prompt for each sample, then what each piece adds.
 
     A sample that has ended, by length or by one of the ``stop`` strings, which is its end, adds
-    nothing more. With bytes as characters, a step adds what they complete.
+    nothing more. With bytes as characters, a piece adds what they complete.
 
     Args:
         model: as in :mod:`charrnn.models`; left in the mode that it was in.
@@ -194,23 +266,40 @@ def _texts(model, charset, prompt, length, num_samples, stops, seed, filters):
     yield [charset.decode(prompt)] * num_samples
     if not length:
         return
-    decoders = [charset.decoder() for _ in range(num_samples)]
-    tails = [""] * num_samples
-    keep = max(map(len, stops), default=0)
-    running = [True] * num_samples
+    writers = [Writer(charset, stops) for _ in range(num_samples)]
     was_training = model.training
     model.eval()
     try:
-        steps = indices(model, charset, prompt, num_samples, seed, **filters)
-        for number, step in enumerate(steps, 1):
-            added = [""] * num_samples
-            for i, index in enumerate(step.tolist()):
-                if running[i]:
-                    added[i] = decoders[i](index) + (decoders[i](None) if number == length else "")
-                    tails[i] = (tails[i] + added[i])[-keep:] if keep else ""
-                    running[i] = not any(tails[i].endswith(s) for s in stops)
-            yield added
-            if number == length or not any(running):
+        drawn = 0
+        for piece in pieces(model, charset, prompt, num_samples, seed, **filters, length=length):
+            drawn += len(piece)
+            rows = piece.t().numpy()
+            yield [write(row, drawn == length) for write, row in zip(writers, rows)]
+            if all(write.ended for write in writers):
                 return
     finally:
         model.train(was_training)
+
+
+class Writer:
+    """One sample's text, piece by piece, up to the first of the stop strings."""
+
+    def __init__(self, charset: Charset, stops: list[str]):
+        self.decode, self.stops = charset.decoder(), stops
+        self.longest = max(map(len, stops), default=1)
+        self.tail = ""  # what may be the beginning of a stop string
+        self.ended = False
+
+    def __call__(self, indices: np.ndarray, last: bool) -> str:
+        """What indices (n,) add."""
+        if self.ended:
+            return ""
+        added = self.decode(indices) + (self.decode(None) if last else "")
+        if not self.stops:
+            return added
+        text = self.tail + added
+        ends = [text.find(stop) + len(stop) for stop in self.stops if stop in text]
+        self.ended = bool(ends)
+        start = len(self.tail)
+        self.tail = text[max(0, len(text) - self.longest + 1) :]
+        return text[start : min(ends, default=None)]

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from charrnn.gru import build
 
-OUT_OF_RANGE, NO_MEMORY = 1, 2
+OUT_OF_RANGE, NO_MEMORY, NOT_FINITE = 1, 2, 3
 """What the functions of ``csrc`` return besides 0."""
 
 
@@ -127,7 +127,8 @@ def empty(like: Tensor, *size: int) -> Tensor:
 def call(name: str, *args: Tensor | int | None) -> None:
     """Call a function of ``csrc`` in the type of its first tensor, on torch's threads.
 
-    Raises IndexError for an index out of range, MemoryError where a kernel found no memory.
+    Raises IndexError for an index out of range, MemoryError where a kernel found no memory,
+    FloatingPointError where there is nothing to draw from.
     """
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
     dtype = next(a.dtype for a in args if isinstance(a, Tensor))
@@ -136,6 +137,8 @@ def call(name: str, *args: Tensor | int | None) -> None:
         raise IndexError("an input or target is no index of the vocabulary")
     if code == NO_MEMORY:
         raise MemoryError(f"no memory for {name}")
+    if code == NOT_FINITE:
+        raise FloatingPointError("logits are not finite")
 
 
 ARGUMENTS = {
@@ -143,6 +146,9 @@ ARGUMENTS = {
     "gru_forward": "ppplpppppplllliii",
     "gru_backward": "ppplpppppppppplllliii",
     "cross_entropy": "ppppdplli",
+    "sampler_open": "pppppplllliii",
+    "sampler_run": "ppppldldi",
+    "sampler_close": "p",
 }
 
 

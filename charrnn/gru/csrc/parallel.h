@@ -4,7 +4,7 @@
 #include <atomic>
 
 // What the functions that Python calls return.
-enum { DONE, OUT_OF_RANGE, NO_MEMORY };
+enum { DONE, OUT_OF_RANGE, NO_MEMORY, NOT_FINITE };
 
 // GOMP_parallel of the OpenMP library that torch runs on, handed over by Python: linking OpenMP
 // here could start a second pool, whose waiting threads would take the cores from torch's.
