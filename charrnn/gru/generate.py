@@ -38,11 +38,12 @@ class Generator:
         gate: str,
     ):
         gates = input_gates(inputs, table, weights[0][0], weights[0][2])[:, 0].contiguous()
-        tensors = [tensor.contiguous() for layer in weights for tensor in layer]
-        weight, bias = (tensor.contiguous() for tensor in decoder)
+        # Copies, as packed weights are: what is trained meanwhile does not show in a text.
+        tensors = [dense(tensor) for layer in weights for tensor in layer]
+        weight, bias = map(dense, decoder)
         states = torch.stack([state, state])
-        self.logits = logits.contiguous().clone()
-        self.used = gates, tensors, bias, states  # by the sampler, as long as there is one
+        self.logits = dense(logits)
+        self.used = gates, tensors[2::4], tensors[3::4], bias, states  # by the sampler
         pointers = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
         self.sampler = ctypes.c_void_p()
         native.call(
@@ -67,3 +68,8 @@ class Generator:
             temperature, min(top_k or 0, self.logits.size(1)), top_p or 0.0,
         )  # fmt: skip
         return drawn
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """A copy, row-major."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

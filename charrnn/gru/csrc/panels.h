@@ -1,7 +1,6 @@
 // Matrices that stay packed (see tile.h), and their product with one row or many.
 #pragma once
 
-#include "team.h"
 #include "tile.h"
 
 constexpr long GROUP = 4;  // panels of one row at once: as many sums as hide how long an add takes
@@ -66,12 +65,12 @@ void product_of_row(V<T> *sums, const T *x, long p, const T *panels, long terms)
         for (int v = 0; v < W; v++) sums[i * W + v] = acc[i][v];
 }
 
-// Calls body(panel, first row, rows, sums) for tiles of rows x (B, terms) times a share of a matrix.
+// Calls body(panel, first row, rows, sums) for tiles of the rows of x (B, terms) times a matrix.
 template <class T, class Body>
-void products(const Matrix<T> &w, const T *x, long begin, long end, Share share, const Body &body) {
+void products(const Matrix<T> &w, const T *x, long begin, long end, const Body &body) {
     V<T> sums[std::max<long>(TILE_ROWS, GROUP) * TILE_VECTORS];
-    const long last = share.end(w.panels());
-    for (long p = share.begin(w.panels()); p < last;) {
+    const long last = w.panels();
+    for (long p = 0; p < last;) {
         const long width = w.width_of(p);
         if (end - begin > 1) {
             row_tiles(begin, end, [&](long first, long m) {
