@@ -1,0 +1,125 @@
+"""Megabytes a second from a text file to an encoded corpus: python -m charrnn.benchmarks.encoding
+
+Ours reads a file, finds its alphabet, and writes the indices into an empty cache; "again" finds
+them there. The rival is what one writes in Python alone: a sorted set, a dictionary, a list of
+indices. All on one core, alternating in one process; before, the indices are compared.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from charrnn.benchmarks import report
+from charrnn.corpus import open_corpus, stdlib_files
+
+SCRIPTS = ((0x20, 0x7F), (0xC0, 0x250), (0x391, 0x3CA), (0x410, 0x450), (0x5D0, 0x5EB),
+           (0x3041, 0x3097), (0x4E00, 0x5600), (0x1F600, 0x1F650))  # fmt: skip
+"""Code points of the mixed text: Latin, Greek, Cyrillic, Hebrew, Kana, Han, emoji."""
+
+
+def make(kind: str, size: int) -> str:
+    """A text of about so many bytes: the interpreter's own library, or words of many scripts."""
+    if kind == "ascii":
+        text, files = "", stdlib_files()
+        for file in files:
+            text += file.read_text("ascii", "ignore")
+            if len(text) >= size:
+                break
+        return (text * (size // len(text) + 1))[:size]
+    chance = random.Random(0)
+    words = [
+        "".join(chr(chance.randrange(*script)) for _ in range(chance.randint(1, 9)))
+        for script in SCRIPTS
+        for _ in range(2000)
+    ]
+    text = " ".join(chance.choices(words, k=size // 10))
+    return text[: len(text) * size // len(text.encode("utf-8"))]
+
+
+def in_python(file: Path) -> np.ndarray:
+    """The rival."""
+    text = file.read_text("utf-8")
+    index = {character: i for i, character in enumerate(sorted(set(text)), 1)}
+    return np.array([index[character] for character in text])
+
+
+def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict:
+    """One row of the table."""
+    file, cache = folder / f"{kind}.txt", folder / "cache"
+    file.write_text(make(kind, int(args.megabytes * 1e6)), "utf-8", newline="")
+    corpus = open_corpus([file], cache_dir=folder / "kept")
+    if not np.array_equal(corpus.tokens.numpy(), in_python(file)):
+        sys.exit(f"error: {kind} text is encoded to other indices than by a dictionary")
+
+    def cold():
+        shutil.rmtree(cache, ignore_errors=True)
+        open_corpus([file], cache_dir=cache)
+
+    runs = {
+        "ours": cold,
+        "again": lambda: open_corpus([file], cache_dir=folder / "kept"),
+        "rival": lambda: in_python(file),
+    }
+    times = report.alternate(runs, args.seconds, lambda: None)
+    megabytes = file.stat().st_size / 1e6
+    return {
+        "text": kind,
+        "megabytes": megabytes,
+        "characters": len(corpus.tokens),
+        "vocab_size": len(corpus.charset),
+        "count": len(times["ours"]),
+        "megabytes_per_second": {
+            name: report.quartiles([megabytes / t for t in values])
+            for name, values in times.items()
+        },
+        "ratio": report.quartiles([b / a for a, b in zip(times["ours"], times["rival"])]),
+    }
+
+
+HEADER = ["text", "MB", "V", "ours MB/s (quartiles)", "again MB/s", "Python MB/s",
+          "ratio (quartiles)", "runs"]  # fmt: skip
+
+
+def as_row(result: dict) -> list[str]:
+    rate = result["megabytes_per_second"]
+    return [
+        result["text"],
+        f"{result['megabytes']:.1f}",
+        str(result["vocab_size"]),
+        "{1:.0f} ({0:.0f}-{2:.0f})".format(*rate["ours"]),
+        f"{rate['again'][1]:.0f}",
+        f"{rate['rival'][1]:.1f}",
+        "{1:.1f} ({0:.1f}-{2:.1f})".format(*result["ratio"]),
+        str(result["count"]),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text", choices=["ascii", "mixed"], action="append")
+    parser.add_argument("--megabytes", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=20, help="for one row of the table")
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with contextlib.suppress(AttributeError):  # where the system has no such call
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    about = report.machine(torch.device("cpu")) | {"numpy": np.__version__}
+    print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
+    print("ours: from an empty cache; again: found in it; on one core\n")
+    with tempfile.TemporaryDirectory() as folder:
+        results = [measure(kind, args, Path(folder)) for kind in args.text or ("ascii", "mixed")]
+    print(report.table(HEADER, [as_row(result) for result in results]))
+    report.write_json(args.json, about, results)
+
+
+if __name__ == "__main__":
+    main()
