@@ -76,6 +76,12 @@ class CharDataModule(LightningDataModule):
         # Lightning takes its share itself, and refuses one of less than a window.
         return Rounds(self.stream, max(len(self.stream), math.ceil(1 / limit) if limit else 0))
 
+    def transfer_batch_to_device(self, window: Window, device, dataloader_idx: int) -> Window:
+        # Lightning's way through the parts of a window costs a CPU more than it is worth.
+        if device.type == "cpu":
+            return window
+        return super().transfer_batch_to_device(window, device, dataloader_idx)
+
     def val_dataloader(self) -> "EvaluationWindows | list":
         return self.validation
 

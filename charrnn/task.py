@@ -73,7 +73,8 @@ class CharTask(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # The scheduler is stepped and saved here and not by Lightning, which steps those that
         # take a loss after the checkpoint of a round.
-        optimizer = self.make_optimizer(self.parameters())
+        self.optimized = list(self.parameters())  # walking the modules at each window takes longer
+        optimizer = self.make_optimizer(self.optimized)
         takes = inspect.signature(self.make_scheduler).parameters
         total = {"total_steps": self.total_steps()} if "total_steps" in takes else {}
         self.scheduler = self.make_scheduler(optimizer, **total)
@@ -121,7 +122,7 @@ class CharTask(LightningModule):
         stream = self.trainer.datamodule.stream
         if self.l2:
             characters = stream.batch_size * stream.seq_len if self.reduction == "mean" else 1
-            weights = [p for p in self.parameters() if p.dim() > 1 and p.grad is not None]
+            weights = [p for p in self.optimized if p.dim() > 1 and p.grad is not None]
             torch._foreach_add_(
                 [w.grad for w in weights], [w.detach() for w in weights], alpha=self.l2 / characters
             )

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import functools
 import io
+import logging
 import sys
 import tempfile
 import time
@@ -120,7 +121,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     clip = train["trainer"]["gradient_clip_val"]
     stream = RowStream(data.stream.tokens, args.rows, args.steps)
     turns = Turns(Bare(copy.deepcopy(model), stream, l2, clip, optimizer), args.turn, args.seconds)
-    far = 10**9  # what comes every few hundred windows comes before the first only
+    far = 10**9  # so that samples and savings come before the first window only
     task = CharTask(model, optimizer, schedulers.Adaptive, l2=l2)
     task.description = {"settings": {}, "charset": data.corpus.charset.state_dict()}
     ours = [callbacks.Metrics(), callbacks.Samples(far), callbacks.Progress(), turns]
@@ -170,6 +171,8 @@ def main() -> None:
     size = f"{args.hidden},{args.layers},{args.rows},{args.steps}"
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
     print(f"in turns of {args.turn} windows\n", flush=True)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     screen = Terminal()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice, as in train.py
