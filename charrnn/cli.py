@@ -26,6 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from charrnn.errors import InputError, check, shown
 
+# A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
+# (read by GNU OpenMP when torch loads it). Two runs on two cores at once are twice as fast for it.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.url", "data.cache_dir", "resume", "init_from", "checkpoint")
 TEXTS = ("prompt", "stop", "callbacks.samples.prompt", *PATHS)
