@@ -241,10 +241,10 @@ def job(cfg: DictConfig) -> None:
     else:
         drop_later(run, saved["charrnn"]["windows"] if saved else -1)
         trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
-    print(summary(task, run))
+    print(summary(trainer, task, run))
 
 
-def summary(task, run: Path) -> str:
+def summary(trainer, task, run: Path) -> str:
     """The losses, and the commands that go on from here."""
     bits = [f"{v:.4f} nats, {v / math.log(2):.4f} bpc (window {w})" for w, v in task.validations]
     lines = []
@@ -254,14 +254,16 @@ def summary(task, run: Path) -> str:
     script = Path(sys.argv[0])
     train, sample = (shlex.quote(str(script.with_name(n))) for n in ("train.py", "sample.py"))
     name = "best" if bits else "last"
-    epochs = 2 * max(1, task.rounds)
+    more = f"trainer.max_epochs={2 * max(1, task.rounds)}"
+    if trainer.max_steps > 0:
+        more = f"trainer.max_steps={2 * trainer.max_steps}"
     where = shlex.quote(shown(run))
     return "\n".join(
         [
             *lines,
             f"run              {shown(run)}",
             f"sample from it   python {sample} checkpoint={where}/checkpoints/{name}.ckpt",
-            f"go on            python {train} resume={where} trainer.max_epochs={epochs}",
+            f"go on            python {train} resume={where} {more}",
             f"curves           tensorboard --logdir {where}/tensorboard",
         ]
     )

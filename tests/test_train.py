@@ -147,10 +147,17 @@ def test_classic_is_the_2016_program(command, text_file, tmp_path):
     assert (trainer["gradient_clip_val"], trainer["gradient_clip_algorithm"]) == (5.0, "value")
 
 
-@pytest.mark.parametrize("limit", ["trainer.max_steps=1", "trainer.max_time=00:00:00:01"])
-def test_other_ends(command, text_file, tmp_path, limit):
+@pytest.mark.parametrize(
+    ("limit", "more"),
+    [
+        ("trainer.max_steps=1", "trainer.max_steps=2"),
+        ("trainer.max_time=00:00:00:30", "trainer.max_epochs=2"),
+    ],
+)
+def test_other_ends(command, text_file, tmp_path, limit, more):
     result = command("train.py", f"data.path={text_file}", *SHORT, limit, cwd=tmp_path)
     assert result.code == 0, result.err
+    assert re.search(rf"go on .* {more}\n", result.out)
 
 
 @pytest.mark.parametrize(
