@@ -1,5 +1,6 @@
 """Fixtures: command lines as processes, a text, and a folder for caches."""
 
+import contextlib
 import csv
 import functools
 import itertools
@@ -80,6 +81,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory, cache):
+    from charrnn.gru import build
+
+    with contextlib.suppress(build.BuildError):
+        build.library()  # first, so that no command line says that it is being built
     line = CommandLine(tmp_path_factory.mktemp("processes"))
     yield line
     line.process.stdin.close()
