@@ -253,7 +253,7 @@ def summary(trainer, task, run: Path) -> str:
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
     script = Path(sys.argv[0])
     train, sample = (shlex.quote(str(script.with_name(n))) for n in ("train.py", "sample.py"))
-    name = "best" if bits else "last"
+    name = "best" if len(bits) > 1 else "last"  # the untrained model alone is no best
     more = f"trainer.max_epochs={2 * max(1, task.rounds)}"
     if trainer.max_steps > 0:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
