@@ -240,7 +240,7 @@ def job(cfg: DictConfig) -> None:
         print(f"nothing is left to do: {task.rounds} rounds are finished")
     else:
         drop_later(run, saved["charrnn"]["windows"] if saved else -1)
-        trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
+        trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
     print(summary(trainer, task, run))
 
 

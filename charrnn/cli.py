@@ -89,23 +89,25 @@ class Guard(Callback):
     check: Callable
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
-        # Hydra makes warnings of exceptions here, but lets an exit pass.
-        try:
-            with one_line_errors():
-                Guard.check(without_hydra(config), Path(config.hydra.run.dir))
-                claim(config)
-        except Exception:
-            traceback.print_exc()
-            sys.exit(1)
+        with errors_that_exit():
+            Guard.check(without_hydra(config), Path(config.hydra.run.dir))
+            claim(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         """What is wrong with every job shows before the first folder."""
-        try:
-            with one_line_errors():
-                check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
-        except Exception:
-            traceback.print_exc()
-            sys.exit(1)
+        with errors_that_exit():
+            check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
+
+
+@contextlib.contextmanager
+def errors_that_exit() -> Iterator[None]:
+    """End the process at any error: Hydra makes warnings of a callback's, but lets an exit pass."""
+    try:
+        with one_line_errors():
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -211,6 +213,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def one_line(text: str) -> str:
+    """A text without its line breaks and indents."""
     return " ".join(part.strip() for part in text.splitlines() if part.strip())
 
 
@@ -322,6 +325,7 @@ WORDS = {
 
 
 def is_union(hint: object) -> bool:
+    """Whether a type hint allows several types."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 

@@ -70,8 +70,17 @@ def test_the_commands_at_the_end_work(watched, command):
     assert arguments[-1] == "trainer.max_epochs=6"
     assert command(script, *arguments, "trainer.max_epochs=4", cwd=folder).code == 0
     assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["rounds"] == 4
-    again = command(script, f"resume={run}", cwd=folder)
-    assert again.code == 0 and "nothing is left to do: 4 rounds" in again.out
+    for fewer in ((), ("trainer.max_epochs=1",)):
+        again = command(script, f"resume={run}", *fewer, cwd=folder)
+        assert again.code == 0 and "nothing is left to do: 4 rounds" in again.out
+
+
+def test_resume_may_be_empty_and_have_a_prefix(command, text_file, tmp_path):
+    arguments = (f"data.path={text_file}", f"hydra.run.dir={tmp_path / 'run'}", *SHORT)
+    result = command("train.py", "resume=", *arguments)
+    assert result.code == 0, result.err
+    result = command("train.py", f"+resume={tmp_path / 'run'}", "trainer.max_epochs=2")
+    assert result.code == 0, result.err
 
 
 def test_what_a_run_leaves(watched):

@@ -89,6 +89,7 @@ HEADER = ["text", "MB", "V", "ours MB/s (quartiles)", "again MB/s", "Python MB/s
 
 
 def as_row(result: dict) -> list[str]:
+    """A result as the cells of its row in the table."""
     rate = result["megabytes_per_second"]
     return [
         result["text"],
@@ -103,6 +104,7 @@ def as_row(result: dict) -> list[str]:
 
 
 def main() -> None:
+    """Measure as the command line says, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", choices=["ascii", "mixed"], action="append")
     parser.add_argument("--megabytes", type=float, default=10)

@@ -146,6 +146,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     model, data = settings("model/gru_encode"), settings("data/text")
     parser.add_argument("--hidden", type=int, default=model["hidden_size"], help="H")
@@ -164,6 +165,7 @@ HEADER = ["H,L,B,T", "backend", "fit ms", "bare ms", "over % (quartiles)", "turn
 
 
 def main() -> None:
+    """Measure as the command line says, and print the table."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)

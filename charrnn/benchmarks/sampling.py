@@ -140,6 +140,8 @@ def as_row(result: dict, of_one: float) -> list[str]:
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
+
     def size(text: str) -> tuple[int, ...]:
         hidden, layers = map(int, text.split(","))
         return hidden, layers
@@ -158,6 +160,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure as the command line says, and print the table."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)

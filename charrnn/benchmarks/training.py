@@ -125,6 +125,7 @@ def measure(size: tuple[int, int, int], reset: str, args: argparse.Namespace, ra
 
 
 def as_row(result: dict) -> list[str]:
+    """A result as the cells of its row in the table."""
     ratios = [f"{m:.2f} ({a:.2f}-{b:.2f})" for a, m, b in result["ratios"].values()]
     return [
         "{hidden_size},{num_layers},{batch_size}".format(**result),
@@ -146,6 +147,8 @@ HEADER = [
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
+
     def size(text: str) -> tuple[int, ...]:
         hidden, layers, rows = map(int, text.split(","))
         return hidden, layers, rows
@@ -164,6 +167,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure as the command line says, and print the table."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)

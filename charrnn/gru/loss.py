@@ -33,6 +33,8 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
 
 
 class LinearCrossEntropy(torch.autograd.Function):
+    """Mean nats of float inputs (N, H); gradients are made in the forward pass, unless unwanted."""
+
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, inputs, weight, bias, targets, training):
