@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from charrnn import __version__
 from charrnn.checkpoint import FORMAT
 from charrnn.errors import InputError, check
+from charrnn.loops import Optimization, set_progress
 from charrnn.stream import Window
 
 ROLLOVERS = ("roll", "reset", "carry")
@@ -69,6 +70,9 @@ class CharTask(LightningModule):
         self._resumed: dict | None = None
 
     # Training
+
+    def setup(self, stage: str) -> None:
+        self.trainer.fit_loop.epoch_loop.automatic_optimization = Optimization(self.trainer)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # The scheduler is stepped and saved here and not by Lightning, which steps those that
@@ -240,34 +244,8 @@ class CharTask(LightningModule):
 
 def gradient_stats(gradients: list[Tensor], bound: float | None) -> dict[str, Tensor]:
     """The norm of all gradients together and the share of elements beyond +-bound."""
-    stats = {"grad_norm": torch.stack(torch._foreach_norm(gradients)).norm()}
+    elements = torch.cat([g.flatten() for g in gradients])
+    stats = {"grad_norm": elements.norm()}
     if bound is not None:
-        beyond = sum((g.abs() > bound).sum() for g in gradients)
-        stats["clipped"] = beyond / sum(g.numel() for g in gradients)
+        stats["clipped"] = (elements.abs() > bound).sum() / elements.numel()
     return stats
-
-
-def set_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
-    """Write the counters of Lightning's loops as they are between two windows.
-
-    A checkpoint saved in any hook then resumes the same way: inside a round, at its next window.
-    """
-    loop = loops["fit_loop"]
-
-    def count(progress: dict, total: int, current: int) -> None:
-        for part, value in (("total", total), ("current", current)):
-            for key in progress[part]:
-                progress[part][key] = value
-
-    count(loop["epoch_progress"], rounds, rounds)
-    for part in ("total", "current"):
-        loop["epoch_progress"][part] |= {"ready": rounds + 1, "started": rounds + 1}
-    batches = loop["epoch_loop.batch_progress"]
-    count(batches, windows, round_windows)
-    batches["is_last_batch"] = False
-    optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-    count(optimizer["step"], windows, round_windows)
-    count(optimizer["zero_grad"], windows, round_windows)
-    validation = loop["epoch_loop.val_loop.batch_progress"]
-    count(validation, 0, 0)
-    validation["is_last_batch"] = False

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from conftest import TEXT, fit
+from pytorch_lightning import Callback
 
 from charrnn import Charset, GRUEncode, GRUResize, InputError, RowStream
 from charrnn.evaluation import EvaluationWindows
@@ -193,3 +194,26 @@ def test_rounds_that_max_steps_cut_short_are_not_counted(tmp_path):
         limit_train_batches=4, max_epochs=5, max_steps=10,
     )  # fmt: skip
     assert (trainer.global_step, task.rounds, task.round_windows) == (10, 2, 2)
+
+
+class Listening(Callback):
+    """Overrides a hook, so that the task takes Lightning's own way to a step."""
+
+    def on_after_backward(self, trainer, task):
+        pass
+
+
+@pytest.mark.parametrize("clip", [None, "value", "norm"])
+def test_the_shorter_way_to_a_step_is_lightnings(tmp_path, clip):
+    """Bit for bit, with its counters; and taken only where nobody listens."""
+    found = []
+    for callbacks in ([], [Listening()]):
+        model = make_model()
+        settings = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": clip} if clip else {}
+        task, _ = one_window(tmp_path, model, l2=LAMBDA, callbacks=callbacks, **settings)
+        loop = task.trainer.fit_loop.epoch_loop.automatic_optimization
+        assert loop.plain is not bool(callbacks)
+        counters = loop.optim_progress.optimizer.step.total, task.trainer.global_step
+        found.append((counters, [p.detach().clone() for p in model.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(a.equal(b) for a, b in zip(found[0][1], found[1][1], strict=True))

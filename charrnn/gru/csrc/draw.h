@@ -46,7 +46,7 @@ inline void keep_top_k(double *x, double *copy, long size, long k) {
         if (x[j] < least) x[j] = -INFINITY;
 }
 
-// Leaves the fewest that together have a chance of p: a heap gives up the likeliest, of equals the
+// Leaves the fewest that together have chances of p: a heap gives up the likeliest, of equals the
 // first, until they do, and what it still holds becomes impossible.
 inline void keep_top_p(double *chances, int32_t *order, long size, double p) {
     auto behind = [&](int32_t a, int32_t b) {
@@ -64,31 +64,55 @@ inline void keep_top_p(double *chances, int32_t *order, long size, double p) {
     for (long i = 0; i < size; i++) chances[order[i]] = 0;
 }
 
+// The sum of a vector's elements, in their order.
+template <class T>
+inline T sum_of(V<T> v) {
+    T sum = v[0];
+    for (long i = 1; i < lanes<T>; i++) sum += v[i];
+    return sum;
+}
+
+// Sets ends[i] to the sum up to the end of the i-th vector. Returns the sum of all.
+inline double sum_up(const double *x, long count, double *ends) {
+    double sum = 0;
+    for (long i = 0; i < count; i++) ends[i] = sum += sum_of<double>(load(x + i * lanes<double>));
+    return sum;
+}
+
 // The index at which the sum of the chances first exceeds a share of them all, in [0, 1).
 template <class T>
 long draw(const T *logits, long size, const Filters &f, double uniform, DrawRoom &room) {
     if (f.temperature == 0) return likeliest(logits, size);
-    double *x = room.chances;
-    const long padded = vectors<double>(size) * lanes<double>;
-    for (long j = 0; j < padded; j++) x[j] = j < size ? double(logits[j]) : -INFINITY;
-    const double most = *std::max_element(x, x + size);
-    for (long j = 0; j < padded; j += lanes<double>)
-        store(x + j, (load(x + j) - most) / f.temperature);
-    if (f.top_k && f.top_k < size) keep_top_k(x, room.copy, size, f.top_k);
-    double sum = 0;
-    for (long j = 0; j < padded; j += lanes<double>) {
-        V<double> power = load(x + j), e = exp_negative<double>(power);
-        store(x + j, power < Vector<double>::lowest ? V<double>{} : e);
+    constexpr long W = lanes<double>;
+    const long count = vectors<double>(size);
+    double *x = room.chances, *ends = room.copy;
+    for (long j = 0; j < count * W; j++) x[j] = j < size ? double(logits[j]) : -INFINITY;
+    V<double> highest = load(x);
+    for (long i = 1; i < count; i++) {
+        V<double> v = load(x + i * W);
+        highest = v > highest ? v : highest;
     }
-    for (long j = 0; j < size; j++) sum += x[j];
+    double most = highest[0];
+    for (long i = 1; i < W; i++) most = std::max(most, highest[i]);
+    for (long i = 0; i < count; i++)
+        store(x + i * W, (load(x + i * W) - most) / f.temperature);
+    if (f.top_k && f.top_k < size) keep_top_k(x, room.copy, size, f.top_k);
+    for (long i = 0; i < count; i++) {
+        V<double> power = load(x + i * W), e = exp_negative<double>(power);
+        store(x + i * W, power < Vector<double>::lowest ? V<double>{} : e);
+    }
+    double sum = sum_up(x, count, ends);
     if (!std::isfinite(sum)) return NOTHING;
-    for (long j = 0; j < padded; j += lanes<double>) store(x + j, load(x + j) / sum);
-    if (f.top_p) keep_top_p(x, room.order, size, f.top_p);
-    sum = 0;
-    for (long j = 0; j < size; j++) sum += x[j];
-    const double share = uniform * sum;
-    sum = 0;
-    for (long j = 0; j < size; j++)
-        if ((sum += x[j]) > share) return j;
-    return NOTHING;
+    if (f.top_p) {
+        keep_top_p(x, room.order, size, f.top_p * sum);
+        sum = sum_up(x, count, ends);
+    }
+    // Rounding must not take the share to the sum itself, which no index exceeds.
+    const double share = std::min(uniform * sum, std::nextafter(sum, 0.0));
+    long i = 0;
+    while (ends[i] <= share) i++;
+    const double before = i ? ends[i - 1] : 0;
+    long j = i * W;
+    for (double part = x[j]; before + part <= share; part += x[++j]) {}
+    return j;
 }

@@ -97,7 +97,13 @@ struct Walk {
                 V<T> r = sums[3 * i] + (load(g, n) + bias_r);
                 V<T> z = sums[3 * i + 1] + (load(g + H, n) + bias_z);
                 squash<T, hard>(r, z);
-                V<T> cand = tanh<T>(load(g + 2 * H, n) + r * (sums[3 * i + 2] + bias_q));
+                sums[3 * i] = r, sums[3 * i + 1] = z;
+            }
+            // Apart, so that the processor can overlap rows, each a long chain of operations.
+            for (long i = 0; i < m; i++) {
+                const T *g = s.gates_at(l, first + i) + u;
+                V<T> r = sums[3 * i], z = sums[3 * i + 1], q = sums[3 * i + 2] + bias_q;
+                V<T> cand = tanh<T>(load(g + 2 * H, n) + r * q);
                 V<T> old = load(h + (first + i) * H + u, n);
                 store(next + (first + i) * H + u, cand + z * (old - cand), n);
             }
