@@ -1,5 +1,6 @@
 """Benchmarks run, print a table and write what they measured. No test asks how fast it is."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,7 +9,10 @@ import sys
 import pytest
 from conftest import ROOT
 
+import charrnn.gru.torch as backend
+
 TINY = {
+    "training": ["--size", "9,2,3", "--steps", "7", "--reset", "after"],
     "sampling": ["--size", "9,2", "--samples", "1", "--samples", "3", "--length", "40"],
     "encoding": ["--megabytes", "0.05"],
     "loop": ["--hidden", "8", "--rows", "2", "--steps", "5", "--turn", "3"],
@@ -29,3 +33,20 @@ def test_a_benchmark_at_tiny_sizes(name, tmp_path):
     rows = process.stdout.splitlines()[-len(content["results"]) :]
     counts = [str(result["count"]) for result in content["results"]]
     assert [row.split()[-1] for row in rows] == counts
+
+
+@pytest.mark.parametrize("name", ["training", "sampling", "loop"])
+def test_a_backend_with_other_numbers_is_not_timed(name, tmp_path, monkeypatch, capsys):
+    right = backend.forward
+
+    def wrong(*args, **kwargs):
+        outputs, state = right(*args, **kwargs)
+        return outputs * 1.1, state * 1.1
+
+    monkeypatch.setattr(backend, "forward", wrong)
+    file = tmp_path / "results.json"
+    arguments = [*TINY[name], "--backend", "torch", "--seconds", "0.1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit, match="error: .* (off|apart)"):
+        importlib.import_module(f"charrnn.benchmarks.{name}").main()
+    assert not file.exists()

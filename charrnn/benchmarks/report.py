@@ -62,7 +62,7 @@ def quartiles(values: list[float]) -> list[float]:
     return statistics.quantiles(values, n=4, method="inclusive")
 
 
-def multiply_rate(device: torch.device, seconds: float = 1.0) -> tuple[float, int]:
+def multiply_rate(device: torch.device, seconds: float) -> tuple[float, int]:
     """The best rate of a single-precision torch.mm over square sizes, FLOP/s, and its size."""
     best = (0.0, 0)
     for size in (512, 1024, 2048) if device.type == "cpu" else (4096, 8192):

@@ -6,6 +6,9 @@ Ours is a whole call of the sampler, from the model to strings. The rival is wha
 torch alone: torch.nn.GRU called for one step at a time in inference mode, softmax, multinomial.
 Both alternate in one process; medians, and the ratios of runs beside each other. Before, the text
 is compared with that of the reference backend in float64, and the rival's logits with ours.
+
+Share is that of the machine's best torch.mm: the nearer one sample alone comes to it, the less is
+left to win by more at once.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from torch import Tensor
 
 from charrnn import sampler
 from charrnn.benchmarks import report
-from charrnn.benchmarks.training import Plain
+from charrnn.benchmarks.training import Plain, operations
 from charrnn.charset import Charset
 from charrnn.gru import BACKENDS, RESETS
 from charrnn.models import GRUEncode
@@ -79,7 +82,7 @@ def difference(model: GRUEncode, rival: Rival | None, charset: Charset, samples:
     return worst
 
 
-def measure(size: tuple[int, int], samples: int, args: argparse.Namespace) -> dict:
+def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate: float) -> dict:
     """One row of the table."""
     torch.manual_seed(0)
     charset = Charset("\n" + "".join(map(chr, range(0x4E00, 0x4E00 + args.vocab - 2))))
@@ -101,6 +104,7 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace) -> di
     step = {"ours": args.length, "rival": rival_steps}
     times = {name: [1e6 * t / step[name] for t in values] for name, values in times.items()}
     median = {name: report.quartiles(values)[1] for name, values in times.items()}
+    flops = operations(args.vocab, *size) / 3  # a step of training makes each product three times
     return {
         "hidden_size": size[0],
         "num_layers": size[1],
@@ -115,11 +119,13 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace) -> di
         if rival
         else None,
         "characters_per_second": samples / median["ours"] * 1e6,
+        "flop_per_character": flops,
+        "share": flops * samples / median["ours"] * 1e6 / rate,
     }
 
 
 HEADER = ["H,L,B", "reset", "backend", "ours us", "nn.GRU us", "ratio (quartiles)", "chars/s",
-          "of one", "runs"]  # fmt: skip
+          "of one", "share", "runs"]  # fmt: skip
 
 
 def as_row(result: dict, of_one: float) -> list[str]:
@@ -135,6 +141,7 @@ def as_row(result: dict, of_one: float) -> list[str]:
         "{1:.1f} ({0:.1f}-{2:.1f})".format(*ratio) if ratio else "-",
         f"{result['characters_per_second']:,.0f}",
         f"{of_one:.1f}",
+        f"{result['share']:.2f}",
         str(result["count"]),
     ]
 
@@ -165,14 +172,17 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     about = report.machine(torch.device("cpu"))
+    rate, largest = report.multiply_rate(torch.device("cpu"), min(1.0, args.seconds))
     about |= {"numpy": np.__version__, "vocab_size": args.vocab, "length": args.length}
+    about |= {"multiply_rate": rate}
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
-    print("us: of one step of all B samples; of one: the total of B beside that of one\n")
+    print("us: of one step of all B samples; of one: the total of B beside that of one")
+    print(f"share: of {rate / 1e9:.0f} GFLOP/s, the best torch.mm, of {largest} x {largest}\n")
     results, rows = [], []
     for size in args.size or SIZES:
         one = None
         for samples in args.samples or (1, 64):
-            results.append(measure(size, samples, args))
+            results.append(measure(size, samples, args, rate))
             one = one or results[-1]["characters_per_second"] / samples
             rows.append(as_row(results[-1], results[-1]["characters_per_second"] / one))
     print(report.table(HEADER, rows))

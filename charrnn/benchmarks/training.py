@@ -173,7 +173,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     about = report.machine(device)
-    rate, largest = report.multiply_rate(device)
+    rate, largest = report.multiply_rate(device, min(1.0, args.seconds))
     about |= {"vocab_size": args.vocab, "steps": args.steps, "multiply_rate": rate}
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
     print(f"share: of {rate / 1e9:.0f} GFLOP/s, the best torch.mm, of {largest} x {largest}\n")
