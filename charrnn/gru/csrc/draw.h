@@ -46,22 +46,28 @@ inline void keep_top_k(double *x, double *copy, long size, long k) {
         if (x[j] < least) x[j] = -INFINITY;
 }
 
-// Leaves the fewest that together have chances of p: a heap gives up the likeliest, of equals the
-// first, until they do, and what it still holds becomes impossible.
-inline void keep_top_p(double *chances, int32_t *order, long size, double p) {
+// Leaves the fewest that together have chances of `wanted`, of all that make `sum`: a heap gives up
+// the likeliest, of equals the first, until they do, and what it still holds becomes impossible.
+inline void keep_top_p(double *chances, int32_t *order, long size, double wanted, double sum) {
     auto behind = [&](int32_t a, int32_t b) {
         return chances[a] < chances[b] || (chances[a] == chances[b] && a > b);
     };
-    for (long j = 0; j < size; j++) order[j] = j;
-    std::make_heap(order, order + size, behind);
-    double sum = 0;
-    for (; size; size--) {
+    // All that are no likelier than this make no more than may be left out.
+    const double least = (sum - wanted) / size;
+    long held = 0;
+    for (long j = 0; j < size; j++)
+        if (chances[j] > least)
+            order[held++] = j;
+        else
+            chances[j] = 0;
+    std::make_heap(order, order + held, behind);
+    for (sum = 0; held; held--) {
         const double chance = chances[order[0]];
         sum += chance;
-        if (sum - chance >= p) break;
-        std::pop_heap(order, order + size, behind);
+        if (sum - chance >= wanted) break;
+        std::pop_heap(order, order + held, behind);
     }
-    for (long i = 0; i < size; i++) chances[order[i]] = 0;
+    for (long i = 0; i < held; i++) chances[order[i]] = 0;
 }
 
 // The sum of a vector's elements, in their order.
@@ -104,7 +110,7 @@ long draw(const T *logits, long size, const Filters &f, double uniform, DrawRoom
     double sum = sum_up(x, count, ends);
     if (!std::isfinite(sum)) return NOTHING;
     if (f.top_p) {
-        keep_top_p(x, room.order, size, f.top_p * sum);
+        keep_top_p(x, room.order, size, f.top_p * sum, sum);
         sum = sum_up(x, count, ends);
     }
     // Rounding must not take the share to the sum itself, which no index exceeds.
