@@ -1,7 +1,9 @@
 """Train a character model: python train.py [KEY=VALUE ...], or --help."""
 
+import functools
 import logging
 import math
+import os
 import re
 import shlex
 import sys
@@ -11,14 +13,15 @@ from pathlib import Path
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from charrnn import cli
+from charrnn import cli, processes
 from charrnn.errors import InputError, check
 
 FIXED = {
     "model": {"dropout", "backend"},
-    "data": {"path", "url", "sha256", "cache_dir"},
+    "data": {"path", "url", "sha256", "cache_dir", "batch_size"},
     "optimizer": None,
     "scheduler": None,
 }
@@ -28,7 +31,49 @@ prepared: dict[str, tuple] = {}
 """What the guard made of the settings, for the job that comes after it; by run folder."""
 
 
+others = None
+"""Where the processes of a run that were started together meet; None where this one is alone."""
+
+
 def main() -> None:
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    folders = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("hydra.run.dir=")]
+    if requeued and folders and (Path(folders[-1]) / ".hydra").is_dir():
+        sys.argv[1:] = [f"resume={folders[-1]}"]
+    if processes.place():
+        as_one_of_several()
+    else:
+        start()
+
+
+def as_one_of_several() -> None:
+    """The first process makes the run's folder, or says why not; the others follow it."""
+    global others
+    first = not processes.place().rank
+    if not first:
+        processes.quiet()
+    with cli.one_line_errors():
+        others = processes.meeting_point()
+        if {"-m", "--multirun"} & set(sys.argv):
+            if not first:
+                sys.exit(2)
+            raise InputError(
+                "-m: several processes that were started together make one run; a sweep starts"
+                " its own, with trainer.devices"
+            )
+    if first:
+        try:
+            start()
+        finally:  # the others wait, unless there is a run; see job
+            others.compare_set("run", "", "none")
+        return
+    if (run := others.get("run").decode()) == "none":
+        sys.exit(2)
+    sys.argv += [f"hydra.run.dir={cli.quoted(run)}", "hydra.output_subdir=null"]
+    start()
+
+
+def start() -> None:
     with cli.one_line_errors():
         given = [a for a in sys.argv[1:] if re.match(r"\+{0,2}resume=", a)]
         path = given[-1].partition("=")[2].strip("'\"") if given else ""
@@ -92,6 +137,12 @@ def guard(cfg: DictConfig, run: Path) -> None:
 
 def prepare(cfg: DictConfig, run: Path) -> tuple:
     """The parts of a run: trainer, task, data, and the checkpoint that it goes on from, or None."""
+    if here := processes.place():
+        with open_dict(cfg):  # whoever started them says how many they are
+            machines = here.world_size // here.per_node
+            for key, number in (("devices", here.per_node), ("num_nodes", machines)):
+                if cfg.trainer.get(key, 1) in (1, "1", None):
+                    cfg.trainer[key] = number
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     cli.check_settings(settings)
 
@@ -112,7 +163,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     if saved:
         refuse_changes(saved["charrnn"]["settings"], settings)
     data = cli.build("data", cfg.data)
-    check_trainer(cfg.trainer, data)
+    check_trainer(cfg.trainer)
     corpus = {"sha256": data.corpus.sha256, "size": len(data.corpus.tokens)}
     if saved and saved["charrnn"]["corpus"] != corpus:
         before = saved["charrnn"]["corpus"]
@@ -143,6 +194,11 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     trainer = cli.build(
         "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks
     )
+    check_processes(cfg, trainer)
+    data.share(trainer.global_rank, trainer.world_size)
+    check_lengths(cfg.trainer, data)
+    if saved:
+        check_rows(saved["charrnn"]["carry"].size(1), cfg.data.batch_size, trainer.world_size)
     return trainer, task, data, saved
 
 
@@ -160,22 +216,38 @@ def refuse_changes(before: dict, now: dict) -> None:
             )
 
 
-def check_trainer(trainer: DictConfig, data) -> None:
+def check_key(trainer: DictConfig, key: str, ok, wanted: str) -> None:
+    """Raise InputError unless a key of the trainer is not set, or ok."""
+    value = trainer.get(key)
+    check(f"trainer.{key}", value, value is None or ok(value), wanted)
+
+
+def check_trainer(trainer: DictConfig) -> None:
     """Raise InputError for what Lightning would refuse, or misunderstand, later."""
     whole = "a whole number, at least 1"
-
-    def asked(key: str, ok, wanted: str, default: object = None) -> None:
-        value = trainer.get(key, default)
-        check(f"trainer.{key}", value, value is None or ok(value), wanted)
-
-    for key in ("devices", "num_nodes", "accumulate_grad_batches"):
-        asked(key, lambda v: v in (1, "1", [0]), "1: there is no training on several yet")
+    asked = functools.partial(check_key, trainer)
+    asked("accumulate_grad_batches", lambda v: v == 1, "1: every window is a step")
+    asked("num_nodes", lambda v: isinstance(v, int) and v >= 1, whole)
+    asked(
+        "strategy",
+        lambda v: (
+            "DDPStrategy" in v.get("_target_", "")
+            if isinstance(v, DictConfig)
+            else (v in ("auto", "ddp", "ddp_find_unused_parameters_true"))
+        ),
+        "auto, ddp, or a DDPStrategy as _target_",
+    )
     for key in ("log_every_n_steps", "check_val_every_n_epoch"):
         asked(key, lambda v: v >= 1, whole)
     for key in ("max_epochs", "max_steps"):
         asked(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
     asked("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
     asked("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
+
+
+def check_lengths(trainer: DictConfig, data) -> None:
+    """Raise InputError for a part of a round, or of the validation text, that there is not."""
+    asked = functools.partial(check_key, trainer)
     windows = data.round_length(trainer.get("limit_train_batches", 1.0))
     if trainer.get("check_val_every_n_epoch", 1) is not None:
         asked(
@@ -223,12 +295,69 @@ def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
         raise cli.named("scheduler", cfg.scheduler, error) from error
 
 
-def job(cfg: DictConfig) -> None:
+def check_processes(cfg: DictConfig, trainer) -> None:
+    """Raise InputError where the processes are not as many as the trainer's settings say."""
+    here = processes.place()
+    if not here:
+        wanted = "1, unless torchrun or srun starts a process for each device"
+        check("trainer.num_nodes", trainer.num_nodes, trainer.num_nodes == 1, wanted)
+    elif (trainer.num_devices, trainer.num_nodes * here.per_node) != (
+        here.per_node, here.world_size
+    ):  # fmt: skip
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}: {here.world_size} processes were started,"
+            f" {here.per_node} on each machine; leave trainer.devices and trainer.num_nodes out"
+        )
+
+
+def check_rows(rows: int, batch_size: int, world_size: int) -> None:
+    """Raise InputError unless a resumed run has as many rows as before, over all processes."""
+    if rows != batch_size * world_size:
+        share, rest = divmod(rows, world_size)
+        raise InputError(
+            f"data.batch_size={batch_size}: the run that is resumed has {rows} rows, which with"
+            + (f" {world_size} processes" if world_size > 1 else " one process")
+            + (" cannot be kept" if rest else f" is data.batch_size={share}")
+        )
+
+
+def job(cfg: DictConfig):
+    """Train, here or in processes of its own."""
+    run = Path(HydraConfig.get().runtime.output_dir)
+    here = processes.place()
+    if here and here.rank:
+        processes.quiet()
+    try:
+        if others and not here.rank:
+            others.set("run", str(run))
+        parts = prepared.pop(str(run), None) or prepare(cfg, run)
+        if not here and (count := parts[0].num_devices) > 1:
+            return processes.run(one_of, count, cfg, HydraConfig.instance().cfg)
+        return train(cfg, run, *parts)
+    except Exception:
+        if others and others.add("failed", 1) > 1:
+            sys.exit(1)  # the first that failed says why
+        raise
+
+
+def one_of(cfg: DictConfig, hydra: DictConfig):
+    """The job in one of the processes that it has started."""
+    setup_globals()
+    HydraConfig.instance().cfg = hydra
+    try:
+        return job(cfg)
+    except Exception as error:
+        if line := cli.explain(error):
+            raise InputError(line) from error
+        raise
+
+
+def train(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> None:
     """Train, and say how it went."""
+    import torch
+
     from charrnn.callbacks.metrics import drop_later
 
-    run = Path(HydraConfig.get().runtime.output_dir)
-    trainer, task, data, saved = prepared.pop(str(run), None) or prepare(cfg, run)
     sizes = sum(p.numel() for p in task.model.parameters())
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
     print(
@@ -239,8 +368,11 @@ def job(cfg: DictConfig) -> None:
     if saved and is_finished(trainer, saved):
         print(f"nothing is left to do: {task.rounds} rounds are finished")
     else:
-        drop_later(run, saved["charrnn"]["windows"] if saved else -1)
+        if trainer.is_global_zero:
+            drop_later(run, saved["charrnn"]["windows"] if saved else -1)
         trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
+        if trainer.world_size > 1:
+            torch.distributed.destroy_process_group()
     print(summary(trainer, task, run))
 
 

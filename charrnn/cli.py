@@ -171,8 +171,13 @@ def as_hydra_reads(arg: str) -> str:
     is_null = value == "null" and not key.endswith("prompt")
     if is_list or is_null or (ends in ("''", '""') and len(value) > 1):
         return arg
-    quoted = re.sub(r"\\*(?=')|\\+$", lambda m: m[0] * 2, value).replace("'", r"\'")
-    return f"{key}='{escaped(quoted)}'"
+    return f"{key}={quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar reads it, standing for itself."""
+    value = re.sub(r"\\*(?=')|\\+$", lambda m: m[0] * 2, value).replace("'", r"\'")
+    return f"'{escaped(value)}'"
 
 
 def escaped(value):
@@ -331,6 +336,8 @@ def is_union(hint: object) -> bool:
 
 def fits(value: object, hint: object) -> bool:
     """Whether a plain value is one of a type hint; what is not plain in the hint fits nothing."""
+    if hint is typing.Any:
+        return True
     if is_union(hint):
         return any(fits(value, part) for part in typing.get_args(hint))
     if hint is float:

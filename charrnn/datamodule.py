@@ -23,7 +23,7 @@ class CharDataModule(LightningDataModule):
         max_bytes: of the interpreter's library, how much is read.
         unit: "char" or "byte".
         train_fraction: the share of the characters that train; at 1 nothing validates.
-        batch_size: B, rows read at once.
+        batch_size: B, rows read at once by each process.
         seq_len: T, steps in a window.
         cache_dir: where encoded texts and downloads are kept; None is the user's cache folder.
     """
@@ -53,6 +53,19 @@ class CharDataModule(LightningDataModule):
         # The last character of training is the context of the first one that validates.
         tokens = corpus.tokens[split - 1 :]
         self.validation = EvaluationWindows(tokens, seq_len) if split < size else []
+
+    def share(self, rank: int, world_size: int) -> None:
+        """Read the rows of one process among several, from the beginning."""
+        tokens, batch_size, seq_len = (
+            self.stream.tokens,
+            self.stream.batch_size,
+            self.stream.seq_len,
+        )
+        self.stream = RowStream(tokens, batch_size, seq_len, rank, world_size)
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            self.share(self.trainer.global_rank, self.trainer.world_size)
 
     def open(self) -> Corpus:
         """Find, fetch and encode the text. Raises InputError."""

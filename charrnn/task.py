@@ -1,6 +1,6 @@
 """CharTask: the LightningModule. Loss, carry, roll, optimizer, and what a checkpoint holds.
 
-T time steps in a window, B rows, L layers, H hidden size.
+T time steps in a window, B rows of this process, R rows of all processes, L layers, H hidden size.
 """
 
 import inspect
@@ -104,6 +104,7 @@ class CharTask(LightningModule):
             self._resumed = None
         else:
             self.position = self.trainer.datamodule.stream.state_dict()
+            self._part_random_numbers()
 
     def training_step(self, window: Window, batch_idx: int) -> Tensor:
         if window.index == 0:
@@ -112,12 +113,20 @@ class CharTask(LightningModule):
         self.carry, self.window_loss = state.detach(), loss.detach()
         if not loss.is_cuda:  # on a GPU the question would wait for it; Metrics asks there
             self.check_finite()
-        return loss * window.inputs.numel() if self.reduction == "sum" else loss
+        if self.reduction == "sum":
+            # Of all rows: the gradients are means over the processes.
+            return loss * (window.inputs.numel() * self.trainer.world_size)
+        return loss
 
     def roll(self, carry: Tensor) -> Tensor:
         """The carry (L, B, H) with which a pass begins. Before the first pass it is zero anyway."""
         if self.rollover == "roll":
-            return carry.roll(1, dims=1)
+            rolled = carry.roll(1, dims=1)
+            if self.trainer.world_size > 1:  # row 0 is the neighbour of the last process's last row
+                last_rows = [torch.empty_like(carry[:, 0]) for _ in range(self.trainer.world_size)]
+                torch.distributed.all_gather(last_rows, carry[:, -1].contiguous())
+                rolled[:, 0] = last_rows[self.global_rank - 1]
+            return rolled
         return torch.zeros_like(carry) if self.rollover == "reset" else carry
 
     def configure_gradient_clipping(
@@ -125,7 +134,8 @@ class CharTask(LightningModule):
     ) -> None:
         stream = self.trainer.datamodule.stream
         if self.l2:
-            characters = stream.batch_size * stream.seq_len if self.reduction == "mean" else 1
+            rows = stream.batch_size * self.trainer.world_size
+            characters = rows * stream.seq_len if self.reduction == "mean" else 1
             weights = [p for p in self.optimized if p.dim() > 1 and p.grad is not None]
             torch._foreach_add_(
                 [w.grad for w in weights], [w.detach() for w in weights], alpha=self.l2 / characters
@@ -169,7 +179,10 @@ class CharTask(LightningModule):
         self.validation_count += int((targets >= 0).sum())
 
     def on_validation_epoch_end(self) -> None:
+        # Every process reads the whole text; what follows from the loss must be the same in all.
         loss = self.validation_nats.item() / max(1, self.validation_count)
+        if self.trainer.world_size > 1:
+            loss = self.trainer.strategy.broadcast(loss)
         if not loss < float("inf"):
             raise InputError(
                 f"the validation loss is {loss} at window {self.global_step}: try a lower"
@@ -192,13 +205,20 @@ class CharTask(LightningModule):
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available() and self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
+        carry, others = self.carry, []
+        if self.trainer.world_size > 1:
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, (self.carry.cpu(), random))
+            carry = torch.cat([part for part, _ in parts], 1)
+            random, *others = (state for _, state in parts)
         checkpoint["charrnn"] = {
             "format": FORMAT,
             "version": __version__,
             **self.description,
-            "carry": self.carry,
+            "carry": carry,
             "position": self.position,
             "random": random,
+            "random_of_others": others,
             "scheduler": self.scheduler.state_dict(),
             "windows": self.global_step,
             "rounds": self.rounds,
@@ -210,21 +230,33 @@ class CharTask(LightningModule):
         self._resumed = checkpoint["charrnn"]
 
     def _restore(self, ours: dict) -> None:
-        carry = ours["carry"]
-        if carry.shape != self.carry.shape:
+        layers, rows, hidden = self.carry.shape
+        carry, here = ours["carry"], (layers, rows * self.trainer.world_size, hidden)
+        if carry.shape != here:
             raise InputError(
-                f"resume: the carry is (L, B, H) = {tuple(carry.shape)} there and"
-                f" {tuple(self.carry.shape)} here; a run keeps its sizes and its data.batch_size"
+                f"resume: the carry is (L, R, H) = {tuple(carry.shape)} there and {here} here;"
+                " a run keeps its sizes and its rows, data.batch_size times the processes"
             )
-        self.carry = carry.to(self.carry)
+        first = self.global_rank * rows
+        self.carry = carry[:, first : first + rows].contiguous().to(self.carry)
         self.trainer.datamodule.stream.load_state_dict(ours["position"])
         self.position = ours["position"]
         self.rounds, self.round_windows = ours["rounds"], ours["round_windows"]
         self.validations = ours["validations"]
         self._restore_rates(ours)
-        torch.set_rng_state(ours["random"]["cpu"])
-        if "cuda" in ours["random"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state(ours["random"]["cuda"], self.device)
+        states = [ours["random"], *ours.get("random_of_others", [])]
+        if self.global_rank >= len(states):
+            self._part_random_numbers()
+            return
+        random = states[self.global_rank]
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and self.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.device)
+
+    def _part_random_numbers(self) -> None:
+        """Have every process but the first draw others than those of the same seed."""
+        if self.global_rank:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def _restore_rates(self, ours: dict) -> None:
         """The scheduler's state, and settings of the optimizer that were changed on resuming."""

@@ -60,15 +60,18 @@ class CommandLine:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, script: str, *args: object, cwd: Path | None = None) -> Process:
+    def start(
+        self, script: str, *args: object, cwd: Path | None = None, env: dict | None = None
+    ) -> Process:
         number = next(self.numbers)
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         argv = [str(ROOT / script), *map(str, args)]
-        request = {"argv": argv, "cwd": str(cwd or self.folder), "out": str(out), "err": str(err)}
+        request = {"argv": argv, "cwd": str(cwd or self.folder), "env": env or {}}
+        request |= {"out": str(out), "err": str(err)}
         return Process(self, self.ask(request), out, err)
 
-    def __call__(self, script: str, *args: object, cwd: Path | None = None) -> Result:
-        return self.start(script, *args, cwd=cwd).wait()
+    def __call__(self, script: str, *args: object, **settings) -> Result:
+        return self.start(script, *args, **settings).wait()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,8 +1,8 @@
 """A process that has imported everything once and forks for every command line it is sent.
 
 Each child is a process of its own, as a person would start it, less the seconds of imports. Lines
-of JSON on standard input: {"argv", "cwd", "out", "err"} starts one and answers its pid; {"wait":
-pid} answers its exit code, negative for a signal.
+of JSON on standard input: {"argv", "cwd", "env", "out", "err"} starts one and answers its pid;
+{"wait": pid} answers its exit code, negative for a signal.
 """
 
 import json
@@ -16,8 +16,10 @@ def child(request: dict) -> None:
     for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
         file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
+    os.environ |= request["env"]
     sys.argv = request["argv"]
-    sys.path[0] = os.path.dirname(request["argv"][0])
+    path = request["env"].get("PYTHONPATH", "").split()
+    sys.path[:1] = [os.path.dirname(request["argv"][0]), *path]
     runpy.run_path(request["argv"][0], run_name="__main__")
 
 

@@ -4,14 +4,13 @@ import os
 import shlex
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
-from charrnn import checkpoint
+from charrnn import checkpoint, signals
 from charrnn.errors import check
 
 
@@ -22,7 +21,8 @@ class Checkpoint(Callback):
     to the window before it have happened: every file is a state between two windows.
 
     SIGINT and SIGTERM finish the window (and a validation that it is due), save, and exit with 128
-    plus the signal's number; a second one exits at once.
+    plus the signal's number; a second one exits at once. One that asks for a requeue does the same,
+    and the job is queued again. Of several processes it is enough that one gets the signal.
 
     Args:
         every_n_steps: windows between two savings, besides those after rounds.
@@ -33,22 +33,27 @@ class Checkpoint(Callback):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
         check("keep", keep, keep is None or keep >= 1, "a whole number, at least 1, or null")
         self.every_n_steps, self.keep = every_n_steps, keep
-        self.signal: int | None = None
-        self.handlers: dict = {}
+        self.listener = signals.Listener()
+        self.agreement: signals.Agreement | None = None  # of several processes
         self.saved: int | None = None  # windows at the last saving
 
     def setup(self, trainer, task, stage: str) -> None:
         trainer.strategy.checkpoint_io = AtomicIO()
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
-        for scratch in self.folder.glob(".*.ckpt.*"):  # of a process that was killed
-            scratch.unlink()
-        self._listen()
+        if trainer.is_global_zero:
+            for scratch in self.folder.glob(".*.ckpt.*"):  # of a process that was killed
+                scratch.unlink()
+        self.listener.listen()
 
     def on_sanity_check_start(self, trainer, task) -> None:
-        self._listen()  # again: Lightning puts a handler of its own over that of setup
+        self.listener.listen()  # again: Lightning puts a handler of its own over that of setup
 
     def on_train_start(self, trainer, task) -> None:
-        self._listen()
+        self.listener.listen()
+        if trainer.world_size > 1:
+            self.agreement = signals.Agreement()
+            # Lightning's own, which waits for the device at each window, has nothing to tell.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         self.due = True  # untrained, or where a run is taken up
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
@@ -61,24 +66,29 @@ class Checkpoint(Callback):
         self.due = True
 
     def on_train_batch_start(self, trainer, task, batch, batch_idx: int) -> None:
-        if self.due or self.signal:
+        number = self.listener.number
+        if self.agreement:
+            number = self.agreement.ask(number)
+        if self.due or number:
             self._save(trainer, task)
             self.due = False
-        self._exit_if_told(trainer)
+        self._exit_if_told(trainer, number)
 
     def on_train_end(self, trainer, task) -> None:
         self._save(trainer, task)
-        self._exit_if_told(trainer)
+        number = self.listener.number
+        if self.agreement:
+            self.agreement.ask(number)
+            number = self.agreement.ask(None)
+        self._exit_if_told(trainer, number)
 
     def teardown(self, trainer, task, stage: str) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
+        self.listener.stop()
 
     def _save(self, trainer, task) -> None:
         if self.saved == trainer.global_step:
             return
-        if self.saved is None:
+        if self.saved is None and trainer.is_global_zero:
             self._drop_later(trainer.global_step)
         for logger in trainer.loggers:
             # What a checkpoint has seen must be on disk before it, or a kill would lose it.
@@ -86,8 +96,10 @@ class Checkpoint(Callback):
             if hasattr(logger.experiment, "flush"):
                 logger.experiment.flush()
         last = self.folder / "last.ckpt"
-        trainer.save_checkpoint(last)
+        trainer.save_checkpoint(last)  # by all processes together
         self.saved = trainer.global_step
+        if not trainer.is_global_zero:
+            return
         if task.round_windows == 0:
             link(last, self.folder / f"round_{task.rounds:04d}.ckpt")
             self._thin_out()
@@ -118,25 +130,13 @@ class Checkpoint(Callback):
         for file in rounds[: -self.keep] if self.keep else []:
             file.unlink()
 
-    def _listen(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, self._note)
-            self.handlers.setdefault(number, before)
-
-    def _note(self, number: int, frame) -> None:
-        if self.signal:
-            os._exit(128 + number)
-        self.signal = number
-
-    def _exit_if_told(self, trainer) -> None:
-        if self.signal:
-            name = signal.Signals(self.signal).name
+    def _exit_if_told(self, trainer, number: int | None) -> None:
+        if number:
+            name = signal.Signals(number).name
             run = shlex.quote(str(trainer.default_root_dir))
             tqdm.write(f"{name}: saved after window {trainer.global_step}; go on with")
             tqdm.write(f"  python train.py resume={run}")
-            raise SystemExit(128 + self.signal)
+            self.listener.leave(number, first=trainer.is_global_zero)
 
 
 class AtomicIO(TorchCheckpointIO):

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import torch
 import yaml
 from pytorch_lightning import Callback
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
@@ -43,7 +44,8 @@ class Metrics(Callback):
         self.loss_sum, self.windows = state["loss_sum"], state["windows"]
 
     def on_train_start(self, trainer, task) -> None:
-        if not self.file.exists():
+        self.writes = trainer.is_global_zero
+        if self.writes and not self.file.exists():
             with open(self.file, "w", newline="") as f:
                 csv.DictWriter(f, ("step", *COLUMNS)).writeheader()
         if trainer.ckpt_path is None:
@@ -63,6 +65,7 @@ class Metrics(Callback):
         if trainer.global_step % trainer.log_every_n_steps:
             return
         task.check_finite()
+        self._share(trainer)
         loss = float(self.loss_sum) / self.windows
         seconds = time.perf_counter() - self.since
         rate = self.timed * batch.inputs.numel() * trainer.world_size / seconds
@@ -94,9 +97,20 @@ class Metrics(Callback):
 
     def on_save_checkpoint(self, trainer, task, state: dict) -> None:
         self._end_row()
+        if trainer.world_size > 1:
+            self._share(trainer)
+            state["callbacks"][self.state_key] = self.state_dict()
 
     def on_train_end(self, trainer, task) -> None:
         self._end_row()
+
+    def _share(self, trainer) -> None:
+        """Make the sum of losses, of rows of this process alone, the mean over all processes."""
+        if trainer.world_size > 1:
+            total = torch.as_tensor(self.loss_sum, dtype=torch.float64).to(
+                trainer.strategy.root_device
+            )
+            self.loss_sum = trainer.strategy.reduce(total, reduce_op="mean")
 
     def _write(self, trainer, numbers: dict[str, float], windows: int) -> None:
         for logger in trainer.loggers:
@@ -108,7 +122,7 @@ class Metrics(Callback):
         self.row |= numbers
 
     def _end_row(self) -> None:
-        if self.row:
+        if self.row and self.writes:
             with open(self.file, "a", newline="") as f:
                 csv.DictWriter(f, ("step", *COLUMNS)).writerow(self.row)
             self.row = {}

@@ -48,7 +48,7 @@ class Progress(ProgressBar):
         then, before = self.shown
         if now - then < self.seconds or not self.enabled:
             return
-        loss = task.window_loss.item()
+        loss = task.window_loss.item()  # of this process's rows
         rate = (window - before) * batch.inputs.numel() * trainer.world_size / (now - then)
         numbers = f"loss {loss:.3f}, bpc {loss / math.log(2):.3f}, {rate:,.0f} characters/s"
         if self.bar.disable:
