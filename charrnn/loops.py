@@ -70,6 +70,14 @@ class Optimization(_AutomaticOptimization):
         )
 
 
+def agree_on_no_signal(trainer) -> None:
+    """Leave out Lightning's own word between processes at each window, which waits for the GPU.
+
+    It tells of SIGTERM, and whoever listens to that instead of Lightning has it never told.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
 def set_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
     """Write the counters of Lightning's loops as they are between two windows.
 

@@ -10,21 +10,55 @@ import pytest
 from conftest import ROOT
 
 import charrnn.gru.torch as backend
+from charrnn import GRUEncode
+from charrnn.benchmarks import reckoning
 
 TINY = {
     "training": ["--size", "9,2,3", "--steps", "7", "--reset", "after"],
     "sampling": ["--size", "9,2", "--samples", "1", "--samples", "3", "--length", "40"],
     "encoding": ["--megabytes", "0.05"],
+    "scaling": [
+        "--processes",
+        "1",
+        "--hidden",
+        "8",
+        "--rows",
+        "2",
+        "--steps",
+        "5",
+        "--windows",
+        "30",
+        "--turns",
+        "1",
+        "data.max_bytes=5000",
+    ],
     "loop": ["--hidden", "8", "--rows", "2", "--steps", "5", "--turn", "3"],
 }
+
+
+def test_the_reckoning_counts_what_it_says():
+    args = reckoning.parse(["--hidden", "5", "--layers", "3", "--vocab", "9", "--rows", "16"])
+    model = GRUEncode(9, 5, 3)
+    assert reckoning.parameters(9, 5, 3) == sum(p.numel() for p in model.parameters())
+    alone = reckoning.reckon(args, 1, shared=False)
+    assert (alone["average"], alone["times"]) == (0, 1)
+    for gpus in (8, 64, 1024):
+        own, shared = (reckoning.reckon(args, gpus, shared) for shared in (False, True))
+        assert own["rows"] == 16 * gpus and shared["rows"] == 16
+        assert shared["windows"] == alone["windows"]
+        assert 1 < own["times"] < gpus and shared["times"] <= own["times"]
+    # The ring within a machine sends (n - 1) / n of the gradients twice.
+    args = reckoning.parse(["--inner-latency", "0", "--inner", "1"])
+    size = 4 * reckoning.parameters(96, 512, 3)
+    assert reckoning.average(args, 4) == pytest.approx(2 * 3 / 4 * size / 1e9)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_benchmark_at_tiny_sizes(name, tmp_path):
     file = tmp_path / "results.json"
     process = subprocess.run(
-        [sys.executable, "-m", f"charrnn.benchmarks.{name}", *TINY[name], "--seconds", "0.1",
-         "--json", str(file)],
+        [sys.executable, "-m", f"charrnn.benchmarks.{name}", *TINY[name], "--json", str(file),
+         *(["--seconds", "0.1"] if name != "scaling" else [])],
         capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

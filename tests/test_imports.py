@@ -41,6 +41,7 @@ def test_only_a_few_know_lightning():
         "charrnn/datamodule.py",
         "charrnn/task.py",
         "charrnn/loops.py",
+        "charrnn/processes.py",  # of SLURM and torchrun: where the processes meet
         "charrnn/benchmarks/loop.py",  # which measures it
     }
 
@@ -48,8 +49,8 @@ def test_only_a_few_know_lightning():
 def test_nothing_reaches_back():
     """Each file imports from the way of the data before it; none from the command line."""
     way = ["errors", "charset", "corpus", "stream", "gru", "models", "sampler", "evaluation",
-           "checkpoint", "schedulers", "datamodule", "loops", "task", "callbacks",
-           "cli", "benchmarks"]  # fmt: skip
+           "checkpoint", "schedulers", "datamodule", "loops", "task", "signals", "processes",
+           "callbacks", "cli", "benchmarks"]  # fmt: skip
     for name, file in NAMES.items():
         parts = name.removesuffix(".py").split("/")
         if parts[0] != "charrnn" or parts[1] == "__init__":

@@ -126,8 +126,8 @@ def assert_the_same_but_for_rounding(run, other):
     assert a["charrnn"]["windows"] == b["charrnn"]["windows"] == WINDOWS
     assert a["charrnn"]["position"] == b["charrnn"]["position"] == {"window": 2, "passes": 2}
     for part in ("state_dict", "optimizer_states"):
-        torch.testing.assert_close(a[part], b[part], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(a["charrnn"]["carry"], b["charrnn"]["carry"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a[part], b[part], rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(a["charrnn"]["carry"], b["charrnn"]["carry"], rtol=1e-5, atol=2e-6)
     assert [len(rows) for rows in files] == [len(files[0])] * 2
     for row, other in zip(*files):
         for key in row.keys() - {"train/chars_per_second"}:

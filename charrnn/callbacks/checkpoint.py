@@ -10,7 +10,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
-from charrnn import checkpoint, signals
+from charrnn import checkpoint, loops, signals
 from charrnn.errors import check
 
 
@@ -52,8 +52,7 @@ class Checkpoint(Callback):
         self.listener.listen()
         if trainer.world_size > 1:
             self.agreement = signals.Agreement()
-            # Lightning's own, which waits for the device at each window, has nothing to tell.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+            loops.agree_on_no_signal(trainer)
         self.due = True  # untrained, or where a run is taken up
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
