@@ -17,21 +17,7 @@ TINY = {
     "training": ["--size", "9,2,3", "--steps", "7", "--reset", "after"],
     "sampling": ["--size", "9,2", "--samples", "1", "--samples", "3", "--length", "40"],
     "encoding": ["--megabytes", "0.05"],
-    "scaling": [
-        "--processes",
-        "1",
-        "--hidden",
-        "8",
-        "--rows",
-        "2",
-        "--steps",
-        "5",
-        "--windows",
-        "30",
-        "--turns",
-        "1",
-        "data.max_bytes=5000",
-    ],
+    "scaling": "--processes 1 --hidden 8 --rows 2 --steps 5 --windows 30 --turns 1".split(),
     "loop": ["--hidden", "8", "--rows", "2", "--steps", "5", "--turn", "3"],
 }
 
