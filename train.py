@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from charrnn import cli
+from charrnn import cli, provenance, sweeps
 from charrnn.errors import InputError, check
 
 FIXED = {
@@ -223,18 +223,39 @@ def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
         raise cli.named("scheduler", cfg.scheduler, error) from error
 
 
-def job(cfg: DictConfig) -> None:
-    """Train, and say how it went."""
+def job(cfg: DictConfig) -> float | None:
+    """A run, or a job of a sweep: what is finished is left, what was begun goes on.
+
+    Returns the best validation in bits per character, which a search minimizes.
+    """
+    run, overrides = Path(HydraConfig.get().runtime.output_dir), cli.overrides()
+    if cli.in_sweep():
+        before = sweeps.read_job(run, 0)
+        if sweeps.record_of(run).get("state") in sweeps.DONE:
+            print(f"{run.name}: {before.state} before")
+            return before.best
+        sweeps.record(run, overrides, "running")
+        last = run / "checkpoints" / "last.ckpt"
+        if last.exists():
+            cfg.resume, cfg.init_from = cli.escaped(str(last)), None
+    task = train(cfg, run)
+    sweeps.record(run, overrides, "stopped" if task.stopped else "finished", task.stopped)
+    return min((loss for _, loss in task.validations), default=math.nan) / math.log(2)
+
+
+def train(cfg: DictConfig, run: Path):
+    """Train, and say how it went; returns the task."""
     from charrnn.callbacks.metrics import drop_later
 
-    run = Path(HydraConfig.get().runtime.output_dir)
     trainer, task, data, saved = prepared.pop(str(run), None) or prepare(cfg, run)
     sizes = sum(p.numel() for p in task.model.parameters())
+    corpus = {"sha256": data.corpus.sha256, "characters": len(data.corpus.tokens)}
+    provenance.write(run, overrides=cli.overrides(), seed=cfg.seed, corpus=corpus, parameters=sizes)
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
     print(
         f"{type(task.model).__name__}: {sizes:,} parameters, {len(data.corpus.charset)} characters,"
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
-        f" {len(data.stream)} windows in a pass\nrun: {shown(run)}"
+        f" {len(data.stream)} windows in a pass\nrun: {cli.shown_path(run)}"
     )
     if saved and is_finished(trainer, saved):
         print(f"nothing is left to do: {task.rounds} rounds are finished")
@@ -242,6 +263,7 @@ def job(cfg: DictConfig) -> None:
         drop_later(run, saved["charrnn"]["windows"] if saved else -1)
         trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
     print(summary(trainer, task, run))
+    return task
 
 
 def summary(trainer, task, run: Path) -> str:
@@ -251,27 +273,24 @@ def summary(trainer, task, run: Path) -> str:
     if bits:
         best = min(range(len(bits)), key=lambda i: task.validations[i][1])
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
+    if cli.in_sweep():
+        return "\n".join(lines)
     script = Path(sys.argv[0])
     train, sample = (shlex.quote(str(script.with_name(n))) for n in ("train.py", "sample.py"))
     name = "best" if len(bits) > 1 else "last"  # the untrained model alone is no best
     more = f"trainer.max_epochs={2 * max(1, task.rounds)}"
     if trainer.max_steps > 0:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
-    where = shlex.quote(shown(run))
+    where = shlex.quote(cli.shown_path(run))
     return "\n".join(
         [
             *lines,
-            f"run              {shown(run)}",
+            f"run              {cli.shown_path(run)}",
             f"sample from it   python {sample} checkpoint={where}/checkpoints/{name}.ckpt",
             f"go on            python {train} resume={where} {more}",
             f"curves           tensorboard --logdir {where}/tensorboard",
         ]
     )
-
-
-def shown(path: Path) -> str:
-    """A path as it is named from here."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

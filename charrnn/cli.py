@@ -8,6 +8,7 @@ import inspect
 import itertools
 import os
 import re
+import shlex
 import sys
 import traceback
 import types
@@ -18,12 +19,14 @@ from pathlib import Path
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from charrnn import sweeps
 from charrnn.errors import InputError, check, shown
 
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
@@ -54,15 +57,78 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            return job(cfg)  # an exception is one job's, and the sweep goes on
+        if in_sweep():
+            return one_of_many(job, cfg)
         with one_line_errors():
             return job(cfg)
 
-    with one_line_errors():
-        sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
-        decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
-        decorate(in_one_line)()
+    given = list(sys.argv)
+    try:
+        with one_line_errors():
+            sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
+            start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            start(in_one_line)()
+    finally:
+        if Guard.sweep:
+            end_of_sweep(Guard.sweep, given)
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
+    """A job of a sweep, in its folder alone. An error is its own, and the sweep goes on.
+
+    The error stands in the job's ``.hydra/job.json``, and its traceback, where it is no error of
+    input, in ``error.txt``.
+    """
+    run = Path(HydraConfig.get().runtime.output_dir)
+    with sweeps.alone(run) as free:
+        if not free:
+            print(f"{run.name}: another process is at it")
+            return None
+        try:
+            return job(cfg)
+        except Exception as error:
+            line = explain(error)
+            if not line:
+                (run / "error.txt").write_text(traceback.format_exc(), "utf-8")
+                line = f"{type(error).__name__}: {one_line(str(error))} (see error.txt there)"
+            sweeps.record(run, overrides(), "failed", line)
+            sys.stdout.flush()
+            print(f"error: {run.name}: {line}", file=sys.stderr)
+            return None
+
+
+def end_of_sweep(sweep: Path, argv: list[str]) -> None:
+    """The sweep's answer, whatever ended it; where jobs failed, exit with 1."""
+    sys.stdout.flush()
+    if not any(sweep.glob("*/.hydra/")):  # refused as a whole
+        with contextlib.suppress(OSError):
+            (sweep / "multirun.yaml").unlink(missing_ok=True)
+            for folder in (sweep, *sweep.parents[:2]):
+                folder.rmdir()
+        return
+    jobs = sweeps.report(sweep)
+    if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
+        argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
+    if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
+        print(f"start again      {shlex.join(['python', *argv])}")
+    if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
+        sys.exit(1)
+
+
+def shown_path(path: Path) -> str:
+    """A path as it is named from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def overrides() -> list[str]:
+    """The overrides of a run, as a person writes them."""
+    opened = rf"\+\+(?=({'|'.join(OPEN)})\.)"
+    return [re.sub(opened, "", text) for text in HydraConfig.get().overrides.task]
 
 
 @contextlib.contextmanager
@@ -87,6 +153,8 @@ class Guard(Callback):
     """Hydra calls it before it makes a run's folder; ``conf/train.yaml`` names it."""
 
     check: Callable
+    sweep: Path | None = None
+    """The folder of the sweep that this process has started."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with errors_that_exit():
@@ -97,6 +165,7 @@ class Guard(Callback):
         """What is wrong with every job shows before the first folder."""
         with errors_that_exit():
             check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
+            claim_sweep(config)
 
 
 @contextlib.contextmanager
@@ -149,6 +218,48 @@ def claim(config: DictConfig) -> None:
             ) from error
     with read_write(config):
         config.hydra.run.dir = escaped(str(run))
+
+
+def claim_sweep(config: DictConfig) -> None:
+    """Make a sweep's folder, and tell every job of it which keys are the same in all of them.
+
+    A folder that a person named may hold jobs already: the sweep goes on with them.
+    """
+    by_hand = any(
+        o.lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra
+    )
+    first = folder = Path(config.hydra.sweep.dir).absolute()
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True, exist_ok=by_hand)
+            break
+        except FileExistsError:
+            if by_hand:
+                raise InputError(f"hydra.sweep.dir={folder}: is a file; name a folder") from None
+            folder = first.with_name(f"{first.name}-{number}")
+        except OSError as error:
+            raise InputError(
+                f"hydra.sweep.dir={folder}: cannot be made ({error.strerror}); name another folder"
+            ) from error
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    fixed = [o.key_or_group for o in parsed if not o.is_sweep_override()]
+    quoted = str(folder).replace("\\", "\\\\").replace("'", r"\'")
+    with read_write(config):
+        config.hydra.sweep.dir = escaped(str(folder))
+        # Each job composes its settings anew, from these overrides and its own.
+        config.hydra.overrides.hydra += [
+            f"hydra.sweep.dir='{escaped(quoted)}'",
+            f"hydra.job.config.override_dirname.exclude_keys={fixed}",
+        ]
+    Guard.sweep = folder
+
+
+def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
+    """What ``hydra.sweep.subdir`` is; evaluated by Hydra when a job begins, in its process."""
+    return sweeps.folder_name(Path(sweep), number, list(overrides), list(fixed))
+
+
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
 def as_hydra_reads(arg: str) -> str:

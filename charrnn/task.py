@@ -67,6 +67,8 @@ class CharTask(LightningModule):
         """Norm before clipping and share of clipped elements, of windows that are logged."""
         self.validations: list[list[float]] = []
         """[windows, mean nats] of every validation, the untrained one first."""
+        self.stopped = ""
+        """Why a callback ended the run before its time."""
         self._resumed: dict | None = None
 
     # Training
