@@ -1,5 +1,6 @@
 """Train a character model: python train.py [KEY=VALUE ...], or --help."""
 
+import argparse
 import logging
 import math
 import re
@@ -17,7 +18,7 @@ from charrnn import cli, provenance, sweeps
 from charrnn.errors import InputError, check
 
 FIXED = {
-    "model": {"dropout", "backend"},
+    "model": {"dropout", "backend", "parameters"},
     "data": {"path", "url", "sha256", "cache_dir"},
     "optimizer": None,
     "scheduler": None,
@@ -36,6 +37,7 @@ def main() -> None:
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in given]
             take_up(Path(path).expanduser().absolute())
             sys.argv.insert(1, "--config-name=resumed")
+        repeat()
     cli.main("train", job, guard)
 
 
@@ -51,14 +53,33 @@ def take_up(path: Path) -> None:
         settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
         run = file.parent.parent if in_place else None
-    config = {
-        **cli.escaped(settings | {"resume": str(file) if file else None}),
-        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
-        "hydra": {"callbacks": {"guard": {"_target_": "charrnn.cli.Guard"}}},
-    }
+    hydra = {}
     if run is not None:
-        config["hydra"] |= {"run": {"dir": cli.escaped(str(run))}, "output_subdir": None}
-    ConfigStore.instance().store("resumed", OmegaConf.create(config))
+        hydra = {"run": {"dir": cli.escaped(str(run))}, "output_subdir": None}
+    store("resumed", settings | {"resume": str(file) if file else None}, hydra)
+
+
+def repeat() -> None:
+    """With --config-path RUN/.hydra, make the configuration "repeated": a run's settings anew."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("-cn", "--config-name")
+    known, rest = parser.parse_known_args(sys.argv[1:])
+    if known.config_path:
+        folder = Path(known.config_path).expanduser().absolute()
+        store("repeated", started(folder.parent), {})
+        sys.argv[1:] = ["--config-name=repeated", *rest]
+
+
+def store(name: str, settings: dict, hydra: dict) -> None:
+    """Make settings a configuration, which has what train.yaml says of Hydra."""
+    ours = OmegaConf.to_container(OmegaConf.load(cli.CONF / "train.yaml").hydra)
+    config = {
+        **cli.escaped(settings),
+        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+        "hydra": {k: ours[k] for k in ("callbacks", "sweep")} | hydra,
+    }
+    ConfigStore.instance().store(name, OmegaConf.create(config))
 
 
 def started(run: Path) -> dict:
@@ -71,7 +92,7 @@ def started(run: Path) -> dict:
         settings["init_from"] = absolute(settings["init_from"], folder)
     except (OSError, TypeError, KeyError, yaml.YAMLError) as error:
         raise InputError(
-            f"resume={run}: it ended before its settings were written; start it anew"
+            f"{run}: no settings of a run there, or it ended before they were written"
         ) from error
     return settings
 
@@ -109,7 +130,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
 
     torch.manual_seed(cfg.seed)
     saved = checkpoint.read(cfg.resume) if cfg.resume else None
-    if saved:
+    if saved and not cfg.model.get("parameters"):
         refuse_changes(saved["charrnn"]["settings"], settings)
     data = cli.build("data", cfg.data)
     check_trainer(cfg.trainer, data)
@@ -123,6 +144,12 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         )
     charset = data.corpus.charset
     model = cli.build("model", cfg.model, vocab_size=len(charset))
+    if cfg.model.get("parameters"):
+        size = model.gru.hidden_size
+        print(f"model.parameters={cfg.model.parameters:,}: model.hidden_size={size}")
+        settings["model"] |= {"hidden_size": size, "parameters": None}
+        if saved:
+            refuse_changes(saved["charrnn"]["settings"], settings)
     if cfg.init_from:
         taken = checkpoint.initialize(model, charset, cfg.init_from)
         print(f"init_from: weights of {taken} of {len(charset) - 1} characters taken over")
@@ -138,12 +165,30 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
-    first = saved["charrnn"]["windows"] + 1 if saved else 0
-    logger = cli.build("logger", cfg.logger, save_dir=str(run), purge_step=first)
+    logger = cli.build("logger", cfg.logger, save_dir=str(run))
     trainer = cli.build(
         "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks
     )
+    if task.max_characters:
+        limit_characters(trainer, task, data)
     return trainer, task, data, saved
+
+
+def limit_characters(trainer, task, data) -> None:
+    """End the run with the window that reaches ``task.max_characters``."""
+    size = data.stream.batch_size * data.stream.seq_len * trainer.world_size
+    windows = math.ceil(task.max_characters / size)
+    if (trainer.max_epochs or 0) > 0:
+        rounds = trainer.max_epochs * data.round_length(trainer.limit_train_batches)
+        check(
+            "task.max_characters",
+            task.max_characters,
+            windows <= rounds,
+            f"at most {rounds * size}, where trainer.max_epochs={trainer.max_epochs} ends the run;"
+            " or give trainer.max_epochs=-1",
+        )
+    loop = trainer.fit_loop.epoch_loop
+    loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)
 
 
 def refuse_changes(before: dict, now: dict) -> None:
@@ -238,13 +283,16 @@ def job(cfg: DictConfig) -> float | None:
         last = run / "checkpoints" / "last.ckpt"
         if last.exists():
             cfg.resume, cfg.init_from = cli.escaped(str(last)), None
-    task = train(cfg, run)
-    sweeps.record(run, overrides, "stopped" if task.stopped else "finished", task.stopped)
-    return min((loss for _, loss in task.validations), default=math.nan) / math.log(2)
+    stopped, best = train(cfg, run)
+    sweeps.record(run, overrides, "stopped" if stopped else "finished", stopped)
+    return best
 
 
-def train(cfg: DictConfig, run: Path):
-    """Train, and say how it went; returns the task."""
+def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
+    """Train, and say how it went.
+
+    Returns why a callback stopped it, if one did, and the best validation in bpc.
+    """
     from charrnn.callbacks.metrics import drop_later
 
     trainer, task, data, saved = prepared.pop(str(run), None) or prepare(cfg, run)
@@ -260,10 +308,18 @@ def train(cfg: DictConfig, run: Path):
     if saved and is_finished(trainer, saved):
         print(f"nothing is left to do: {task.rounds} rounds are finished")
     else:
-        drop_later(run, saved["charrnn"]["windows"] if saved else -1)
+        task.description["varied"] = saved["charrnn"].get("varied", {}) if saved else cli.varied()
+        size = data.stream.batch_size * data.stream.seq_len * trainer.world_size
+        drop_later(run, saved["charrnn"]["windows"] if saved else -1, size)
         trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
     print(summary(trainer, task, run))
-    return task
+    losses = (loss for windows, loss in task.validations if windows)
+    return task.stopped, min(losses, default=math.nan) / math.log(2)
+
+
+def timer_of(trainer):
+    """What ends the run by ``trainer.max_time``; None where that is not given."""
+    return next((c for c in trainer.callbacks if type(c).__name__ == "Timer"), None)
 
 
 def summary(trainer, task, run: Path) -> str:
@@ -279,8 +335,14 @@ def summary(trainer, task, run: Path) -> str:
     train, sample = (shlex.quote(str(script.with_name(n))) for n in ("train.py", "sample.py"))
     name = "best" if len(bits) > 1 else "last"  # the untrained model alone is no best
     more = f"trainer.max_epochs={2 * max(1, task.rounds)}"
-    if trainer.max_steps > 0:
+    if task.max_characters:
+        more = f"task.max_characters={2 * task.max_characters}"
+    elif trainer.max_steps > 0:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
+    if (timer := timer_of(trainer)) and timer.time_remaining() <= 0:
+        seconds = round(2 * (timer.time_elapsed() + timer.time_remaining()))
+        days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+        more = f"trainer.max_time={days:02}:{hours:02}:{minutes:02}:{seconds % 60:02}"
     where = shlex.quote(cli.shown_path(run))
     return "\n".join(
         [

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
 import types
@@ -32,6 +33,8 @@ from charrnn.errors import InputError, check, shown
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
 # (read by GNU OpenMP when torch loads it). Two runs on two cores at once are twice as fast for it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# The signal with which submitit lets SLURM announce the end of a job's time; ours as well.
+os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.url", "data.cache_dir", "resume", "init_from", "checkpoint")
@@ -39,6 +42,13 @@ TEXTS = ("prompt", "stop", "callbacks.samples.prompt", *PATHS)
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
 OPEN = ("trainer", "optimizer", "scheduler")
 """Groups whose keys are those of a class of another library: any of them may be set."""
+EXTRAS = {
+    "optuna": "sweep",
+    "joblib": "joblib",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
+"""What installs a sweeper or a launcher."""
 GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
 
 
@@ -68,6 +78,8 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
             sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
             start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             start(in_one_line)()
+        if Guard.interrupted:
+            sys.exit(130)
     finally:
         if Guard.sweep:
             end_of_sweep(Guard.sweep, given)
@@ -88,8 +100,10 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
     with sweeps.alone(run) as free:
         if not free:
             print(f"{run.name}: another process is at it")
+        if not free or Guard.interrupted:
             return None
         try:
+            check_pairs(overrides())
             return job(cfg)
         except Exception as error:
             line = explain(error)
@@ -100,6 +114,16 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
             sys.stdout.flush()
             print(f"error: {run.name}: {line}", file=sys.stderr)
             return None
+        except (SystemExit, KeyboardInterrupt):
+            if not with_joblib(HydraConfig.get()):
+                raise
+            Guard.interrupted = True  # for the jobs that this worker would get next
+            return None
+
+
+def with_joblib(settings: DictConfig) -> bool:
+    """Whether jobs run in joblib's workers."""
+    return "joblib" in settings.launcher.get("_target_", "")
 
 
 def end_of_sweep(sweep: Path, argv: list[str]) -> None:
@@ -131,6 +155,11 @@ def overrides() -> list[str]:
     return [re.sub(opened, "", text) for text in HydraConfig.get().overrides.task]
 
 
+def varied() -> dict:
+    """In a sweep the settings in which its jobs differ, else those given on the command line."""
+    return sweeps.varied(overrides(), HydraConfig.get().job.config.override_dirname.exclude_keys)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Where an error is one of input, print it in one line and exit with 2; 130 after Ctrl-C."""
@@ -155,9 +184,12 @@ class Guard(Callback):
     check: Callable
     sweep: Path | None = None
     """The folder of the sweep that this process has started."""
+    interrupted = False
+    """Whether jobs beside each other were told to save and end."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with errors_that_exit():
+            check_pairs(config.hydra.overrides.task)
             Guard.check(without_hydra(config), Path(config.hydra.run.dir))
             claim(config)
 
@@ -166,6 +198,16 @@ class Guard(Callback):
         with errors_that_exit():
             check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
             claim_sweep(config)
+
+
+def check_pairs(overrides: typing.Iterable[str]) -> None:
+    """Raise InputError where two keys are given that say the same in two ways."""
+    given = {k: v for k, v in sweeps.split(list(overrides)).items() if v not in ("", "null")}
+    if {"model.hidden_size", "model.parameters"} <= given.keys():
+        raise InputError(
+            f"model.parameters={given['model.parameters']}: chooses the hidden size; leave out"
+            f" model.hidden_size={given['model.hidden_size']}, or this key"
+        )
 
 
 @contextlib.contextmanager
@@ -251,7 +293,32 @@ def claim_sweep(config: DictConfig) -> None:
             f"hydra.sweep.dir='{escaped(quoted)}'",
             f"hydra.job.config.override_dirname.exclude_keys={fixed}",
         ]
-    Guard.sweep = folder
+        Guard.sweep = folder
+        if with_joblib(config.hydra):
+            signal.signal(signal.SIGINT, wait_for_workers)
+        take_up_search(config.hydra.sweeper)
+
+
+def wait_for_workers(number: int, frame) -> None:
+    """At Ctrl-C, of which the workers hear as well, let them save; at a second one, end them."""
+    Guard.interrupted = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def take_up_search(sweeper: DictConfig) -> None:
+    """Where a search keeps its study in a file: only so many trials as are left of it."""
+    if not sweeper.get("storage") or not sweeper.get("study_name"):
+        return
+    # Advice to those who write programs with the library that optuna uses.
+    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
+    from charrnn import search
+
+    direction = str(getattr(sweeper.direction, "name", sweeper.direction))
+    sweeper.n_trials, count = search.take_up(
+        sweeper.storage, sweeper.study_name, direction, sweeper.n_trials
+    )
+    if sweeper.sampler.get("seed") is not None:
+        sweeper.sampler.seed += count  # the same seed would draw the same values again
 
 
 def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
@@ -305,17 +372,25 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
-        if "--config-name=resumed" in sys.argv and match[1] in known_keys():
-            return (
-                f"{match[1]}: cannot be changed in a run that is resumed; start a new one, with"
-                " init_from=RUN for its weights"
-            )
+        if match[1] in known_keys():
+            if "--config-name=resumed" in sys.argv:
+                return (
+                    f"{match[1]}: cannot be changed in a run that is resumed; start a new one, with"
+                    " init_from=RUN for its weights"
+                )
+            if "--config-name=repeated" in sys.argv:
+                return f"{match[1]}: a run that is repeated keeps it; only single keys may differ"
         return f"{match[1]}: no such key{nearest(match[1])}"
     if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
+        if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
+            extra = EXTRAS.get(match[2], "dev")
+            return f'{match[2]}: not installed; pip install -e ".[{extra}]"'
         if match := re.search(r"Missing mandatory value: (\S+)", text):
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
         return text
+    if type(error).__module__.startswith(("submitit.", "joblib.")):
+        return f"launcher: {text}"
     if isinstance(error, RuntimeError) and "can't allocate memory" in text:
         return f"not enough memory for these sizes: {text}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting

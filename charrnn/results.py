@@ -1,6 +1,7 @@
 """results.html: learning curves, and bpc against each key, as one page that needs no network.
 
-Jobs are those of :mod:`charrnn.sweeps`. Every picture is SVG; a title on each mark says what it is when the pointer rests on it.
+Jobs are those of :mod:`charrnn.sweeps`. Every picture is SVG; what a mark is shows when the
+pointer rests on it.
 """
 
 import math
@@ -75,8 +76,8 @@ def describe(job) -> str:
 
 
 def curves(jobs: list, colours: dict[Path, str]) -> str:
-    """All learning curves in one picture, the untrained model left out where there is more."""
-    lines = {job.folder: job.curve[1:] or job.curve for job in jobs}
+    """All learning curves in one picture, each with its job's number where there is room."""
+    lines = {job.folder: job.trained for job in jobs}
     points = [point for line in lines.values() for point in line]
     if not points:
         return "<p>No validation yet.</p>"
@@ -91,6 +92,12 @@ def curves(jobs: list, colours: dict[Path, str]) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{ink}">{words}</circle>'
             for x, y in places[:: max(1, len(places) // 50)]
         ]
+    taken = []
+    for job in jobs:
+        x, y = picture.x(lines[job.folder][-1][0]), picture.y(job.last)
+        if all(abs(x - a) > 30 or abs(y - b) > 11 for a, b in taken):
+            taken.append((x, y))
+            marks.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}">{job.number}</text>')
     return picture.svg(marks)
 
 
@@ -99,7 +106,8 @@ def scatter(key: str, jobs: list, colours: dict[Path, str]) -> str:
     jobs = [job for job in jobs if key in job.overrides]
     if not jobs:
         return ""
-    names = list(dict.fromkeys(job.overrides[key] for job in jobs))
+    in_order = sorted(jobs, key=lambda job: job.number)
+    names = list(dict.fromkeys(job.overrides[key] for job in in_order))
     numbers = [number(name) for name in names]
     is_number = all(n is not None for n in numbers)
     order = {name: n if is_number else i for i, (name, n) in enumerate(zip(names, numbers))}
@@ -127,7 +135,7 @@ def number(text: str) -> float | None:
 class Picture:
     """Axes, the horizontal one logarithmic where its values are far apart and ``wide`` is set."""
 
-    LEFT, RIGHT, TOP, BOTTOM = 56, 16, 10, 46
+    LEFT, RIGHT, TOP, BOTTOM = 56, 30, 10, 46
 
     def __init__(self, width: int, height: int, xs: list, ys: list, wide: bool = False):
         self.width, self.height = width, height

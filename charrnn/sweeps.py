@@ -46,12 +46,17 @@ class Job:
     """The overrides as they were given."""
 
     @property
+    def trained(self) -> list[tuple[int, float]]:
+        """The curve without the untrained model."""
+        return [point for point in self.curve if point[0] > 0]
+
+    @property
     def best(self) -> float:
-        return min((bpc for _, bpc in self.curve), default=math.nan)
+        return min((bpc for _, bpc in self.trained), default=math.nan)
 
     @property
     def last(self) -> float:
-        return self.curve[-1][1] if self.curve else math.nan
+        return self.trained[-1][1] if self.trained else math.nan
 
     @property
     def command(self) -> str:
@@ -90,16 +95,33 @@ def split(overrides: list[str]) -> dict[str, str]:
 
 def label(overrides: list[str], fixed: list[str]) -> str:
     """What differs, as a short and safe file name: model=gru_resize,lr=0.002."""
-    pairs = {k: v for k, v in split(overrides).items() if k not in (*fixed, *NOT_SETTINGS)}
+    pairs = varied(overrides, fixed)
     parts = []
     for key, value in pairs.items():
         last = key.rpartition(".")[2]
         alone = sum(k.rpartition(".")[2] == last for k in pairs) == 1
-        with contextlib.suppress(ValueError):
-            value = f"{float(value):.4g}" if re.search(r"[.e]", value) else value
-        safe = re.sub(r"[^\w.+-]+", "-", value)[:40]
+        safe = re.sub(r"[^\w.+-]+", "-", short(value))[:40]
         parts.append(f"{last if alone else key}={safe}")
     return ",".join(parts)[:160]
+
+
+def short(value: str | int | float) -> str:
+    """A value in few characters: 0.0017826497151386949 is 0.001783."""
+    text = str(value)
+    with contextlib.suppress(ValueError):
+        text = f"{float(text):.4g}" if len(text) > 6 else text
+    return text
+
+
+def varied(overrides: list[str], fixed: list[str]) -> dict[str, str | int | float]:
+    """The overrides of a job that are not the same in all, with numbers as numbers."""
+    pairs = {k: v for k, v in split(overrides).items() if k not in (*fixed, *NOT_SETTINGS)}
+    for key, value in pairs.items():
+        with contextlib.suppress(ValueError):
+            pairs[key] = float(value)
+        with contextlib.suppress(ValueError):
+            pairs[key] = int(value)
+    return pairs
 
 
 def record_of(run: Path) -> dict:
@@ -240,7 +262,7 @@ def table(jobs: list[Job]) -> list[list[str]]:
     for job in jobs:
         numbers = [f"{v:.4f}" if v == v else "" for v in (job.best, job.last)]
         sizes = [f"{v:,.0f}" if v else "" for v in (job.speed, job.parameters)]
-        values = [job.overrides.get(key, "") for key in keys]
+        values = [short(job.overrides.get(key, "")) for key in keys]
         body.append([str(job.number), *values, *numbers, *sizes, job.state])
     return [head, *body]
 

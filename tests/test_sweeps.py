@@ -1,10 +1,12 @@
 """Sweeps as a person runs them: failures, ends of every kind, starting again, and the answer."""
 
+import contextlib
 import csv
 import os
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,11 +14,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import TEXT, TINY, load, metrics, same
+from conftest import ROOT, TEXT, TINY, load, metrics, same
 
 from charrnn import results, sweeps
 
 SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callbacks.samples=null")
+COMMON = ("search", "stop_worse")  # what the others are made of
+FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
+SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, "lr")]
 
 
 @pytest.fixture
@@ -57,8 +62,8 @@ def test_a_grid_with_failing_jobs(command, place):
         f"error: {names[i]}" for i in (1, 3)
     ]
     rows = answer(sweep)
-    best = [float(row["best_bpc"]) for row in rows]
-    assert best == sorted(best)
+    best = [float(row["best_bpc"] or "inf") for row in rows]
+    assert best == sorted(best) and best[1] < best[2] == float("inf")
     states = {row["folder"]: row["state"] for row in rows}
     assert states == dict(zip(names, ["finished", "failed", "finished", "failed"]))
     row = next(row for row in rows if row["job"] == "2")
@@ -175,6 +180,65 @@ def test_ctrl_c_saves_the_running_job(command, whole, place):
         assert same(numbers(sweep / name), numbers(whole / name)), name
 
 
+def test_clearly_worse_jobs_are_stopped(command, place):
+    swept = ("sweep=stop_worse", "callbacks.stop_worse.after=30", "callbacks.stop_worse.jobs=2",
+             "optimizer.lr=3e-3,4e-3,1e-7")  # fmt: skip
+    for _ in range(2):  # the second time nothing is left to do
+        result = command(*arguments("sweep", *swept), cwd=place)
+        assert (result.code, result.err) == (0, ""), result.err
+        rows = answer(place / "sweep")
+        assert [row["state"] for row in rows] == ["finished", "finished", "stopped"]
+        assert rows[2]["windows"] == "30" and "is worse than the median" in rows[2]["reason"]
+    assert "2_lr=1e-07: stopped before" in result.out
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, command):
+    """The shipped search for a learning rate, killed in its second job and started again."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "text.txt").write_text(TEXT, "utf-8")
+    search = ("train.py", "sweep=lr", "data.path=text.txt", *SHORT, "hydra.sweeper.n_trials=3",
+              "hydra.sweep.dir=sweep", "callbacks.checkpoint.every_n_steps=5")  # fmt: skip
+    process = command.start(*search, cwd=folder)
+    while not (second := list(folder.glob("sweep/1_*/checkpoints/round_0001.ckpt"))):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    result = command(*search, cwd=folder)
+    assert result.code == 0, result.err
+    return folder / "sweep", second[0].parent.parent, result
+
+
+def test_a_search_goes_on(searched):
+    sweep, second, result = searched
+    rows = answer(sweep)
+    assert len(rows) == len(folders(sweep)) == 3
+    assert {row["state"] for row in rows} == {"finished"} and second.name in folders(sweep)
+    assert result.err == ""
+    untouched = [name for name in folders(sweep) if f"run: sweep/{name}" not in result.out]
+    assert len(untouched) == 1 and untouched[0].startswith("0_")
+    with contextlib.closing(sqlite3.connect(sweep / "study.db")) as study:
+        values = study.execute("select value from trial_values order by value").fetchall()
+    assert [v for (v,) in values] == pytest.approx([float(row["best_bpc"]) for row in rows])
+    rates = [float(row["optimizer.lr"]) for row in rows]
+    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-1 for rate in rates)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_shipped_searches(command, place, name):
+    sizes = [a for a in SHORT if not a.startswith("model.hidden_size") or name != "shape"]
+    sizes += ["model.parameters=3000"] if name == "shape" else []
+    result = command(
+        "train.py", f"sweep={name}", "data.path=text.txt", *sizes, "hydra.sweeper.n_trials=2",
+        "trainer.limit_train_batches=3", "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = answer(place / "sweep")
+    assert [row["state"] for row in rows] == ["finished"] * 2
+    if name == "shape":
+        assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
+
+
 class Tags(HTMLParser):
     """Fails where tags do not match; collects what would fetch or run something."""
 
@@ -232,7 +296,7 @@ def test_pages_of_little(curves):
     jobs = [job(i, curve, lr=str(10.0**-i), seed="1") for i, curve in enumerate(curves)]
     html, tags = page_of(jobs)
     assert tags.count["tr"] == 1 + len(jobs) and "nan" not in html
-    assert tags.count.get("polyline", 0) == sum(bool(curve) for curve in curves)
+    assert tags.count.get("polyline", 0) == sum(len(curve) > 1 for curve in curves)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="Debian's chromium is not installed")
