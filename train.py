@@ -276,7 +276,7 @@ def job(cfg: DictConfig) -> float | None:
     run, overrides = Path(HydraConfig.get().runtime.output_dir), cli.overrides()
     if cli.in_sweep():
         before = sweeps.read_job(run, 0)
-        if sweeps.record_of(run).get("state") in sweeps.DONE:
+        if before.state in sweeps.DONE:
             print(f"{run.name}: {before.state} before")
             return before.best
         sweeps.record(run, overrides, "running")

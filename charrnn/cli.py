@@ -132,7 +132,7 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
     if not any(sweep.glob("*/.hydra/")):  # refused as a whole
         with contextlib.suppress(OSError):
             (sweep / "multirun.yaml").unlink(missing_ok=True)
-            for folder in (sweep, *sweep.parents[:2]):
+            for folder in Guard.made:
                 folder.rmdir()
         return
     jobs = sweeps.report(sweep)
@@ -184,6 +184,8 @@ class Guard(Callback):
     check: Callable
     sweep: Path | None = None
     """The folder of the sweep that this process has started."""
+    made: typing.ClassVar[list[Path]] = []
+    """It and the folders above it, as far as they were not there before."""
     interrupted = False
     """Whether jobs beside each other were told to save and end."""
 
@@ -273,6 +275,7 @@ def claim_sweep(config: DictConfig) -> None:
     first = folder = Path(config.hydra.sweep.dir).absolute()
     for number in itertools.count(2):
         try:
+            Guard.made = [f for f in (folder, *folder.parents) if not f.exists()]
             folder.mkdir(parents=True, exist_ok=by_hand)
             break
         except FileExistsError:
@@ -389,6 +392,8 @@ def explain(error: BaseException) -> str | None:
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
         return text
+    if text == "No trials are completed yet.":  # Optuna's, when it looks for the best
+        return "no job of the search finished"
     if type(error).__module__.startswith(("submitit.", "joblib.")):
         return f"launcher: {text}"
     if isinstance(error, RuntimeError) and "can't allocate memory" in text:

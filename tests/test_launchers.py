@@ -52,7 +52,7 @@ def test_joblib_with_two_jobs_at_once(place):
     assert err.splitlines() == ["error: 2_lr=-1: optimizer.lr=-1 must be above 0"]
     states = {job.number: job.state for job in sweeps.read(sweep)}
     assert states == {0: "finished", 1: "finished", 2: "failed"}
-    assert "1 of 3 jobs failed" in out
+    assert "1 of 3 jobs failed" in out and "untrained" not in out
     for run in runs:
         about = yaml.safe_load((sweep / run / ".hydra" / "about.yaml").read_text())
         assert about["threads"] == max(1, os.cpu_count() // 2)
@@ -72,6 +72,7 @@ def test_a_job_that_is_told_to_make_room_goes_on_exactly(place, command):
     assert (process.returncode, err) == (0, "")
     (log,) = place.glob("sweep/.submitit/*/*_0_log.out")
     assert "Requeued job" in log.read_text()
+    assert log.read_text().count("untrained: validation") == 1
     rest = ("train.py", "data.path=text.txt", *SHORT, *longer, "hydra.run.dir=whole")
     assert command(*rest, cwd=place).code == 0
     ends = [load(place / f / "checkpoints" / "last.ckpt") for f in ("sweep/0", "whole")]

@@ -110,11 +110,13 @@ def wait_for(*files):
 
 
 def test_killed_in_the_second_job_and_started_again(command, whole, place):
+    """Twice: when the job has a folder and nothing else, and in the middle of it."""
     sweep = place / "sweep"
-    process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
-    wait_for(sweep / "1_seed=2" / "checkpoints" / "round_0001.ckpt")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    for moment in (".hydra", "checkpoints/round_0001.ckpt"):
+        process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
+        wait_for(sweep / "1_seed=2" / moment)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
     states = {job.folder.name: job.state for job in sweeps.read(sweep)}
     assert states == {"0_seed=1": "finished", "1_seed=2": "half done"}
     first = (sweep / "0_seed=1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
@@ -123,6 +125,7 @@ def test_killed_in_the_second_job_and_started_again(command, whole, place):
     result = command(*arguments("sweep", "seed=1,2,3"), cwd=place)
     assert result.code == 0, result.err
     assert "0_seed=1: finished before" in result.out
+    assert result.out.count("untrained: validation") == 1  # of the third; the second goes on
     assert (sweep / "0_seed=1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == first
     assert folders(sweep) == folders(whole) == ["0_seed=1", "1_seed=2", "2_seed=3"]
     for name in folders(sweep):
@@ -215,6 +218,7 @@ def test_a_search_goes_on(searched):
     assert len(rows) == len(folders(sweep)) == 3
     assert {row["state"] for row in rows} == {"finished"} and second.name in folders(sweep)
     assert result.err == ""
+    assert result.out.count("untrained: validation") == 1
     untouched = [name for name in folders(sweep) if f"run: sweep/{name}" not in result.out]
     assert len(untouched) == 1 and untouched[0].startswith("0_")
     with contextlib.closing(sqlite3.connect(sweep / "study.db")) as study:
@@ -222,6 +226,16 @@ def test_a_search_goes_on(searched):
     assert [v for (v,) in values] == pytest.approx([float(row["best_bpc"]) for row in rows])
     rates = [float(row["optimizer.lr"]) for row in rows]
     assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-1 for rate in rates)
+
+
+def test_a_search_in_which_all_fails(command, place):
+    result = command(
+        "train.py", "sweep=lr", "data.path=text.txt", "data.seq_len=0", "hydra.sweeper.n_trials=1",
+        "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 2 and "1 of 1 jobs failed" in result.out
+    first, second = result.err.splitlines()
+    assert "data.seq_len=0 must be" in first and second == "error: no job of the search finished"
 
 
 @pytest.mark.parametrize("name", SEARCHES)
