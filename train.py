@@ -1,5 +1,6 @@
 """Train a character model: python train.py [KEY=VALUE ...], or --help."""
 
+import argparse
 import functools
 import logging
 import math
@@ -16,11 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from charrnn import cli, processes
+from charrnn import cli, processes, provenance, sweeps
 from charrnn.errors import InputError, check
 
 FIXED = {
-    "model": {"dropout", "backend"},
+    "model": {"dropout", "backend", "parameters"},
     "data": {"path", "url", "sha256", "cache_dir", "batch_size"},
     "optimizer": None,
     "scheduler": None,
@@ -81,6 +82,7 @@ def start() -> None:
             sys.argv[1:] = [a for a in sys.argv[1:] if a not in given]
             take_up(Path(path).expanduser().absolute())
             sys.argv.insert(1, "--config-name=resumed")
+        repeat()
     cli.main("train", job, guard)
 
 
@@ -96,14 +98,33 @@ def take_up(path: Path) -> None:
         settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
         run = file.parent.parent if in_place else None
-    config = {
-        **cli.escaped(settings | {"resume": str(file) if file else None}),
-        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
-        "hydra": {"callbacks": {"guard": {"_target_": "charrnn.cli.Guard"}}},
-    }
+    hydra = {}
     if run is not None:
-        config["hydra"] |= {"run": {"dir": cli.escaped(str(run))}, "output_subdir": None}
-    ConfigStore.instance().store("resumed", OmegaConf.create(config))
+        hydra = {"run": {"dir": cli.escaped(str(run))}, "output_subdir": None}
+    store("resumed", settings | {"resume": str(file) if file else None}, hydra)
+
+
+def repeat() -> None:
+    """With --config-path RUN/.hydra, make the configuration "repeated": a run's settings anew."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("-cn", "--config-name")
+    known, rest = parser.parse_known_args(sys.argv[1:])
+    if known.config_path:
+        folder = Path(known.config_path).expanduser().absolute()
+        store("repeated", started(folder.parent), {})
+        sys.argv[1:] = ["--config-name=repeated", *rest]
+
+
+def store(name: str, settings: dict, hydra: dict) -> None:
+    """Make settings a configuration, which has what train.yaml says of Hydra."""
+    ours = OmegaConf.to_container(OmegaConf.load(cli.CONF / "train.yaml").hydra)
+    config = {
+        **cli.escaped(settings),
+        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+        "hydra": {k: ours[k] for k in ("callbacks", "sweep")} | hydra,
+    }
+    ConfigStore.instance().store(name, OmegaConf.create(config))
 
 
 def started(run: Path) -> dict:
@@ -116,7 +137,7 @@ def started(run: Path) -> dict:
         settings["init_from"] = absolute(settings["init_from"], folder)
     except (OSError, TypeError, KeyError, yaml.YAMLError) as error:
         raise InputError(
-            f"resume={run}: it ended before its settings were written; start it anew"
+            f"{run}: no settings of a run there, or it ended before they were written"
         ) from error
     return settings
 
@@ -160,7 +181,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
 
     torch.manual_seed(cfg.seed)
     saved = checkpoint.read(cfg.resume) if cfg.resume else None
-    if saved:
+    if saved and not cfg.model.get("parameters"):
         refuse_changes(saved["charrnn"]["settings"], settings)
     data = cli.build("data", cfg.data)
     check_trainer(cfg.trainer)
@@ -174,6 +195,12 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         )
     charset = data.corpus.charset
     model = cli.build("model", cfg.model, vocab_size=len(charset))
+    if cfg.model.get("parameters"):
+        size = model.gru.hidden_size
+        print(f"model.parameters={cfg.model.parameters:,}: model.hidden_size={size}")
+        settings["model"] |= {"hidden_size": size, "parameters": None}
+        if saved:
+            refuse_changes(saved["charrnn"]["settings"], settings)
     if cfg.init_from:
         taken = checkpoint.initialize(model, charset, cfg.init_from)
         print(f"init_from: weights of {taken} of {len(charset) - 1} characters taken over")
@@ -189,8 +216,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
-    first = saved["charrnn"]["windows"] + 1 if saved else 0
-    logger = cli.build("logger", cfg.logger, save_dir=str(run), purge_step=first)
+    logger = cli.build("logger", cfg.logger, save_dir=str(run))
     trainer = cli.build(
         "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks
     )
@@ -199,7 +225,26 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     check_lengths(cfg.trainer, data)
     if saved:
         check_rows(saved["charrnn"]["carry"].size(1), cfg.data.batch_size, trainer.world_size)
+    if task.max_characters:
+        limit_characters(trainer, task, data)
     return trainer, task, data, saved
+
+
+def limit_characters(trainer, task, data) -> None:
+    """End the run with the window that reaches ``task.max_characters``."""
+    size = data.stream.batch_size * data.stream.seq_len * trainer.world_size
+    windows = math.ceil(task.max_characters / size)
+    if (trainer.max_epochs or 0) > 0:
+        rounds = trainer.max_epochs * data.round_length(trainer.limit_train_batches)
+        check(
+            "task.max_characters",
+            task.max_characters,
+            windows <= rounds,
+            f"at most {rounds * size}, where trainer.max_epochs={trainer.max_epochs} ends the run;"
+            " or give trainer.max_epochs=-1",
+        )
+    loop = trainer.fit_loop.epoch_loop
+    loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)
 
 
 def refuse_changes(before: dict, now: dict) -> None:
@@ -321,9 +366,28 @@ def check_rows(rows: int, batch_size: int, world_size: int) -> None:
         )
 
 
-def job(cfg: DictConfig):
-    """Train, here or in processes of its own."""
-    run = Path(HydraConfig.get().runtime.output_dir)
+def job(cfg: DictConfig) -> float | None:
+    """A run, or a job of a sweep: what is finished is left, what was begun goes on.
+
+    Returns the best validation in bits per character, which a search minimizes.
+    """
+    run, overrides = Path(HydraConfig.get().runtime.output_dir), cli.overrides()
+    if cli.in_sweep():
+        before = sweeps.read_job(run, 0)
+        if before.state in sweeps.DONE:
+            print(f"{run.name}: {before.state} before")
+            return before.best
+        sweeps.record(run, overrides, "running")
+        last = run / "checkpoints" / "last.ckpt"
+        if last.exists():
+            cfg.resume, cfg.init_from = cli.escaped(str(last)), None
+    stopped, best = train(cfg, run)
+    sweeps.record(run, overrides, "stopped" if stopped else "finished", stopped)
+    return best
+
+
+def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
+    """Train, here or in processes of its own; returns what :func:`fit` does."""
     here = processes.place()
     if here and here.rank:
         processes.quiet()
@@ -333,47 +397,64 @@ def job(cfg: DictConfig):
         parts = prepared.pop(str(run), None) or prepare(cfg, run)
         if not here and (count := parts[0].num_devices) > 1:
             return processes.run(one_of, count, cfg, HydraConfig.instance().cfg)
-        return train(cfg, run, *parts)
+        return fit(cfg, run, *parts)
     except Exception:
         if others and others.add("failed", 1) > 1:
             sys.exit(1)  # the first that failed says why
         raise
 
 
-def one_of(cfg: DictConfig, hydra: DictConfig):
-    """The job in one of the processes that it has started."""
+def one_of(cfg: DictConfig, hydra: DictConfig) -> tuple[str, float]:
+    """A run in one of the processes that it has started."""
     setup_globals()
     HydraConfig.instance().cfg = hydra
     try:
-        return job(cfg)
+        return train(cfg, Path(HydraConfig.get().runtime.output_dir))
     except Exception as error:
         if line := cli.explain(error):
             raise InputError(line) from error
         raise
 
 
-def train(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> None:
-    """Train, and say how it went."""
+def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> tuple[str, float]:
+    """Train, and say how it went.
+
+    Returns why a callback stopped it, if one did, and the best validation in bpc.
+    """
     import torch
 
     from charrnn.callbacks.metrics import drop_later
 
     sizes = sum(p.numel() for p in task.model.parameters())
+    corpus = {"sha256": data.corpus.sha256, "characters": len(data.corpus.tokens)}
+    if trainer.is_global_zero:
+        provenance.write(
+            run, overrides=cli.overrides(), seed=cfg.seed, corpus=corpus, parameters=sizes
+        )
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
     print(
         f"{type(task.model).__name__}: {sizes:,} parameters, {len(data.corpus.charset)} characters,"
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
-        f" {len(data.stream)} windows in a pass\nrun: {shown(run)}"
+        f" {len(data.stream)} windows in a pass\nrun: {cli.shown_path(run)}"
     )
     if saved and is_finished(trainer, saved):
         print(f"nothing is left to do: {task.rounds} rounds are finished")
     else:
+        task.description["varied"] = saved["charrnn"].get("varied", {}) if saved else cli.varied()
+        size = data.stream.batch_size * data.stream.seq_len * trainer.world_size
         if trainer.is_global_zero:
-            drop_later(run, saved["charrnn"]["windows"] if saved else -1)
+            drop_later(run, saved["charrnn"]["windows"] if saved else -1, size)
         trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
         if trainer.world_size > 1:
             torch.distributed.destroy_process_group()
     print(summary(trainer, task, run))
+    losses = (loss for windows, loss in task.validations if windows)
+    return task.stopped, min(losses, default=math.nan) / math.log(2)
+
+
+def timer_of(trainer):
+    """What ends the run by ``trainer.max_time``; None where that is not given."""
+    return next((c for c in trainer.callbacks if type(c).__name__ == "Timer"), None)
 
 
 def summary(trainer, task, run: Path) -> str:
@@ -383,27 +464,30 @@ def summary(trainer, task, run: Path) -> str:
     if bits:
         best = min(range(len(bits)), key=lambda i: task.validations[i][1])
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
+    if cli.in_sweep():
+        return "\n".join(lines)
     script = Path(sys.argv[0])
     train, sample = (shlex.quote(str(script.with_name(n))) for n in ("train.py", "sample.py"))
     name = "best" if len(bits) > 1 else "last"  # the untrained model alone is no best
     more = f"trainer.max_epochs={2 * max(1, task.rounds)}"
-    if trainer.max_steps > 0:
+    if task.max_characters:
+        more = f"task.max_characters={2 * task.max_characters}"
+    elif trainer.max_steps > 0:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
-    where = shlex.quote(shown(run))
+    if (timer := timer_of(trainer)) and timer.time_remaining() <= 0:
+        seconds = round(2 * (timer.time_elapsed() + timer.time_remaining()))
+        days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+        more = f"trainer.max_time={days:02}:{hours:02}:{minutes:02}:{seconds % 60:02}"
+    where = shlex.quote(cli.shown_path(run))
     return "\n".join(
         [
             *lines,
-            f"run              {shown(run)}",
+            f"run              {cli.shown_path(run)}",
             f"sample from it   python {sample} checkpoint={where}/checkpoints/{name}.ckpt",
             f"go on            python {train} resume={where} {more}",
             f"curves           tensorboard --logdir {where}/tensorboard",
         ]
     )
-
-
-def shown(path: Path) -> str:
-    """A path as it is named from here."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import inspect
 import itertools
 import os
 import re
+import shlex
+import signal
 import sys
 import traceback
 import types
@@ -18,17 +20,21 @@ from pathlib import Path
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from charrnn import sweeps
 from charrnn.errors import InputError, check, shown
 
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
 # (read by GNU OpenMP when torch loads it). Two runs on two cores at once are twice as fast for it.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# The signal with which submitit lets SLURM announce the end of a job's time; ours as well.
+os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.url", "data.cache_dir", "resume", "init_from", "checkpoint")
@@ -36,6 +42,13 @@ TEXTS = ("prompt", "stop", "callbacks.samples.prompt", *PATHS)
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
 OPEN = ("trainer", "optimizer", "scheduler")
 """Groups whose keys are those of a class of another library: any of them may be set."""
+EXTRAS = {
+    "optuna": "sweep",
+    "joblib": "joblib",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
+"""What installs a sweeper or a launcher."""
 GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
 
 
@@ -54,15 +67,97 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            return job(cfg)  # an exception is one job's, and the sweep goes on
+        if in_sweep():
+            return one_of_many(job, cfg)
         with one_line_errors():
             return job(cfg)
 
-    with one_line_errors():
-        sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
-        decorate = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
-        decorate(in_one_line)()
+    given = list(sys.argv)
+    try:
+        with one_line_errors():
+            sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
+            start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            start(in_one_line)()
+        if Guard.interrupted:
+            sys.exit(130)
+    finally:
+        if Guard.sweep:
+            end_of_sweep(Guard.sweep, given)
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
+    """A job of a sweep, in its folder alone. An error is its own, and the sweep goes on.
+
+    The error stands in the job's ``.hydra/job.json``, and its traceback, where it is no error of
+    input, in ``error.txt``.
+    """
+    run = Path(HydraConfig.get().runtime.output_dir)
+    with sweeps.alone(run) as free:
+        if not free:
+            print(f"{run.name}: another process is at it")
+        if not free or Guard.interrupted:
+            return None
+        try:
+            check_pairs(overrides())
+            return job(cfg)
+        except Exception as error:
+            line = explain(error)
+            if not line:
+                (run / "error.txt").write_text(traceback.format_exc(), "utf-8")
+                line = f"{type(error).__name__}: {one_line(str(error))} (see error.txt there)"
+            sweeps.record(run, overrides(), "failed", line)
+            sys.stdout.flush()
+            print(f"error: {run.name}: {line}", file=sys.stderr)
+            return None
+        except (SystemExit, KeyboardInterrupt):
+            if not with_joblib(HydraConfig.get()):
+                raise
+            Guard.interrupted = True  # for the jobs that this worker would get next
+            return None
+
+
+def with_joblib(settings: DictConfig) -> bool:
+    """Whether jobs run in joblib's workers."""
+    return "joblib" in settings.launcher.get("_target_", "")
+
+
+def end_of_sweep(sweep: Path, argv: list[str]) -> None:
+    """The sweep's answer, whatever ended it; where jobs failed, exit with 1."""
+    sys.stdout.flush()
+    if not any(sweep.glob("*/.hydra/")):  # refused as a whole
+        with contextlib.suppress(OSError):
+            (sweep / "multirun.yaml").unlink(missing_ok=True)
+            for folder in Guard.made:
+                folder.rmdir()
+        return
+    jobs = sweeps.report(sweep)
+    if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
+        argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
+    if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
+        print(f"start again      {shlex.join(['python', *argv])}")
+    if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
+        sys.exit(1)
+
+
+def shown_path(path: Path) -> str:
+    """A path as it is named from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def overrides() -> list[str]:
+    """The overrides of a run, as a person writes them."""
+    opened = rf"\+\+(?=({'|'.join(OPEN)})\.)"
+    return [re.sub(opened, "", text) for text in HydraConfig.get().overrides.task]
+
+
+def varied() -> dict:
+    """In a sweep the settings in which its jobs differ, else those given on the command line."""
+    return sweeps.varied(overrides(), HydraConfig.get().job.config.override_dirname.exclude_keys)
 
 
 @contextlib.contextmanager
@@ -87,9 +182,16 @@ class Guard(Callback):
     """Hydra calls it before it makes a run's folder; ``conf/train.yaml`` names it."""
 
     check: Callable
+    sweep: Path | None = None
+    """The folder of the sweep that this process has started."""
+    made: typing.ClassVar[list[Path]] = []
+    """It and the folders above it, as far as they were not there before."""
+    interrupted = False
+    """Whether jobs beside each other were told to save and end."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with errors_that_exit():
+            check_pairs(config.hydra.overrides.task)
             Guard.check(without_hydra(config), Path(config.hydra.run.dir))
             claim(config)
 
@@ -97,6 +199,17 @@ class Guard(Callback):
         """What is wrong with every job shows before the first folder."""
         with errors_that_exit():
             check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
+            claim_sweep(config)
+
+
+def check_pairs(overrides: typing.Iterable[str]) -> None:
+    """Raise InputError where two keys are given that say the same in two ways."""
+    given = {k: v for k, v in sweeps.split(list(overrides)).items() if v not in ("", "null")}
+    if {"model.hidden_size", "model.parameters"} <= given.keys():
+        raise InputError(
+            f"model.parameters={given['model.parameters']}: chooses the hidden size; leave out"
+            f" model.hidden_size={given['model.hidden_size']}, or this key"
+        )
 
 
 @contextlib.contextmanager
@@ -151,6 +264,74 @@ def claim(config: DictConfig) -> None:
         config.hydra.run.dir = escaped(str(run))
 
 
+def claim_sweep(config: DictConfig) -> None:
+    """Make a sweep's folder, and tell every job of it which keys are the same in all of them.
+
+    A folder that a person named may hold jobs already: the sweep goes on with them.
+    """
+    by_hand = any(
+        o.lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra
+    )
+    first = folder = Path(config.hydra.sweep.dir).absolute()
+    for number in itertools.count(2):
+        try:
+            Guard.made = [f for f in (folder, *folder.parents) if not f.exists()]
+            folder.mkdir(parents=True, exist_ok=by_hand)
+            break
+        except FileExistsError:
+            if by_hand:
+                raise InputError(f"hydra.sweep.dir={folder}: is a file; name a folder") from None
+            folder = first.with_name(f"{first.name}-{number}")
+        except OSError as error:
+            raise InputError(
+                f"hydra.sweep.dir={folder}: cannot be made ({error.strerror}); name another folder"
+            ) from error
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    fixed = [o.key_or_group for o in parsed if not o.is_sweep_override()]
+    quoted = str(folder).replace("\\", "\\\\").replace("'", r"\'")
+    with read_write(config):
+        config.hydra.sweep.dir = escaped(str(folder))
+        # Each job composes its settings anew, from these overrides and its own.
+        config.hydra.overrides.hydra += [
+            f"hydra.sweep.dir='{escaped(quoted)}'",
+            f"hydra.job.config.override_dirname.exclude_keys={fixed}",
+        ]
+        Guard.sweep = folder
+        if with_joblib(config.hydra):
+            signal.signal(signal.SIGINT, wait_for_workers)
+        take_up_search(config.hydra.sweeper)
+
+
+def wait_for_workers(number: int, frame) -> None:
+    """At Ctrl-C, of which the workers hear as well, let them save; at a second one, end them."""
+    Guard.interrupted = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def take_up_search(sweeper: DictConfig) -> None:
+    """Where a search keeps its study in a file: only so many trials as are left of it."""
+    if not sweeper.get("storage") or not sweeper.get("study_name"):
+        return
+    # Advice to those who write programs with the library that optuna uses.
+    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
+    from charrnn import search
+
+    direction = str(getattr(sweeper.direction, "name", sweeper.direction))
+    sweeper.n_trials, count = search.take_up(
+        sweeper.storage, sweeper.study_name, direction, sweeper.n_trials
+    )
+    if sweeper.sampler.get("seed") is not None:
+        sweeper.sampler.seed += count  # the same seed would draw the same values again
+
+
+def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
+    """What ``hydra.sweep.subdir`` is; evaluated by Hydra when a job begins, in its process."""
+    return sweeps.folder_name(Path(sweep), number, list(overrides), list(fixed))
+
+
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+
+
 def as_hydra_reads(arg: str) -> str:
     """An override as a person means it.
 
@@ -199,17 +380,27 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
-        if "--config-name=resumed" in sys.argv and match[1] in known_keys():
-            return (
-                f"{match[1]}: cannot be changed in a run that is resumed; start a new one, with"
-                " init_from=RUN for its weights"
-            )
+        if match[1] in known_keys():
+            if "--config-name=resumed" in sys.argv:
+                return (
+                    f"{match[1]}: cannot be changed in a run that is resumed; start a new one, with"
+                    " init_from=RUN for its weights"
+                )
+            if "--config-name=repeated" in sys.argv:
+                return f"{match[1]}: a run that is repeated keeps it; only single keys may differ"
         return f"{match[1]}: no such key{nearest(match[1])}"
     if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
+        if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
+            extra = EXTRAS.get(match[2], "dev")
+            return f'{match[2]}: not installed; pip install -e ".[{extra}]"'
         if match := re.search(r"Missing mandatory value: (\S+)", text):
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
         return text
+    if text == "No trials are completed yet.":  # Optuna's, when it looks for the best
+        return "no job of the search finished"
+    if type(error).__module__.startswith(("submitit.", "joblib.")):
+        return f"launcher: {text}"
     if isinstance(error, RuntimeError) and "can't allocate memory" in text:
         return f"not enough memory for these sizes: {text}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting

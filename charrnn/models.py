@@ -22,6 +22,8 @@ class CharModel(nn.Module):
         vocab_size: V, the unknown character included.
         dropout: probability of a zero between layers and before the output, never along time.
         reset, gate, backend: as in :class:`charrnn.gru.GRU`.
+        parameters: in place of ``hidden_size``, a number of parameters in all; the hidden size is
+            the largest with which the model has no more. Raises InputError where even 1 has more.
     """
 
     BY_CHARACTER = {"decoder.weight": 0, "decoder.bias": 0}
@@ -36,8 +38,12 @@ class CharModel(nn.Module):
         reset: str = "after",
         gate: str = "sigmoid",
         backend: str = "auto",
+        parameters: int | None = None,
     ):
         check("vocab_size", vocab_size, vocab_size >= 1, "a whole number, at least 1")
+        if parameters is not None:
+            settings = (num_layers, dropout, reset, gate, "reference")
+            hidden_size = self.largest_within(parameters, vocab_size, *settings)
         check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
         super().__init__()
         input_size = self.add_input_layer(vocab_size, hidden_size)
@@ -46,6 +52,24 @@ class CharModel(nn.Module):
         self.decoder = nn.Linear(hidden_size, vocab_size)
         uniform_fan_in(self.decoder.weight, hidden_size)
         nn.init.zeros_(self.decoder.bias)
+
+    @classmethod
+    def largest_within(cls, parameters: int, vocab_size: int, *settings) -> int:
+        """The largest hidden size with at most so many parameters."""
+
+        def count(hidden_size: int) -> int:
+            with torch.device("meta"), torch.random.fork_rng(devices=[]):
+                model = cls(vocab_size, hidden_size, *settings)
+            return sum(p.numel() for p in model.parameters())
+
+        fewest = count(1)
+        check("parameters", parameters, parameters >= fewest, f"at least {fewest} for this model")
+        # Each unit brings more than V parameters, so that no size beyond has so few.
+        low, high = 1, 1 + parameters // vocab_size
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if count(middle) <= parameters else (low, middle - 1)
+        return low
 
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
         """Make what stands before the GRU; returns the GRU's input size."""

@@ -34,6 +34,7 @@ class CharTask(LightningModule):
             loss.
         rollover: what becomes of the carry when a pass begins: "roll" hands row i the state of row
             i - 1, where its text begins; "reset" makes it zero; "carry" leaves it.
+        max_characters: a budget: the run ends with the window that reaches it; None is none.
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class CharTask(LightningModule):
         reduction: str = "mean",
         l2: float = 0.0,
         rollover: str = "roll",
+        max_characters: int | None = None,
     ):
+        some = max_characters is None or max_characters >= 1
+        check("max_characters", max_characters, some, "a whole number, at least 1, or null")
         check("reduction", reduction, reduction in ("mean", "sum"), "mean or sum")
         check("l2", l2, 0 <= l2 < float("inf"), "at least 0")
         check("rollover", rollover, rollover in ROLLOVERS, " or ".join(ROLLOVERS))
@@ -54,6 +58,7 @@ class CharTask(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.description = description or {}
         self.reduction, self.l2, self.rollover = reduction, l2, rollover
+        self.max_characters = max_characters
         self.carry: Tensor | None = None
         """State (L, B, H) in which the next window starts, detached."""
         self.position: dict[str, int] | None = None
@@ -67,6 +72,8 @@ class CharTask(LightningModule):
         """Norm before clipping and share of clipped elements, of windows that are logged."""
         self.validations: list[list[float]] = []
         """[windows, mean nats] of every validation, the untrained one first."""
+        self.stopped = ""
+        """Why a callback ended the run before its time."""
         self._resumed: dict | None = None
 
     # Training
@@ -151,6 +158,8 @@ class CharTask(LightningModule):
             self.scheduler.step()
         self.position = self.trainer.datamodule.stream.state_dict()
         self.round_windows = batch_idx + 1
+        if self.max_characters and self.global_step >= self.trainer.max_steps:
+            self.trainer.should_stop = True  # which, unlike max_steps alone, validates first
 
     def on_train_epoch_end(self) -> None:
         # A round that max_steps, max_time or a callback cut short is not finished.

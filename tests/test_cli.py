@@ -71,6 +71,11 @@ BAD_TRAIN = {
     "model.gate=soft": ["model.gate=soft", "sigmoid or hard_sigmoid"],
     "model.backend=cuda": ["model.backend=cuda", "reference"],
     "model._target_=charrnn.models.Other": ["model._target_=charrnn.models.Other"],
+    "model.parameters=50": ["model.parameters=50", "at least"],
+    "task.max_characters=0": ["task.max_characters=0", "at least 1"],
+    "task.max_characters=9999999999": ["task.max_characters", "trainer.max_epochs=-1"],
+    "trainer.max_time=soon": ["trainer.max_time=soon", "DD:HH:MM:SS"],
+    "launcher=other": ["other", "slurm"],
     "model.hiden_size=3": ["model.hiden_size", "did you mean model.hidden_size?"],
     "model=gru_other": ["gru_other", "gru_encode"],
     "modle=gru_encode": ["modle", "did you mean model?"],
@@ -131,6 +136,14 @@ def test_bad_settings_of_train(command, place, argument):
     before = listing(place)
     text = () if argument.startswith(("data", "resume", "experiment")) else ("data.path=good.txt",)
     assert_one_line(command("train.py", argument, *text, cwd=place), BAD_TRAIN[argument])
+    assert listing(place) == before
+
+
+def test_one_size_is_enough(command, place):
+    before = listing(place)
+    arguments = ("data.path=good.txt", "model.parameters=3000", "model.hidden_size=8")
+    result = command("train.py", *arguments, cwd=place)
+    assert_one_line(result, ["model.parameters=3000", "leave out", "model.hidden_size=8"])
     assert listing(place) == before
 
 

@@ -215,3 +215,23 @@ def test_a_vocabulary_of_10_000_needs_no_one_hot_matrix(kind, backend):
 def test_bad_sizes_are_named(kind, bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
         kind(**{"vocab_size": 11} | bad)
+
+
+@pytest.mark.parametrize("kind", [GRUEncode, GRUResize])
+@pytest.mark.parametrize(("budget", "layers"), [(700, 1), (5000, 3), (1_000_000, 2)])
+def test_a_budget_of_parameters(kind, budget, layers):
+    def count(model):
+        return sum(p.numel() for p in model.parameters())
+
+    torch.manual_seed(3)
+    model = kind(11, num_layers=layers, parameters=budget)
+    size = model.gru.hidden_size
+    assert count(model) <= budget < count(kind(11, size + 1, layers))
+    torch.manual_seed(3)  # the search draws no random numbers
+    other = kind(11, size, layers)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
+
+
+def test_a_budget_below_the_smallest_model():
+    with pytest.raises(InputError, match="parameters=30 must be at least 5"):
+        GRUEncode(11, parameters=30)

@@ -231,3 +231,74 @@ def test_going_back_says_so(command, text_file, tmp_path):
     result = command("train.py", f"resume={copied}", cwd=tmp_path)
     (new,) = tmp_path.glob("outputs/*/*")
     assert result.code == 0 and (new / ".hydra").is_dir()
+
+
+def test_a_budget_of_characters(command, text_file, tmp_path):
+    """A window is 21 characters: 1,000 are reached by the 48th, inside a round and a validation."""
+    run = tmp_path / "run"
+    arguments = (f"data.path={text_file}", f"hydra.run.dir={run}", *TINY[1:], "scheduler=cosine",
+                 "scheduler.warmup_steps=0", "trainer.limit_train_batches=20",
+                 "callbacks.samples=null", "model.parameters=2000")  # fmt: skip
+    result = command("train.py", *arguments, "task.max_characters=1000")
+    assert result.code == 0, result.err
+    saved = load(run / "checkpoints" / "last.ckpt")
+    ours = saved["charrnn"]
+    assert (ours["windows"], ours["rounds"]) == (48, 2)
+    assert [windows for windows, _ in ours["validations"]] == [0, 20, 40, 48]
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-12)
+    size = ours["settings"]["model"]["hidden_size"]
+    assert f"model.parameters=2,000: model.hidden_size={size}" in result.out
+    assert ours["settings"]["model"]["parameters"] is None
+    assert sum(w.numel() for w in saved["state_dict"].values()) <= 2000
+    line = re.search(r"^go on +python (.*)$", result.out, re.M)[1]
+    assert line.endswith(" task.max_characters=2000")
+    again = command("train.py", f"resume={run}")
+    assert again.code == 0 and "nothing is left to do" in again.out
+    assert command(*shlex.split(line)).code == 0
+    assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 96
+
+
+def test_a_budget_of_time(command, text_file, tmp_path):
+    run = tmp_path / "run"
+    result = command(
+        "train.py", f"data.path={text_file}", f"hydra.run.dir={run}", *TINY,
+        "trainer.max_epochs=-1", "trainer.max_time=00:00:00:01", "callbacks.samples=null",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    ours = load(run / "checkpoints" / "last.ckpt")["charrnn"]
+    assert ours["validations"][-1][0] == ours["windows"] > 0
+    line = re.search(r"^go on +python (.*)$", result.out, re.M)[1]
+    assert line.endswith(" trainer.max_time=00:00:00:02")
+    assert command(*shlex.split(line)).code == 0
+    assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] > ours["windows"]
+
+
+def test_tensorboard_of_a_sweep(command, text_file, tmp_path):
+    """HPARAMS has what differs and the validation; curves stand against characters too."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    swept = ("-m", f"data.path={text_file}", *TINY, "trainer.max_epochs=2", "seed=1,2",
+             "trainer.limit_train_batches=20", "model=gru_resize,gru_encode",
+             f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    assert command("train.py", *swept).code == 0
+    job = tmp_path / "sweep" / "2_seed=2,model=gru_resize"
+    assert command("train.py", f"resume={job}/checkpoints/round_0001.ckpt").code == 0
+    events = EventAccumulator(str(job / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data
+    started = HParamsPluginData.FromString(plugin.content).session_start_info
+    values = {key: value.string_value or value.number_value for key, value in
+              started.hparams.items()}  # fmt: skip
+    assert values == {"seed": 2, "model": "gru_resize"}
+    plugin = events.summary_metadata["_hparams_/experiment"].plugin_data
+    experiment = HParamsPluginData.FromString(plugin.content).experiment
+    tags = [metric.name.tag for metric in experiment.metric_infos]
+    assert tags == ["val/best_bpc", "val/bpc"] and set(tags) < set(events.Tags()["scalars"])
+    for tag in ("val/bpc", "train/bpc"):
+        against_windows = [(e.step * 21, e.value) for e in events.Scalars(tag)]
+        assert against_windows and against_windows == [
+            (e.step, e.value) for e in events.Scalars(f"by_characters/{tag}")
+        ]
+    assert [e.step for e in events.Scalars("val/bpc")] == [0, 20, 40]
+    best = [e.value for e in events.Scalars("val/best_bpc")]
+    assert best == sorted(best, reverse=True)
+    assert best[-1] == min(e.value for e in events.Scalars("val/bpc"))

@@ -4,5 +4,6 @@ from charrnn.callbacks.checkpoint import Checkpoint
 from charrnn.callbacks.metrics import Metrics
 from charrnn.callbacks.progress import Progress
 from charrnn.callbacks.samples import Samples
+from charrnn.callbacks.stop_worse import StopWorse
 
-__all__ = ["Checkpoint", "Metrics", "Progress", "Samples"]
+__all__ = ["Checkpoint", "Metrics", "Progress", "Samples", "StopWorse"]

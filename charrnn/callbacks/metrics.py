@@ -12,6 +12,7 @@ from pytorch_lightning import Callback
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 COLUMNS = (
@@ -20,12 +21,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
+BY_CHARACTERS = "by_characters/"
+"""Before the name of what stands in TensorBoard against characters and not windows."""
+
+
 class Metrics(Callback):
     """Writes every ``trainer.log_every_n_steps`` windows and after each validation.
 
     Losses are means over the windows since the last writing, in nats per character, and bpc is the
     same in bits; grad_norm is that before clipping and clipped the share of elements that it cuts,
-    both of the last window. Every number stands against the windows trained on.
+    both of the last window. Every number stands against the windows trained on; in TensorBoard,
+    bpc also against the characters, and what varies between runs is under HPARAMS.
 
     Nothing goes through ``LightningModule.log``, which costs a millisecond for each number at each
     window, written or not.
@@ -51,8 +57,9 @@ class Metrics(Callback):
         if trainer.ckpt_path is None:
             text = yaml.safe_dump(task.description.get("settings", {}), sort_keys=False)
             add_text(trainer, "settings", text, 0)
+            add_hyperparameters(trainer, task.description.get("varied", {}))
             for windows, loss in task.validations:  # of the untrained model
-                self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
+                self._write_validation(trainer, task, loss, windows)
 
     def on_train_batch_start(self, trainer, task, batch, batch_idx: int) -> None:
         if self.since is None:
@@ -93,7 +100,7 @@ class Metrics(Callback):
         passes = windows / len(trainer.datamodule.stream)
         best = " (best)" if loss == min(v for _, v in task.validations) else ""
         tqdm.write(f"window {windows}, {passes:.2f} passes: validation {bits}{best}")
-        self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
+        self._write_validation(trainer, task, loss, windows)
 
     def on_save_checkpoint(self, trainer, task, state: dict) -> None:
         self._end_row()
@@ -112,9 +119,19 @@ class Metrics(Callback):
             )
             self.loss_sum = trainer.strategy.reduce(total, reduce_op="mean")
 
+    def _write_validation(self, trainer, task, loss: float, windows: int) -> None:
+        self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
+        best = min(value for _, value in task.validations)
+        for logger in trainer.loggers:
+            logger.log_metrics({"val/best_bpc": best / math.log(2)}, step=windows)
+
     def _write(self, trainer, numbers: dict[str, float], windows: int) -> None:
+        stream = trainer.datamodule.stream
+        characters = windows * stream.batch_size * stream.seq_len * trainer.world_size
+        bits = {f"{BY_CHARACTERS}{k}": v for k, v in numbers.items() if k.endswith("/bpc")}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=windows)
+            logger.log_metrics(bits, step=characters)
         # A window's training and validation share a row, so that no step stands there twice.
         if self.row.get("step") != windows:
             self._end_row()
@@ -128,10 +145,10 @@ class Metrics(Callback):
             self.row = {}
 
 
-def drop_later(run: Path, windows: int) -> None:
+def drop_later(run: Path, windows: int, characters: int) -> None:
     """Leave of a run's metrics.csv and TensorBoard files what stands at a window or before it.
 
-    What came after it happens again when the run goes on.
+    What came after it happens again when the run goes on. A window is so many characters.
     """
     file = run / "metrics.csv"
     if file.exists():
@@ -144,8 +161,9 @@ def drop_later(run: Path, windows: int) -> None:
             writer.writerows(rows)
         os.replace(scratch, file)
     for file in (run / "tensorboard").glob("events.out.tfevents.*"):
-        # The writer's purge_step says the same to TensorBoard, which heeds it for scalars only.
-        records = [r for r in RawEventFileLoader(str(file)).Load() if step_of(r) <= windows]
+        # The writer's purge_step would take with it what stands against characters.
+        records = RawEventFileLoader(str(file)).Load()
+        records = [r for r in records if window_of(r, characters) <= windows]
         scratch = file.with_name(f".{file.name}.{os.getpid()}")
         with open(scratch, "wb") as f:
             for record in records:
@@ -158,10 +176,23 @@ def is_before(row: dict, windows: int) -> bool:
     return None not in row.values() and row["step"].isdigit() and int(row["step"]) <= windows
 
 
-def step_of(record: bytes) -> int:
-    """The step of a TensorBoard event; -1 for what stands before the first and belongs to none."""
+def window_of(record: bytes, characters: int) -> float:
+    """The window of a TensorBoard event; -1 for what comes before the first and belongs to none."""
     event = Event.FromString(record)
-    return event.step if event.HasField("summary") else -1
+    if not event.HasField("summary"):
+        return -1
+    by_characters = any(value.tag.startswith(BY_CHARACTERS) for value in event.summary.value)
+    return event.step / characters if by_characters else event.step
+
+
+def add_hyperparameters(trainer, values: dict) -> None:
+    """Put a run into TensorBoard's HPARAMS, with its last and its best validation beside it."""
+    for logger in trainer.loggers:
+        if hasattr(logger.experiment, "add_hparams"):
+            # Not add_hparams itself, which makes a run of its own for each call.
+            writer = logger.experiment._get_file_writer()
+            for summary in hparams(values, {"val/best_bpc": 0, "val/bpc": 0}):
+                writer.add_summary(summary, 0)
 
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:

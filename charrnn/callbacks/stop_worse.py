@@ -1,0 +1,54 @@
+"""StopWorse: ends a job of a sweep that does clearly worse than those before it."""
+
+import math
+import statistics
+from pathlib import Path
+
+from pytorch_lightning import Callback
+
+from charrnn import sweeps
+from charrnn.errors import check
+
+
+class StopWorse(Callback):
+    """The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
+
+    After a validation, a job ends if its best loss so far is worse than the median of what the
+    sweep's finished jobs had on average up to the same window. It counts as stopped, and a sweep
+    that is started again leaves it at that.
+
+    Args:
+        after: windows before which no job is stopped.
+        jobs: how many jobs must have finished before any is stopped.
+    """
+
+    def __init__(self, after: int = 0, jobs: int = 4):
+        check("after", after, after >= 0, "a whole number, at least 0")
+        check("jobs", jobs, jobs >= 1, "a whole number, at least 1")
+        self.after, self.jobs = after, jobs
+
+    def on_validation_end(self, trainer, task) -> None:
+        windows = trainer.global_step
+        if trainer.sanity_checking or windows < max(1, self.after):
+            return
+        run = Path(trainer.default_root_dir)
+        others = sorted(run.parent.glob("*/.hydra/job.json"))
+        curves = [curve for f in others if (curve := finished_curve(f.parent.parent, windows))]
+        if len(curves) < self.jobs:
+            return
+        best = min(loss for at, loss in task.validations if at > 0) / math.log(2)
+        median = statistics.median(statistics.fmean(curve) for curve in curves)
+        if best > median:
+            task.stopped = (
+                f"at window {windows}: its best, {best:.4f} bpc, is worse than the median"
+                f" {median:.4f} of {len(curves)} jobs"
+            )
+            print(f"stopped {task.stopped}")
+            trainer.should_stop = True
+
+
+def finished_curve(run: Path, windows: int) -> list[float]:
+    """The validation bpc of a finished job up to a window; empty for a job that is not finished."""
+    if sweeps.record_of(run).get("state") != "finished":
+        return []
+    return [bpc for at, bpc in sweeps.read_job(run, 0).trained if at <= windows]
