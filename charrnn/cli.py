@@ -397,7 +397,8 @@ def explain(error: BaseException) -> str | None:
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
         return text
-    if text == "No trials are completed yet.":  # Optuna's, when it looks for the best
+    # Optuna's words, by the kind of storage, when it looks for the best trial and there is none.
+    if text in ("No trials are completed yet.", "Record does not exist."):
         return "no job of the search finished"
     if type(error).__module__.startswith(("submitit.", "joblib.")):
         return f"launcher: {text}"
