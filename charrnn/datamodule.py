@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from pytorch_lightning import LightningDataModule
 
-from charrnn.corpus import Corpus, fetch, find_files, open_corpus, stdlib_files
+from charrnn.corpus import Corpus, open_corpus
 from charrnn.errors import check
 from charrnn.evaluation import EvaluationWindows
+from charrnn.files import fetch, find_files, stdlib_files
 from charrnn.stream import RowStream, Window
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn.charset import Charset, to_characters
+from charrnn.charset import Charset
 from charrnn.errors import InputError, check
 from charrnn.gru import GRU
 from charrnn.models import GRUEncode, GRUResize
@@ -92,7 +92,7 @@ def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.n
                 " unknown=replace"
             )
         # Not every index 0, which a U+FFFD of the prompt has too.
-        known = [c not in missing for c in to_characters(prompt, charset.unit)]
+        known = [c not in missing for c in charset.characters(prompt)]
         return charset.encode(prompt)[known]
     return charset.encode(prompt)
 
