@@ -97,7 +97,7 @@ def open_corpus(
                     if stamps(files) != before:
                         shutil.rmtree(folder)
                         raise InputError(
-                            f"data.path: {describe(files)} changed while it was read; start again,"
+                            f"{describe(files)}: changed while it was read; start again,"
                             " with a copy where it is still written"
                         )
                     corpus = read_cached(folder, sha256)
@@ -110,8 +110,7 @@ def open_corpus(
     if len(corpus.tokens) < 2:
         shutil.rmtree(folder)
         raise InputError(
-            f"data.path: {describe(files)} has {len(corpus.tokens)} characters;"
-            " training needs two or more"
+            f"{describe(files)}: has {len(corpus.tokens)} characters; two or more are needed"
         )
     return corpus
 
@@ -208,8 +207,8 @@ def cut_at_borders(pieces: Iterator[str]) -> Iterator[str]:
     yield held
 
 
-def find_alphabet(pieces: Iterator[str], charset: Charset, min_count: int) -> Charset:
-    """The charset of a text, of characters that occur often enough."""
+def find_alphabet(pieces: Iterator[str], charset: Charset, min_count: int = 1) -> Charset:
+    """The charset of a text read as another one reads it: what occurs often enough."""
     if min_count == 1:
         found = find_characters(pieces)
     else:

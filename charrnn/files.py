@@ -88,7 +88,7 @@ def open_zst(raw: BinaryIO) -> BinaryIO:
             from backports import zstd
     except ImportError as error:
         raise InputError(
-            f"data.path={raw.name}: .zst files need a package more; pip install 'charrnn[zst]'"
+            f"{raw.name}: .zst files need a package more; pip install 'charrnn[zst]'"
         ) from error
     return zstd.open(raw)
 
@@ -129,4 +129,4 @@ def read_bytes(
             raise
         except Exception as error:  # each way to compress has its own
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"data.path={file}: cannot be read ({reason})") from error
+            raise InputError(f"{file}: cannot be read ({reason})") from error

@@ -285,7 +285,7 @@ def test_a_text_that_grows_while_it_is_read(tmp_path, cache_dir):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "encode", growing)
-        with pytest.raises(InputError, match=r"text\.txt changed while it was read"):
+        with pytest.raises(InputError, match=r"text\.txt: changed while it was read"):
             open_corpus([file], cache_dir=cache_dir)
     assert not kept(cache_dir)
     assert text_of(open_corpus([file], cache_dir=cache_dir)) == "hello hello hello"

@@ -101,9 +101,7 @@ def test_compressed_files(tmp_path, monkeypatch, suffix, block):
 def test_damaged_compressed_files_are_named(tmp_path, suffix, damage):
     file = tmp_path / f"text.txt{suffix}"
     file.write_bytes(damage(COMPRESS[suffix](DATA)))
-    with pytest.raises(
-        InputError, match=rf"^data\.path=.*text\.txt\{suffix}: cannot be read \(.+\)$"
-    ):
+    with pytest.raises(InputError, match=rf"text\.txt\{suffix}: cannot be read \(.+\)$"):
         list(read_bytes([file]))
 
 
