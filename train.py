@@ -123,6 +123,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     if saved:
         refuse_texts(saved["charrnn"], corpus, charset.state_dict())
     model = cli.build("model", cfg.model, vocab_size=len(charset))
+    model.boundary = charset.boundary
     if cfg.init_from:
         taken = checkpoint.initialize(model, charset, cfg.init_from)
         known = len(charset) - 1

@@ -14,6 +14,8 @@ import numpy as np
 from charrnn.errors import check
 
 UNKNOWN = "\ufffd"
+BOUNDARY = "\uffff"
+"""The beginning of a document: a code point that Unicode keeps out of texts, for programs' use."""
 UNITS = ("char", "byte")
 FORMS = ("nfc", "nfd", "nfkc", "nfkd")
 CODE_POINTS = 0x110000
@@ -28,6 +30,8 @@ class Charset:
         normalize: the Unicode normalisation form in which a text is read (UAX #15), one of
             ``FORMS``; None reads it as it is. Not of bytes.
         lowercase: whether a text is read in lower case, after normalisation. Not of bytes.
+        documents: whether ``BOUNDARY`` belongs to the alphabet, and a model starts anew there. Not
+            of bytes.
     """
 
     def __init__(
@@ -36,13 +40,18 @@ class Charset:
         unit: str = "char",
         normalize: str | None = None,
         lowercase: bool = False,
+        documents: bool = False,
     ):
         check("unit", unit, unit in UNITS, " or ".join(UNITS))
         check("normalize", normalize, normalize in (None, *FORMS), f"{', '.join(FORMS)} or null")
         in_bytes = unit == "byte"
         check("normalize", normalize, not (in_bytes and normalize), "null with unit=byte")
         check("lowercase", lowercase, not (in_bytes and lowercase), "false with unit=byte")
+        check("document", documents, not (in_bytes and documents), "null with unit=byte")
         self.unit, self.normalize, self.lowercase = unit, normalize, lowercase
+        self.documents = documents
+        if documents:
+            characters = [*characters, BOUNDARY]
         # In bytes there is no U+FFFD, so that no byte is taken for the unknown.
         self.alphabet = "".join(sorted(set(characters) - {UNKNOWN}))
         points = to_points(UNKNOWN + self.alphabet)
@@ -135,9 +144,15 @@ class Charset:
         return "".join(c for c in dict.fromkeys(self.characters(text)) if c not in known)
 
     @property
+    def boundary(self) -> int | None:
+        """The index of ``BOUNDARY``; None where a text is not made of documents."""
+        return int(self.index[ord(BOUNDARY)]) if self.documents else None
+
+    @property
     def reading(self) -> dict[str, str | bool | None]:
         """How a text is read: the arguments besides the characters."""
-        return {"unit": self.unit, "normalize": self.normalize, "lowercase": self.lowercase}
+        names = ("unit", "normalize", "lowercase", "documents")
+        return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, str | bool | None]:
         """Plain values that make the same charset: Charset(**state)."""

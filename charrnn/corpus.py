@@ -9,6 +9,7 @@ import argparse
 import codecs
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -26,7 +27,7 @@ import torch
 import tqdm
 from torch import Tensor
 
-from charrnn.charset import CODE_POINTS, Charset, border, to_points
+from charrnn.charset import BOUNDARY, CODE_POINTS, UNKNOWN, Charset, border, to_points
 from charrnn.errors import InputError, check
 from charrnn.files import BLOCK, DECOMPRESS, read_bytes
 
@@ -55,6 +56,7 @@ def open_corpus(
     cache_dir: str | Path | None = None,
     normalize: str | None = None,
     lowercase: bool = False,
+    document: str | None = None,
     min_count: int = 1,
     charset: Charset | None = None,
 ) -> Corpus:
@@ -67,9 +69,12 @@ def open_corpus(
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.
         max_bytes: read no more than this, to the last whole character; None reads all.
         cache_dir: where encoded texts are kept; None is the user's cache folder.
+        document: "file" makes each file a document, another string is what separates documents;
+            None reads one text without end. Each document that is not empty then begins with
+            ``charrnn.charset.BOUNDARY``, U+FFFF, and what separated them is gone.
         min_count: characters that occur less often are left out of the alphabet.
-        charset: the alphabet, and how the text is read, instead of the four settings above; None
-            makes one of the text.
+        charset: the alphabet, and how the text is read, instead of the settings above but
+            ``document``; None makes one of the text.
 
     Raises:
         InputError: a file cannot be read, the text has fewer than two characters, or the cache
@@ -77,12 +82,14 @@ def open_corpus(
     """
     check("max_bytes", max_bytes, max_bytes is None or max_bytes >= 2, "at least 2, or null")
     check("min_count", min_count, min_count >= 1, "a whole number, at least 1")
-    empty = Charset("", unit, normalize, lowercase) if charset is None else charset
+    check("document", document, document != "", "file, or what separates documents, or null")
+    empty = charset or Charset("", unit, normalize, lowercase, document is not None)
     before = stamps(files)
     sha256 = hash_files(files, max_bytes)
     # The same bytes end in half a character, or in U+FFFD, as they are cut there or not.
-    settings = [LAYOUT, max_bytes, min_count, charset and charset.alphabet, empty.reading,
-                [f.suffix for f in files if f.suffix in DECOMPRESS]]  # fmt: skip
+    settings = [LAYOUT, max_bytes, min_count, charset and charset.alphabet, empty.reading, document,
+                [f.suffix for f in files if f.suffix in DECOMPRESS],
+                [size for size, _ in before] if document == "file" else None]  # fmt: skip
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     root = cache(cache_dir)
     folder = root / f"{sha256[:32]}-{key[:16]}"
@@ -93,7 +100,7 @@ def open_corpus(
             with only_one(folder):
                 corpus = read_cached(folder, sha256)  # another process may have been faster
                 if corpus is None:
-                    encode(files, max_bytes, empty, min_count, charset is None, folder)
+                    encode(files, max_bytes, empty, document, min_count, charset is None, folder)
                     if stamps(files) != before:
                         shutil.rmtree(folder)
                         raise InputError(
@@ -159,17 +166,60 @@ def hash_files(files: list[Path], max_bytes: int | None) -> str:
 
 
 def read_text(
-    files: list[Path], max_bytes: int | None, charset: Charset, doing: str
+    files: list[Path],
+    max_bytes: int | None,
+    charset: Charset,
+    document: str | None = None,
+    doing: str = "finding the alphabet",
 ) -> Iterator[str]:
-    """The text of files in pieces, as a charset reads it."""
+    """The text of files in pieces, as a charset reads it; documents as in :func:`open_corpus`."""
     with progress(files, doing) as update:
-        blocks = read_bytes(files, max_bytes, progress=update)
-        if charset.unit == "byte":
-            yield from map(charset.characters, blocks)
-        elif charset.normalize is None:
-            yield from map(charset.characters, decode(blocks, max_bytes))
+        if document == "file":
+            pieces = itertools.chain.from_iterable(read_documents(files, max_bytes, update))
         else:
-            yield from map(charset.characters, cut_at_borders(decode(blocks, max_bytes)))
+            pieces = read_bytes(files, max_bytes, progress=update)
+            if charset.unit == "char":
+                pieces = decode(pieces, max_bytes)
+            if document is not None:
+                pieces = begin_documents(pieces, document)
+        if charset.normalize is not None:
+            pieces = cut_at_borders(pieces)
+        yield from map(charset.characters, pieces)
+
+
+def read_documents(
+    files: list[Path], max_bytes: int | None, update: Callable[[int], object]
+) -> Iterator[Iterator[str]]:
+    """For each file its text, as one document."""
+    for file in files:
+        blocks = read_bytes([file], max_bytes, progress=update)
+        if max_bytes is not None:
+            blocks = list(blocks)
+        yield begin_documents(decode(blocks, max_bytes), None)
+        if max_bytes is not None:
+            max_bytes -= sum(map(len, blocks))
+
+
+def begin_documents(pieces: Iterator[str], separator: str | None) -> Iterator[str]:
+    """The same text with ``BOUNDARY`` before every document that is not empty.
+
+    Args:
+        separator: what stands between documents, and is left out; None where there is but one.
+    """
+    begins, held = True, ""
+    # What may be the beginning of a separator is held back; at the end nothing is.
+    for piece in itertools.chain(pieces, [None]):
+        text = (held + (piece or "")).replace(BOUNDARY, UNKNOWN)
+        parts = text.split(separator) if separator else [text]
+        kept = len(parts[-1]) - (len(separator or " ") - 1 if piece is not None else 0)
+        held, parts[-1] = parts[-1][max(0, kept) :], parts[-1][: max(0, kept)]
+        marked = []
+        for number, part in enumerate(parts):
+            begins = begins or number > 0
+            if part:
+                marked += [BOUNDARY, part] if begins else [part]
+                begins = False
+        yield "".join(marked)
 
 
 def decode(blocks: Iterator[bytes], max_bytes: int | None) -> Iterator[str]:
@@ -239,6 +289,7 @@ def encode(
     files: list[Path],
     max_bytes: int | None,
     charset: Charset,
+    document: str | None,
     min_count: int,
     find: bool,
     folder: Path,
@@ -249,7 +300,7 @@ def encode(
         find: whether the alphabet is that of the text, and not the charset's.
     """
     if find:
-        pieces = read_text(files, max_bytes, charset, "finding the alphabet")
+        pieces = read_text(files, max_bytes, charset, document)
         charset = find_alphabet(pieces, charset, min_count)
     size = unknown = checksum = 0
     scratch = folder.with_suffix(".part")  # of this process alone, which holds the lock
@@ -257,7 +308,7 @@ def encode(
     try:
         scratch.mkdir()
         with open(scratch / "tokens.bin", "wb") as f:
-            for piece in read_text(files, max_bytes, charset, "encoding"):
+            for piece in read_text(files, max_bytes, charset, document, "encoding"):
                 indices = charset.indices(piece)
                 size += len(indices)
                 unknown += len(indices) - int(np.count_nonzero(indices))

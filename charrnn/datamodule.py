@@ -30,6 +30,8 @@ class CharDataModule(LightningDataModule):
         url: an https address, fetched once and kept, with the ``sha256`` of what lies there.
         max_bytes: of the interpreter's library, how much is read.
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.
+        document: "file" makes each file a document, another string is what separates documents,
+            in which a newline may be written \\n; the state of a row is zero where one begins.
         min_count: characters that occur less often are unknown.
         charset: a checkpoint, a run's folder or a text file, whose alphabet is taken.
         train_fraction: the share of the characters that train; what then is left validates.
@@ -51,6 +53,7 @@ class CharDataModule(LightningDataModule):
         unit: str = "char",
         normalize: str | None = None,
         lowercase: bool = False,
+        document: str | None = None,
         min_count: int = 1,
         charset: str | None = None,
         train_fraction: float = 0.9,
@@ -68,6 +71,7 @@ class CharDataModule(LightningDataModule):
         self.path, self.url, self.sha256, self.max_bytes = path, url, sha256, max_bytes
         self.min_count, self.cache_dir = min_count, cache_dir
         self.reading = {"unit": unit, "normalize": normalize, "lowercase": lowercase}
+        self.document = document and document.replace("\\n", "\n").replace("\\t", "\t")
         self.corpus = corpus = self.open(charset and self.take_charset(charset))
         self.corpora = {"data.path": corpus}
         """By the key that names it, every text that was opened."""
@@ -85,7 +89,9 @@ class CharDataModule(LightningDataModule):
         """The windows of another text, or of a part of this one; none where that is empty."""
         if path:
             files, charset = find_files(path, key), self.corpus.charset
-            self.corpora[key] = open_corpus(files, cache_dir=self.cache_dir, charset=charset)
+            self.corpora[key] = open_corpus(
+                files, cache_dir=self.cache_dir, document=self.document, charset=charset
+            )
             return EvaluationWindows(self.corpora[key].tokens, seq_len)
         # The last character before it is the context of its first.
         tokens = self.corpus.tokens[begin - 1 : begin + length]
@@ -102,22 +108,22 @@ class CharDataModule(LightningDataModule):
             files, max_bytes = stdlib_files(), self.max_bytes
         return open_corpus(
             files, max_bytes=max_bytes, cache_dir=self.cache_dir, min_count=self.min_count,
-            charset=charset, **self.reading,
+            charset=charset, document=self.document, **self.reading,
         )  # fmt: skip
 
     def take_charset(self, path: str) -> Charset:
         """The alphabet of a checkpoint or a text file. Raises InputError."""
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
-        file = Path(path).expanduser()
+        file, reading = Path(path).expanduser(), self.reading | {"documents": bool(self.document)}
         if not (file.is_dir() or zipfile.is_zipfile(file)):
-            files, charset = find_files(path, "data.charset"), Charset("", **self.reading)
-            return find_alphabet(read_text(files, None, charset, "finding the alphabet"), charset)
+            files, charset = find_files(path, "data.charset"), Charset("", **reading)
+            return find_alphabet(read_text(files, None, charset), charset)
         charset = Charset(**checkpoint.read(file)["charrnn"]["charset"])
         for key, value in charset.reading.items():
-            if value != self.reading[key]:
+            if value != reading[key]:
                 raise InputError(
-                    f"data.charset={path}: its text was read with data.{key}={shown(value)}, here"
-                    f" it is {shown(self.reading[key])}; give that too"
+                    f"data.charset={path}: its text was read with {key}={shown(value)}, here it is"
+                    f" {shown(reading[key])}; give that in data too"
                 )
         return charset
 
