@@ -15,8 +15,8 @@ import pooch
 
 from charrnn.errors import InputError, check
 
-BLOCK = 1 << 20
-"""Bytes of a piece: within a processor's cache, and all of a text that is in memory at once."""
+BLOCK = 1 << 18
+"""Bytes of a piece: what is made of it stays in a core's cache, and no more is in memory."""
 
 
 def find_files(path: str | list[str], key: str = "data.path") -> list[Path]:
