@@ -61,7 +61,8 @@ class Charset:
         # From a code point (or byte) to its index.
         self.index = np.zeros(limit, np.min_scalar_type(len(self) - 1))
         self.index[points[1:]] = np.arange(1, len(points))
-        self._first = self.index[:256].tobytes() if self.index.dtype == np.uint8 else None
+        # Of ASCII all indices fit a byte, whatever the size of the alphabet.
+        self._bytes = self.index[:256].astype(np.uint8).tobytes()
 
     @classmethod
     def from_text(cls, text: str | bytes, unit: str = "char", **reading) -> "Charset":
@@ -103,9 +104,10 @@ class Charset:
 
     def indices(self, characters: str) -> np.ndarray:
         """Indices (N,) of what :meth:`characters` returned, or a part of it."""
-        if self._first and (self.unit == "byte" or characters.isascii()):  # twice as fast
-            data = characters.encode("latin-1").translate(self._first)
-            return np.frombuffer(data, np.uint8)
+        dtype = self.index.dtype
+        if characters.isascii() or (self.unit == "byte" and dtype == np.uint8):  # twice as fast
+            data = characters.encode("latin-1").translate(self._bytes)
+            return np.frombuffer(data, np.uint8).astype(dtype, copy=False)
         # No code point is beyond the table; "clip" spares numpy the question.
         return np.take(self.index, to_points(characters), mode="clip")
 

@@ -160,6 +160,8 @@ JOINING = "a\u0301\u0323\u0300e\u1100\u1161\u11a8\uac00\u314f\uff76\uff9e\u3099\
     st.one_of(st.text(JOINING), ANY), st.integers(1, 9),
     st.sampled_from([None, "nfc", "nfd", "nfkc", "nfkd"]), st.booleans(),
 )  # fmt: skip
+@example("\u1100\u1161\u11a8", 3, "nfc", False)
+@example("\u0391\u03a3\u0391", 4, None, True)
 def test_any_text_in_normal_form(folder, text, block, normalize, lowercase):
     """Piece by piece it is what it is as a whole."""
     reading = {"normalize": normalize, "lowercase": lowercase}
