@@ -1,11 +1,10 @@
 """Megabytes a second from a text file to an encoded corpus: python -m charrnn.benchmarks.encoding
 
 Ours is all that opening a text for the first time takes: it is read for its hash, for its alphabet,
-and to be encoded, the map is written, and read again for its checksum. "Again" is opening it once
-more: it is read for its hash, and the map for its checksum. The file is in the system's cache. The
-rival is what one writes in Python alone: a sorted set, a dictionary, a list of indices, for the
-first five million characters. All on one core, alternating in one process; before, the indices
-are compared.
+and to be encoded, and the map is written, with its checksum. "Again" is opening it once more: it is
+read for its hash, and the map for its checksum. The file is in the system's cache. The rival is
+what one writes in Python alone: a sorted set, a dictionary, a list of indices, for the first five
+million characters. All on one core, alternating in one process; before, the indices are compared.
 """
 
 import argparse
