@@ -22,11 +22,23 @@ from charrnn.errors import InputError, check
 
 FIXED = {
     "model": {"dropout", "backend", "parameters"},
-    "data": {"path", "url", "sha256", "cache_dir", "batch_size"},
+    "data": {
+        "path",
+        "valid_path",
+        "test_path",
+        "charset",
+        "url",
+        "sha256",
+        "cache_dir",
+        "batch_size",
+    },
     "optimizer": None,
     "scheduler": None,
 }
 """What a resumed run keeps, but for these keys; of optimizer and scheduler only the kind."""
+
+PATHS = ("path", "valid_path", "test_path", "charset")
+"""Of data."""
 
 prepared: dict[str, tuple] = {}
 """What the guard made of the settings, for the job that comes after it; by run folder."""
@@ -133,7 +145,8 @@ def started(run: Path) -> dict:
         settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
         folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
-        settings["data"]["path"] = absolute(settings["data"]["path"], folder)
+        for key in PATHS:
+            settings["data"][key] = absolute(settings["data"].get(key), folder)
         settings["init_from"] = absolute(settings["init_from"], folder)
     except (OSError, TypeError, KeyError, yaml.YAMLError) as error:
         raise InputError(
@@ -185,15 +198,11 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         refuse_changes(saved["charrnn"]["settings"], settings)
     data = cli.build("data", cfg.data)
     check_trainer(cfg.trainer)
-    corpus = {"sha256": data.corpus.sha256, "size": len(data.corpus.tokens)}
-    if saved and saved["charrnn"]["corpus"] != corpus:
-        before = saved["charrnn"]["corpus"]
-        raise InputError(
-            f"resume: the corpus has changed since (it was {before['size']} characters, SHA-256"
-            f" {before['sha256'][:12]}...; it is {corpus['size']}, {corpus['sha256'][:12]}...);"
-            " give the same text with data.path=FILE"
-        )
+    texts = {key: {"sha256": c.sha256, "size": len(c.tokens)} for key, c in data.corpora.items()}
+    corpus = texts.pop("data.path") | texts
     charset = data.corpus.charset
+    if saved:
+        refuse_texts(saved["charrnn"], corpus, charset.state_dict())
     model = cli.build("model", cfg.model, vocab_size=len(charset))
     if cfg.model.get("parameters"):
         size = model.gru.hidden_size
@@ -201,10 +210,16 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         settings["model"] |= {"hidden_size": size, "parameters": None}
         if saved:
             refuse_changes(saved["charrnn"]["settings"], settings)
+    model.boundary = charset.boundary
     if cfg.init_from:
         taken = checkpoint.initialize(model, charset, cfg.init_from)
-        print(f"init_from: weights of {taken} of {len(charset) - 1} characters taken over")
-    settings["data"]["path"] = absolute(settings["data"]["path"], Path.cwd())
+        known = len(charset) - 1
+        print(
+            f"init_from: weights of {taken} of {known} characters taken over; {known - taken} are"
+            " new, and start afresh"
+        )
+    for key in PATHS:
+        settings["data"][key] = absolute(settings["data"].get(key), Path.cwd())
     settings["resume"] = None
     description = {"settings": settings, "charset": charset.state_dict(), "corpus": corpus}
     optimizer = cli.build("optimizer", cfg.optimizer)
@@ -259,6 +274,23 @@ def refuse_changes(before: dict, now: dict) -> None:
                 f"{key}={new}: cannot be changed in a run that is resumed (it is {old} there);"
                 " start a new one, with init_from=RUN for its weights"
             )
+
+
+def refuse_texts(saved: dict, corpus: dict, charset: dict) -> None:
+    """Raise InputError for a text or an alphabet other than that of the run that is resumed."""
+    before = saved["corpus"]
+    for key in ("data.path", "data.valid_path", "data.test_path"):
+        old, new = (c if key == "data.path" else c.get(key) for c in (before, corpus))
+        if (old is None) != (new is None):
+            raise InputError(f"{key}: cannot be {'given' if new else 'left out'} in a resumed run")
+        if new and (old["size"], old["sha256"]) != (new["size"], new["sha256"]):
+            raise InputError(
+                f"resume: the corpus has changed since (it was {old['size']} characters, SHA-256"
+                f" {old['sha256'][:12]}...; it is {new['size']}, {new['sha256'][:12]}...);"
+                f" give the same text with {key}=FILE"
+            )
+    if saved["charset"] != charset:
+        raise InputError("resume: the alphabet has changed since; give the same with data.charset=")
 
 
 def check_key(trainer: DictConfig, key: str, ok, wanted: str) -> None:
@@ -437,6 +469,10 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {cli.shown_path(run)}"
     )
+    for key, corpus in data.corpora.items():
+        if corpus.unknown:
+            share = f"{corpus.unknown:,} of {len(corpus.tokens):,} characters"
+            print(f"{key}: {share} are outside the alphabet, and read as U+FFFD")
     if saved and is_finished(trainer, saved):
         print(f"nothing is left to do: {task.rounds} rounds are finished")
     else:
@@ -448,6 +484,8 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
         if trainer.world_size > 1:
             torch.distributed.destroy_process_group()
     print(summary(trainer, task, run))
+    if data.test and trainer.is_global_zero:
+        print(tested(run, data.test, trainer.strategy.root_device))
     losses = (loss for windows, loss in task.validations if windows)
     return task.stopped, min(losses, default=math.nan) / math.log(2)
 
@@ -488,6 +526,16 @@ def summary(trainer, task, run: Path) -> str:
             f"curves           tensorboard --logdir {where}/tensorboard",
         ]
     )
+
+
+def tested(run: Path, windows, device) -> str:
+    """The loss of the best checkpoint on the text that is kept for that."""
+    from charrnn import checkpoint, evaluation
+
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    file = best if best.exists() else last
+    nats = evaluation.mean_nats(checkpoint.load(file).model.to(device), windows)
+    return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
 
 
 if __name__ == "__main__":

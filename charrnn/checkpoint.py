@@ -91,6 +91,7 @@ def build(checkpoint: dict) -> tuple[nn.Module, Charset]:
     with torch.random.fork_rng(devices=[]):  # a person's random numbers are not ours to draw
         model = kind(len(charset), **settings)
     model.load_state_dict(parameters(checkpoint))
+    model.boundary = charset.boundary
     return model.eval(), charset
 
 

@@ -37,8 +37,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-PATHS = ("data.path", "data.url", "data.cache_dir", "resume", "init_from", "checkpoint")
-TEXTS = ("prompt", "stop", "callbacks.samples.prompt", *PATHS)
+PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data.url",
+         "data.cache_dir", "resume", "init_from", "checkpoint")  # fmt: skip
+TEXTS = ("prompt", "stop", "callbacks.samples.prompt", "data.document", *PATHS)
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
 OPEN = ("trainer", "optimizer", "scheduler")
 """Groups whose keys are those of a class of another library: any of them may be set."""

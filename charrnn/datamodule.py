@@ -1,28 +1,44 @@
-"""CharDataModule: from a text to the windows of training and validation."""
+"""CharDataModule: from texts to the windows of training, validation and test."""
 
 import math
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from pytorch_lightning import LightningDataModule
 
-from charrnn.corpus import Corpus, fetch, find_files, open_corpus, stdlib_files
-from charrnn.errors import check
+from charrnn import checkpoint
+from charrnn.charset import Charset
+from charrnn.corpus import Corpus, find_alphabet, open_corpus, read_text
+from charrnn.errors import InputError, check, shown
 from charrnn.evaluation import EvaluationWindows
+from charrnn.files import fetch, find_files, stdlib_files
 from charrnn.stream import RowStream, Window
 
 
 class CharDataModule(LightningDataModule):
-    """One text, the first part of it for training, the rest for validation.
+    """A text that trains, one that validates and one that tests: parts of one text, or several.
 
     The text is ``path`` where that is given, else what lies at ``url``, else the source of the
-    interpreter's own library.
+    interpreter's own library. Of one text the first part trains, the next validates, the last
+    tests. The alphabet is that of this text, all of it, or a given one; in the texts of
+    ``valid_path`` and ``test_path`` all other characters are unknown.
 
     Args:
-        path: a file, a glob, or a list of them; UTF-8 with unit="char".
+        path: a file, a glob, a folder, or a list of them (see :func:`charrnn.files.find_files`);
+            UTF-8 with unit="char".
         url: an https address, fetched once and kept, with the ``sha256`` of what lies there.
         max_bytes: of the interpreter's library, how much is read.
-        unit: "char" or "byte".
-        train_fraction: the share of the characters that train; at 1 nothing validates.
+        unit, normalize, lowercase: as in :class:`charrnn.Charset`.
+        document: "file" makes each file a document, another string is what separates documents,
+            in which a newline may be written \\n; the state of a row is zero where one begins.
+        min_count: characters that occur less often are unknown.
+        charset: a checkpoint, a run's folder or a text file, whose alphabet is taken.
+        train_fraction: the share of the characters that train; what then is left validates.
+        valid_size: how many characters validate, in place of train_fraction: a whole number of
+            them, or a share of all below 1.
+        test_size: how many test, as valid_size.
+        valid_path, test_path: other texts, in place of parts of this one.
         batch_size: B, rows read at once by each process.
         seq_len: T, steps in a window.
         cache_dir: where encoded texts and downloads are kept; None is the user's cache folder.
@@ -35,7 +51,16 @@ class CharDataModule(LightningDataModule):
         sha256: str | None = None,
         max_bytes: int | None = None,
         unit: str = "char",
+        normalize: str | None = None,
+        lowercase: bool = False,
+        document: str | None = None,
+        min_count: int = 1,
+        charset: str | None = None,
         train_fraction: float = 0.9,
+        valid_size: int | float | None = None,
+        test_size: int | float = 0,
+        valid_path: str | list[str] | None = None,
+        test_path: str | list[str] | None = None,
         batch_size: int = 16,
         seq_len: int = 100,
         cache_dir: str | None = None,
@@ -44,30 +69,44 @@ class CharDataModule(LightningDataModule):
         in_range = 0 < train_fraction <= 1
         check("train_fraction", train_fraction, in_range, "above 0, at most 1")
         self.path, self.url, self.sha256, self.max_bytes = path, url, sha256, max_bytes
-        self.unit, self.train_fraction, self.cache_dir = unit, train_fraction, cache_dir
-        corpus = self.open()
-        self.corpus = corpus
-        size = len(corpus.tokens)
-        split = size if train_fraction == 1 else min(max(1, int(size * train_fraction)), size - 1)
-        self.stream = RowStream(corpus.tokens[:split], batch_size, seq_len)
-        # The last character of training is the context of the first one that validates.
-        tokens = corpus.tokens[split - 1 :]
-        self.validation = EvaluationWindows(tokens, seq_len) if split < size else []
+        self.min_count, self.cache_dir = min_count, cache_dir
+        self.reading = {"unit": unit, "normalize": normalize, "lowercase": lowercase}
+        self.document = document and document.replace("\\n", "\n").replace("\\t", "\t")
+        self.corpus = corpus = self.open(charset and self.take_charset(charset))
+        self.corpora = {"data.path": corpus}
+        """By the key that names it, every text that was opened."""
+        train, valid, test = split(
+            len(corpus.tokens), train_fraction, 0 if valid_path else valid_size,
+            0 if test_path else test_size,
+        )  # fmt: skip
+        self.stream = RowStream(corpus.tokens[:train], batch_size, seq_len)
+        self.validation = self.evaluate("data.valid_path", valid_path, train, valid, seq_len)
+        self.test = self.evaluate("data.test_path", test_path, train + valid, test, seq_len)
 
     def share(self, rank: int, world_size: int) -> None:
         """Read the rows of one process among several, from the beginning."""
-        tokens, batch_size, seq_len = (
-            self.stream.tokens,
-            self.stream.batch_size,
-            self.stream.seq_len,
-        )
-        self.stream = RowStream(tokens, batch_size, seq_len, rank, world_size)
+        stream = self.stream
+        self.stream = RowStream(stream.tokens, stream.batch_size, stream.seq_len, rank, world_size)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
             self.share(self.trainer.global_rank, self.trainer.world_size)
 
-    def open(self) -> Corpus:
+    def evaluate(
+        self, key: str, path: str | list[str] | None, begin: int, length: int, seq_len: int
+    ) -> "EvaluationWindows | list":
+        """The windows of another text, or of a part of this one; none where that is empty."""
+        if path:
+            files, charset = find_files(path, key), self.corpus.charset
+            self.corpora[key] = open_corpus(
+                files, cache_dir=self.cache_dir, document=self.document, charset=charset
+            )
+            return EvaluationWindows(self.corpora[key].tokens, seq_len)
+        # The last character before it is the context of its first.
+        tokens = self.corpus.tokens[begin - 1 : begin + length]
+        return EvaluationWindows(tokens, seq_len) if length else []
+
+    def open(self, charset: Charset | None) -> Corpus:
         """Find, fetch and encode the text. Raises InputError."""
         max_bytes = None
         if self.path is not None:
@@ -76,7 +115,26 @@ class CharDataModule(LightningDataModule):
             files = [fetch(self.url, self.sha256, self.cache_dir)]
         else:
             files, max_bytes = stdlib_files(), self.max_bytes
-        return open_corpus(files, self.unit, max_bytes, self.cache_dir)
+        return open_corpus(
+            files, max_bytes=max_bytes, cache_dir=self.cache_dir, min_count=self.min_count,
+            charset=charset, document=self.document, **self.reading,
+        )  # fmt: skip
+
+    def take_charset(self, path: str) -> Charset:
+        """The alphabet of a checkpoint or a text file. Raises InputError."""
+        check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
+        file, reading = Path(path).expanduser(), self.reading | {"documents": bool(self.document)}
+        if not (file.is_dir() or zipfile.is_zipfile(file)):
+            files, charset = find_files(path, "data.charset"), Charset("", **reading)
+            return find_alphabet(read_text(files, None, charset), charset)
+        charset = Charset(**checkpoint.read(file)["charrnn"]["charset"])
+        for key, value in charset.reading.items():
+            if value != reading[key]:
+                raise InputError(
+                    f"data.charset={path}: its text was read with {key}={shown(value)}, here it is"
+                    f" {shown(reading[key])}; give that in data too"
+                )
+        return charset
 
     def round_length(self, limit: int | float) -> int:
         """The windows of a round: ``limit_train_batches`` itself, or that share of a pass."""
@@ -97,6 +155,33 @@ class CharDataModule(LightningDataModule):
 
     def val_dataloader(self) -> "EvaluationWindows | list":
         return self.validation
+
+    def test_dataloader(self) -> "EvaluationWindows | list":
+        return self.test
+
+
+def split(
+    characters: int, train_fraction: float, valid_size: int | float | None, test_size: int | float
+) -> tuple[int, int, int]:
+    """How many characters train, validate and test; settings as of :class:`CharDataModule`."""
+
+    def number(name: str, size: int | float) -> int:
+        whole = isinstance(size, int)
+        ok = size >= 0 if whole else 0 <= size < 1
+        check(name, size, ok, "a number of characters, or a share of all below 1")
+        return size if whole else int(characters * size)
+
+    test = number("test_size", test_size)
+    left = characters - test
+    if valid_size is not None:
+        train = left - number("valid_size", valid_size)
+    elif train_fraction == 1:
+        train = left
+    else:  # of two characters, one at least validates
+        train = min(max(1, int(characters * train_fraction)), left - 1)
+    named = ("test_size", test_size) if valid_size in (None, 0) else ("valid_size", valid_size)
+    check(*named, train > 0, f"less, so that some of the {characters:,} characters train")
+    return train, left - train, test
 
 
 class Rounds:

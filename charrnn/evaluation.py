@@ -48,6 +48,22 @@ class EvaluationWindows:
 
 
 @torch.inference_mode()
+def mean_nats(model: nn.Module, windows: EvaluationWindows) -> float:
+    """The mean over all targets; each row is read from a zero state.
+
+    Args:
+        model: as in :mod:`charrnn.models`, in evaluation mode.
+    """
+    state, total, count = model.initial_state(windows.rows), 0.0, 0
+    for window in windows:
+        inputs, targets = (part.to(state.device) for part in window[:2])
+        nats, state = model.nll(inputs, targets, state)
+        total += nats.sum(dtype=torch.float64).item()
+        count += int((targets >= 0).sum())
+    return total / count
+
+
+@torch.inference_mode()
 def score(model: nn.Module, indices: Tensor, seq_len: int = 1000) -> np.ndarray:
     """The nats of every character after the first, (N - 1,) float64, from a zero state.
 

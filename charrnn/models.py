@@ -46,6 +46,8 @@ class CharModel(nn.Module):
             hidden_size = self.largest_within(parameters, vocab_size, *settings)
         check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
         super().__init__()
+        self.boundary: int | None = None
+        """The character before which the state of its row is reset; None where there is none."""
         input_size = self.add_input_layer(vocab_size, hidden_size)
         self.gru = GRU(input_size, hidden_size, num_layers, dropout, reset, gate, backend)
         self.dropout = nn.Dropout(dropout)
@@ -79,10 +81,15 @@ class CharModel(nn.Module):
         """The inputs and the table that ``GRU.forward`` takes, from indices (T, B)."""
         raise NotImplementedError
 
+    def resets(self, inputs: Tensor) -> Tensor | None:
+        """Where documents begin, (T, B) bool; None where a text is not made of them."""
+        return None if self.boundary is None else inputs == self.boundary
+
     def outputs(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """What the last linear layer takes, (T, B, H), and the state (L, B, H) after a window."""
+        resets = self.resets(inputs)
         inputs, table = self.features(inputs)
-        output, state = self.gru(inputs, state, table)
+        output, state = self.gru(inputs, state, table, resets)
         return self.dropout(output), state
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,8 +116,9 @@ class CharModel(nn.Module):
 
     def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
         """Every unit's output at every character, (L, T, B, H)."""
+        resets = self.resets(inputs)
         inputs, table = self.features(inputs)
-        return self.gru.layers(inputs, state, table)
+        return self.gru.layers(inputs, state, table, resets)
 
     def initial_state(self, batch_size: int) -> Tensor:
         """Zeros (L, B, H), where the parameters are."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn.charset import Charset, to_characters
+from charrnn.charset import BOUNDARY, Charset
 from charrnn.errors import InputError, check
 from charrnn.gru import GRU
 from charrnn.models import GRUEncode, GRUResize
@@ -92,7 +92,7 @@ def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.n
                 " unknown=replace"
             )
         # Not every index 0, which a U+FFFD of the prompt has too.
-        known = [c not in missing for c in to_characters(prompt, charset.unit)]
+        known = [c not in missing for c in charset.characters(prompt)]
         return charset.encode(prompt)[known]
     return charset.encode(prompt)
 
@@ -135,7 +135,8 @@ def indices(
     Args:
         model: as in :mod:`charrnn.models`, in evaluation mode.
         prompt: (N,) indices, all of which the state takes in; where it is empty, the text starts
-            as after a newline, or after U+FFFD where the alphabet has none.
+            as a document does, or, where the charset has none, as after a newline, or after U+FFFD
+            where the alphabet has no newline.
     """
     for piece in pieces(model, charset, prompt, num_samples, seed, temperature, top_k, top_p):
         yield from piece
@@ -158,7 +159,7 @@ def pieces(
     Pieces are (n, B). How the text is cut changes nothing in it.
     """
     device = model.decoder.weight.device
-    context = prompt if len(prompt) else charset.encode("\n")
+    context = prompt if len(prompt) else charset.encode(BOUNDARY if charset.documents else "\n")
     state = model.initial_state(1)
     for part in torch.from_numpy(context.astype(np.int64)).to(device).split(CHUNK):
         logits, state = model(part[:, None], state)
@@ -238,8 +239,9 @@ def texts(
 ) -> Iterator[list[str]]:
     """Texts as they grow: first the prompt for each sample, then what each piece adds.
 
-    A sample that has ended, by length or by one of the ``stop`` strings, which is its end, adds
-    nothing more. With bytes as characters, a piece adds what they complete.
+    A sample that has ended, by length, by one of the ``stop`` strings, which is its end, or where
+    the next document would begin, adds nothing more. With bytes as characters, a piece adds what
+    they complete.
 
     Args:
         model: as in :mod:`charrnn.models`; left in the mode that it was in.
@@ -286,6 +288,7 @@ class Writer:
 
     def __init__(self, charset: Charset, stops: list[str]):
         self.decode, self.stops = charset.decoder(), stops
+        self.documents = charset.documents
         self.longest = max(map(len, stops), default=1)
         self.tail = ""  # what may be the beginning of a stop string
         self.ended = False
@@ -295,11 +298,13 @@ class Writer:
         if self.ended:
             return ""
         added = self.decode(indices) + (self.decode(None) if last else "")
+        if self.documents and BOUNDARY in added:
+            added, self.ended = added.partition(BOUNDARY)[0], True
         if not self.stops:
             return added
         text = self.tail + added
         ends = [text.find(stop) + len(stop) for stop in self.stops if stop in text]
-        self.ended = bool(ends)
+        self.ended = self.ended or bool(ends)
         start = len(self.tail)
         self.tail = text[max(0, len(text) - self.longest + 1) :]
         return text[start : min(ends, default=None)]

@@ -49,7 +49,7 @@ BAD_TRAIN = {
     "data.path=*.nothing": ["data.path=*.nothing", "no such file"],
     "data.path=empty.txt": ["empty.txt", "0 characters", "two"],
     "data.path=one.txt": ["one.txt", "1 characters", "two"],
-    "data.path=folder": ["folder", "*.txt"],
+    "data.path=folder": ["data.path=folder", "holds no file"],
     "data.path=pipe": ["pipe", "no regular file"],
     "data.path=loop": ["data.path=loop"],
     "data.path=[]": ["data.path"],

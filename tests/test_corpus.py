@@ -1,18 +1,15 @@
-"""Corpus: what is read, how it is encoded in pieces, and the cache, torn or whole."""
+"""Corpus: what is read, and how it is encoded in pieces."""
 
 import hashlib
-import json
-import os
-import shutil
-import sysconfig
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from charrnn import Charset, InputError, corpus
-from charrnn.corpus import find_files, open_corpus, stdlib_files
-from charrnn.datamodule import CharDataModule
+from charrnn import Charset, InputError, files
+from charrnn.corpus import open_corpus
 
 # One to four bytes a character, a newline of each kind, bytes that are none of UTF-8.
 MIXED = "aé€\U0001f600\r\nb\rc\n\0".encode() + b"\xff\xc3" + "żółć".encode()
@@ -21,14 +18,6 @@ MIXED = "aé€\U0001f600\r\nb\rc\n\0".encode() + b"\xff\xc3" + "żółć".encod
 @pytest.fixture
 def cache_dir(tmp_path):
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def encodings(monkeypatch):
-    """The calls of encode, which a cached text makes none of."""
-    calls, encode = [], corpus.encode
-    monkeypatch.setattr(corpus, "encode", lambda *a: calls.append(a) or encode(*a))
-    return calls
 
 
 def write(tmp_path, data, name="text.txt"):
@@ -42,10 +31,10 @@ def text_of(found):
 
 
 @pytest.mark.parametrize("unit", ["char", "byte"])
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 22])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 20])
 def test_pieces_make_the_whole(tmp_path, cache_dir, monkeypatch, unit, chunk):
     """Whatever the size of a piece, also where its border lies inside a character."""
-    monkeypatch.setattr(corpus, "CHUNK", chunk)
+    monkeypatch.setattr(files, "BLOCK", chunk)
     found = open_corpus([write(tmp_path, MIXED)], unit, cache_dir=cache_dir)
     text = MIXED.decode("utf-8", "replace") if unit == "char" else MIXED
     assert found.charset == Charset.from_text(text, unit)
@@ -98,113 +87,10 @@ def test_files_are_one_text(tmp_path, cache_dir):
     assert text_of(open_corpus(files, cache_dir=cache_dir)) == "aé"
 
 
-def test_cached_by_content(tmp_path, cache_dir, encodings):
-    file = write(tmp_path, b"hello hello")
-    first = open_corpus([file], cache_dir=cache_dir)
-    copy = open_corpus([write(tmp_path, b"hello hello", "copy")], cache_dir=cache_dir)
-    assert len(encodings) == 1
-    assert copy.tokens.equal(first.tokens) and copy.charset == first.charset
-    open_corpus([file], "byte", cache_dir=cache_dir)
-    assert len(encodings) == 2
-    stat = file.stat()
-    file.write_bytes(b"hellohello ")  # the same size, and made to look as old
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert text_of(open_corpus([file], cache_dir=cache_dir)) == "hellohello "
-    assert text_of(first) == "hello hello"
-
-
-def broken(name, data):
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: os.truncate(folder / "tokens.bin", 5),
-        lambda folder: os.truncate(folder / "tokens.bin", 0),
-        lambda folder: (folder / "tokens.bin").unlink(),
-        lambda folder: (folder / "meta.json").unlink(),
-        broken("meta.json", b""),
-        broken("meta.json", b'{"charset": {"chara'),
-        broken("meta.json", b"[]"),
-        broken("meta.json", b"\xff"),
-        broken("meta.json", b'{"size": 11, "dtype": "uint8"}'),
-        broken("meta.json", b'{"size": 11, "dtype": "word", "charset": {"characters": "a"}}'),
-        broken("meta.json", b'{"size": 11, "dtype": "uint8", "charset": {"letters": "a"}}'),
-    ],
-    ids=["cut", "empty", "no-tokens", "no-meta", "empty-meta", "half-meta", "list-meta",
-         "binary-meta", "no-charset", "no-such-type", "other-charset"],
-)  # fmt: skip
-def test_a_torn_cache_is_made_anew(tmp_path, cache_dir, encodings, damage):
-    file = write(tmp_path, b"hello hello")
-    open_corpus([file], cache_dir=cache_dir)
-    (folder,) = (cache_dir / "corpus").iterdir()
-    damage(folder)
-    assert text_of(open_corpus([file], cache_dir=cache_dir)) == "hello hello"
-    assert len(encodings) == 2
-    assert list((cache_dir / "corpus").iterdir()) == [folder]
-    assert json.loads((folder / "meta.json").read_text())["size"] == 11
-
-
-def test_an_exception_while_encoding_leaves_nothing(tmp_path, cache_dir, monkeypatch):
-    def fail(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(corpus.json, "dumps", fail)
-    with pytest.raises(KeyboardInterrupt):
-        open_corpus([write(tmp_path, b"hello")], cache_dir=cache_dir)
-    assert not list((cache_dir / "corpus").iterdir())
-
-
-def test_a_removed_cache_does_not_pull_the_text_away(tmp_path, cache_dir):
-    found = open_corpus([write(tmp_path, b"hello")], cache_dir=cache_dir)
-    shutil.rmtree(cache_dir)
-    assert text_of(found) == "hello"
-
-
-def test_globs_are_sorted_and_lists_are_not(tmp_path, monkeypatch):
-    for name in ("c.txt", "a.txt", "b.txt", "d.md", "deep/e.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    (tmp_path / "folder.txt").mkdir()  # no file, so none of a glob's
-    names = lambda path: [f.relative_to(tmp_path).as_posix() for f in find_files(path)]  # noqa: E731
-    assert names(f"{tmp_path}/*.txt") == ["a.txt", "b.txt", "c.txt"]
-    assert names(f"{tmp_path}/**/*.txt") == ["a.txt", "b.txt", "c.txt", "deep/e.txt"]
-    assert names([f"{tmp_path}/d.md", f"{tmp_path}/[ba].txt"]) == ["d.md", "a.txt", "b.txt"]
-    (tmp_path / "[ab].txt").write_text("a file of that very name")
-    assert names(f"{tmp_path}/[ab].txt") == ["[ab].txt"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert names("a.txt") == names("~/a.txt") == names(Path("a.txt")) == ["a.txt"]
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
-        ("missing.txt", "data.path=.*missing.txt: no such file"),
-        ("*.missing", "no such file"),
-        ("", "is a folder"),
-        (["text.txt", "missing.txt"], "missing.txt: no such file"),
-    ],
-    ids=["missing", "glob", "folder", "in-a-list"],
-)
-def test_what_is_no_file(tmp_path, path, words):
-    write(tmp_path, b"hello")
-    names = [f"{tmp_path}/{p}" for p in ([path] if isinstance(path, str) else path)]
-    with pytest.raises(InputError, match=words):
-        find_files(names if isinstance(path, list) else names[0])
-
-
-def test_an_empty_list():
-    with pytest.raises(InputError, match=r"data\.path names no file"):
-        find_files([])
-
-
 @pytest.mark.parametrize(("data", "count"), [(b"", 0), (b"a", 1), ("€".encode(), 1)])
 def test_too_short_a_text(tmp_path, cache_dir, data, count):
-    with pytest.raises(InputError, match=rf"data\.path: .*text.txt has {count} characters"):
+    with pytest.raises(InputError, match=rf"text.txt: has {count} characters"):
         open_corpus([write(tmp_path, data)], cache_dir=cache_dir)
-    assert not list((cache_dir / "corpus").iterdir())
 
 
 def test_two_characters_are_enough(tmp_path, cache_dir):
@@ -213,14 +99,8 @@ def test_two_characters_are_enough(tmp_path, cache_dir):
 
 def test_a_file_that_cannot_be_read(tmp_path, cache_dir):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(InputError, match=r"data\.path=.*loop: cannot be read"):
+    with pytest.raises(InputError, match=r"loop: cannot be read"):
         open_corpus([tmp_path / "loop"], cache_dir=cache_dir)
-
-
-def test_a_cache_that_cannot_be_written(tmp_path):
-    file = write(tmp_path, b"hello")
-    with pytest.raises(InputError, match=r"data\.cache_dir: cannot write"):
-        open_corpus([file], cache_dir=file)
 
 
 @pytest.mark.parametrize("bad", [{"unit": "word"}, {"max_bytes": 1}, {"max_bytes": 0}], ids=str)
@@ -229,37 +109,124 @@ def test_bad_settings_are_named(tmp_path, bad):
         open_corpus([write(tmp_path, b"hello")], **bad)
 
 
-def test_stdlib_files():
-    files = stdlib_files()
-    root = Path(sysconfig.get_paths()["stdlib"])
-    names = [f.relative_to(root).as_posix() for f in files]
-    assert names == sorted(names) and len(names) > 100
-    assert {"abc.py", "argparse.py", "json/__init__.py"} <= set(names)
-    parts = {part for name in names for part in name.split("/")}
-    assert not parts & {"test", "tests", "site-packages", "dist-packages", "idle_test"}
-    assert all(name.endswith(".py") for name in names)
+# Bytes as they come: text of any characters, lone surrogates too, in UTF-8, whole or cut or mixed
+# with bytes that are none; a byte order mark, newlines of all kinds, NUL, marks, one long line.
+ANY = st.text(st.characters(exclude_categories=()))
+DATA = st.lists(
+    st.one_of(
+        ANY.map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.binary(max_size=5),
+        st.sampled_from([b"\xef\xbb\xbf", b"\r\n", b"\r", b"\0", b"a" * 50, "é".encode() * 40]),
+    ),
+    max_size=6,
+).map(b"".join)
 
 
-@pytest.mark.parametrize("fraction", [0.5, 0.9, 0.999, 1e-9, 1.0])
-@pytest.mark.parametrize("size", [2, 3, 100])
-def test_split_is_contiguous(tmp_path, cache_dir, fraction, size):
-    text = "".join(chr(0x4E00 + i) for i in range(size))
-    file = write(tmp_path, text.encode())
-    data = CharDataModule(
-        str(file), train_fraction=fraction, batch_size=3, seq_len=7, cache_dir=cache_dir
-    )
-    train = data.stream.tokens.tolist()
-    assert data.corpus.charset.decode(train) == text[: len(train)]
-    if fraction == 1:
-        assert len(train) == size and len(data.validation) == 0
+def read(folder, data, block, **settings):
+    """What open_corpus makes of bytes in pieces of a size; None where they are too few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "BLOCK", block)
+        try:
+            return open_corpus([write(folder, data)], cache_dir=folder / "cache", **settings)
+        except InputError as error:
+            assert "two or more are needed" in str(error)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("texts")
+
+
+@given(DATA, st.integers(1, 9), st.sampled_from(["char", "byte"]))
+@example("\ud83d\ude00 \udfff".encode("utf-8", "surrogatepass"), 2, "char")
+def test_any_bytes_in_pieces_of_any_size(folder, data, block, unit):
+    found = read(folder, data, block, unit=unit)
+    text = data.decode("utf-8", "replace") if unit == "char" else data
+    if found is None:
+        assert len(text) < 2
         return
-    assert len(train) == max(1, min(size - 1, int(fraction * size)))
-    targets = [w.targets[w.targets >= 0].tolist() for w in data.validation]
-    validates = sorted(i for part in targets for i in part)  # by character, here by place
-    assert data.corpus.charset.decode(validates) == text[len(train) :]
+    assert found.charset == Charset.from_text(text, unit)
+    assert np.array_equal(found.tokens.numpy(), found.charset.encode(text))
+    assert found.unknown == (text.count("\ufffd") if unit == "char" else 0)
 
 
-@pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
-def test_bad_fractions_are_named(fraction):
-    with pytest.raises(InputError, match=r"^train_fraction="):
-        CharDataModule(train_fraction=fraction)
+# What joins its neighbours in one form or another: marks, Hangul in pieces, half-width Kana,
+# ligatures, a capital sigma, a dotted I.
+JOINING = "a\u0301\u0323\u0300e\u1100\u1161\u11a8\uac00\u314f\uff76\uff9e\u3099\u0b47\u0b3e" \
+          "\ufb01\u2122\u0130\u03a3\u0345\u212b\u1e9b\ufffd \n中"  # fmt: skip
+
+
+@given(
+    st.one_of(st.text(JOINING), ANY), st.integers(1, 9),
+    st.sampled_from([None, "nfc", "nfd", "nfkc", "nfkd"]), st.booleans(),
+)  # fmt: skip
+@example("\u1100\u1161\u11a8", 3, "nfc", False)
+@example("\u0391\u03a3\u0391", 4, None, True)
+def test_any_text_in_normal_form(folder, text, block, normalize, lowercase):
+    """Piece by piece it is what it is as a whole."""
+    reading = {"normalize": normalize, "lowercase": lowercase}
+    data = text.encode("utf-8", "surrogatepass")
+    found = read(folder, data, block, **reading)
+    text = data.decode("utf-8", "replace")
+    if found is None:
+        assert len(Charset("", **reading).characters(text)) < 2
+        return
+    assert found.charset == Charset.from_text(text, **reading)
+    assert np.array_equal(found.tokens.numpy(), found.charset.encode(text))
+
+
+def test_lower_case_is_that_of_each_character():
+    charset = Charset.from_text("ΣΑΣ Straße İ", lowercase=True)
+    capital, small = "\u03a3\u0391\u03a3", "\u03c3\u03b1\u03c3"
+    assert charset.decode(charset.encode(capital)) == small
+    assert charset.decode(charset.encode("STRAßE")) == "straße"
+    assert charset.unknown("AΣ\n") == "\n"
+
+
+def test_marks_without_end(tmp_path, cache_dir, monkeypatch):
+    """There is no place to cut them at, and no memory for all of them."""
+    monkeypatch.setattr("charrnn.corpus.LONGEST", 50)
+    monkeypatch.setattr(files, "BLOCK", 8)
+    file = write(tmp_path, ("a" + "\u0301" * 100).encode())
+    assert len(open_corpus([file], cache_dir=cache_dir).tokens) == 101
+    with pytest.raises(InputError, match=r"^data\.normalize: \d+ characters with no border"):
+        open_corpus([file], cache_dir=cache_dir, normalize="nfc")
+
+
+@given(ANY, st.integers(1, 4), st.integers(1, 9))
+def test_rare_characters_are_unknown(folder, text, min_count, block):
+    text = text.encode("utf-8", "replace").decode()
+    found = read(folder, text.encode(), block, min_count=min_count)
+    if found is None:
+        return
+    counts = Counter(text)
+    often = {c for c in counts if counts[c] >= min_count} - {"\ufffd"}
+    assert set(found.charset.alphabet) == often
+    assert text_of(found) == "".join(c if c in often else "\ufffd" for c in text)
+    assert found.unknown == sum(c not in often for c in text)
+
+
+def test_a_given_alphabet(tmp_path, cache_dir):
+    charset = Charset("abcß", lowercase=True)
+    found = open_corpus([write(tmp_path, "ABxß".encode())], cache_dir=cache_dir, charset=charset)
+    assert found.charset == charset and found.unknown == 1 and text_of(found) == "ab\ufffdß"
+
+
+def test_more_than_65536_characters(tmp_path, cache_dir):
+    text = "".join(
+        map(chr, [*range(0x20, 0xD800), *range(0xE000, 0xFFFD), *range(0x10000, 0x14000)])
+    )
+    found = open_corpus([write(tmp_path, text.encode())], cache_dir=cache_dir)
+    assert len(found.charset) > 1 << 16 and found.tokens.numpy().dtype == np.uint32
+    assert text_of(found) == text
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"min_count": 0}, {"normalize": "nfx"}, {"normalize": "nfc", "unit": "byte"},
+     {"lowercase": True, "unit": "byte"}],
+    ids=str,
+)  # fmt: skip
+def test_bad_ways_to_read_are_named(tmp_path, bad):
+    with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
+        open_corpus([write(tmp_path, b"hello")], **bad)

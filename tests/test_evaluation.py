@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from charrnn import GRUEncode, GRUResize
-from charrnn.evaluation import PADDING, EvaluationWindows, score
+from charrnn.evaluation import PADDING, EvaluationWindows, mean_nats, score
 
 
 @pytest.mark.parametrize("T", [1, 7, 100])
@@ -67,3 +67,11 @@ def test_scores_are_a_plain_loop_s_whatever_is_read_at_once(model, N, seq_len):
 @pytest.mark.parametrize("N", [0, 1])
 def test_nothing_to_score(model, N):
     assert score(model, torch.zeros(N, dtype=torch.int64)).shape == (0,)
+
+
+@pytest.mark.parametrize("N", [2, 8, 200])
+def test_the_mean_over_an_evaluation_is_that_of_a_score(model, N):
+    """Where all of it is one row."""
+    indices = torch.randint(0, 11, (N,), generator=torch.Generator().manual_seed(1))
+    found = mean_nats(model, EvaluationWindows(indices, 30))
+    assert found == pytest.approx(score(model, indices).mean(), abs=1e-12)

@@ -5,6 +5,7 @@ T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
 import functools
 import importlib
+import itertools
 import math
 import sys
 
@@ -82,7 +83,11 @@ class GRU(nn.GRU):
         return name
 
     def forward(
-        self, inputs: Tensor, state: Tensor, table: Tensor | None = None
+        self,
+        inputs: Tensor,
+        state: Tensor,
+        table: Tensor | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run a window.
 
@@ -91,22 +96,42 @@ class GRU(nn.GRU):
             state: (L, B, H).
             table: with indices, the features of every index, (V, I); None stands for one-hot
                 vectors of I entries, which are never made.
+            resets: (T, B) bool, where the state of a row is zero before a step; None where it
+                never is.
 
         Returns:
             Outputs (T, B, H) of the last layer and the final state (L, B, H).
         """
-        return self._run(inputs, table, state, self.all_weights)
+        return self._run(inputs, table, state, self.all_weights, resets)
 
-    def layers(self, inputs: Tensor, state: Tensor, table: Tensor | None = None) -> Tensor:
+    def layers(
+        self,
+        inputs: Tensor,
+        state: Tensor,
+        table: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> Tensor:
         """Every layer's outputs, (L, T, B, H), without dropout; arguments as in forward."""
         outputs = []
         for layer, weights in enumerate(self.all_weights):
-            inputs, _ = self._run(inputs, table, state[layer : layer + 1], [weights])
+            inputs, _ = self._run(inputs, table, state[layer : layer + 1], [weights], resets)
             table = None
             outputs.append(inputs)
         return torch.stack(outputs)
 
-    def _run(self, inputs, table, state, weights):
+    def _run(self, inputs, table, state, weights, resets=None):
+        if resets is None:
+            return self._run_through(inputs, table, state, weights)
+        # Piece by piece, one from each step at which the state of any row is reset.
+        starts = [t for t in resets.any(1).nonzero()[:, 0].tolist() if t]
+        outputs = []
+        for begin, end in itertools.pairwise([0, *starts, len(inputs)]):
+            state = state.masked_fill(resets[begin][None, :, None], 0)
+            output, state = self._run_through(inputs[begin:end], table, state, weights)
+            outputs.append(output)
+        return torch.cat(outputs), state
+
+    def _run_through(self, inputs, table, state, weights):
         backend = importlib.import_module(f"charrnn.gru.{self.choose_backend(state.device)}")
         dropout = self.dropout if self.training else 0.0
         return backend.forward(
