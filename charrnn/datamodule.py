@@ -5,7 +5,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from charrnn import checkpoint
 from charrnn.charset import Charset
@@ -141,6 +143,9 @@ class CharDataModule(LightningDataModule):
         return limit if isinstance(limit, int) else max(1, int(len(self.stream) * limit))
 
     def train_dataloader(self) -> "Rounds":
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda" and fits(self.stream.tokens, device):
+            self.stream.to(device)
         limit = self.trainer.limit_train_batches
         if isinstance(limit, int):
             return Rounds(self.stream, limit)
@@ -149,15 +154,25 @@ class CharDataModule(LightningDataModule):
 
     def transfer_batch_to_device(self, window: Window, device, dataloader_idx: int) -> Window:
         # Lightning's way through the parts of a window costs a CPU more than it is worth.
-        if device.type == "cpu":
+        if window.inputs.device == device:
             return window
-        return super().transfer_batch_to_device(window, device, dataloader_idx)
+        if device.type != "cuda":
+            return super().transfer_batch_to_device(window, device, dataloader_idx)
+        # From pinned memory, so that nobody waits for what the GPU has yet to do.
+        parts = (part.pin_memory().to(device, non_blocking=True) for part in window[:2])
+        return Window(*parts, window.index)
 
     def val_dataloader(self) -> "EvaluationWindows | list":
         return self.validation
 
     def test_dataloader(self) -> "EvaluationWindows | list":
         return self.test
+
+
+def fits(tokens: Tensor, device: torch.device) -> bool:
+    """Whether a text, in its own small integers, takes no more than half of a GPU's free memory."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return tokens.nbytes <= free // 2
 
 
 def split(

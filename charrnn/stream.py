@@ -71,6 +71,11 @@ class RowStream:
             self._passes += wraps
             yield Window(characters[:-1], characters[1:], index)
 
+    def to(self, device: torch.device) -> "RowStream":
+        """Keep the characters, and make the windows, on a device. The position stays."""
+        self.tokens, self._places = self.tokens.to(device), self._places.to(device)
+        return self
+
     def state_dict(self) -> dict[str, int]:
         """The position: the number of the next window and how many passes are finished."""
         return {"window": self._next, "passes": self._passes}

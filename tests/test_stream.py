@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from charrnn import InputError, RowStream
+from charrnn.stream import Window
 
 # N, B, T: not divisible, divisible, one more; smaller than a batch of windows down to one.
 SIZES = [(100, 3, 7), (21, 3, 7), (42, 3, 7), (22, 3, 7), (20, 3, 7), (5, 3, 7), (2, 3, 7),
@@ -118,6 +119,18 @@ def test_every_iteration_goes_on_from_the_stored_position():
     early = iter(stream)  # made before a position is loaded, read after it
     stream.load_state_dict({"window": 3, "passes": 5})
     assert next(early).index == 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32], ids=str)
+def test_windows_made_on_a_device(device, dtype):
+    tokens = torch.arange(100).to(dtype)
+    stream, other = (RowStream(tokens, 3, 7) for _ in range(2))
+    take(stream, 4), take(other, 4)
+    stream.to(torch.device(device))
+    for window, expected in zip(take(stream, 9), take(other, 9), strict=True):
+        assert window.inputs.device.type == device
+        assert same(Window(window.inputs.cpu(), window.targets.cpu(), window.index), expected)
 
 
 def test_position_of_a_longer_pass_is_an_error():
