@@ -187,7 +187,7 @@ def window_of(record: bytes, characters: int) -> float:
 
 def add_hyperparameters(trainer, values: dict) -> None:
     """Put a run into TensorBoard's HPARAMS, with its last and its best validation beside it."""
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if trainer.is_global_zero else ():
         if hasattr(logger.experiment, "add_hparams"):
             # Not add_hparams itself, which makes a run of its own for each call.
             writer = logger.experiment._get_file_writer()

@@ -31,20 +31,29 @@ class StopWorse(Callback):
         windows = trainer.global_step
         if trainer.sanity_checking or windows < max(1, self.after):
             return
+        stopped = self.reason(trainer, task, windows)
+        if trainer.world_size > 1:  # one decides, or a job that finishes meanwhile would part them
+            stopped = trainer.strategy.broadcast(stopped)
+        if stopped:
+            task.stopped = stopped
+            print(f"stopped {stopped}")
+            trainer.should_stop = True
+
+    def reason(self, trainer, task, windows: int) -> str:
+        """Why the job ends here; empty where it goes on."""
         run = Path(trainer.default_root_dir)
         others = sorted(run.parent.glob("*/.hydra/job.json"))
         curves = [curve for f in others if (curve := finished_curve(f.parent.parent, windows))]
         if len(curves) < self.jobs:
-            return
+            return ""
         best = min(loss for at, loss in task.validations if at > 0) / math.log(2)
         median = statistics.median(statistics.fmean(curve) for curve in curves)
-        if best > median:
-            task.stopped = (
-                f"at window {windows}: its best, {best:.4f} bpc, is worse than the median"
-                f" {median:.4f} of {len(curves)} jobs"
-            )
-            print(f"stopped {task.stopped}")
-            trainer.should_stop = True
+        if best <= median:
+            return ""
+        return (
+            f"at window {windows}: its best, {best:.4f} bpc, is worse than the median"
+            f" {median:.4f} of {len(curves)} jobs"
+        )
 
 
 def finished_curve(run: Path, windows: int) -> list[float]:
