@@ -13,11 +13,14 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests run beside each other
 import torch
 
+hypothesis.settings.register_profile("charrnn", deadline=None)  # where other programs run too
+hypothesis.settings.load_profile("charrnn")
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)  # tensors are small here, and threads would wait for one another
 TEXT = Path(textwrap.__file__).read_text("utf-8")  # 18 KB of the interpreter's own library

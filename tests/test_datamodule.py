@@ -132,7 +132,7 @@ def test_the_alphabet_of_a_checkpoint(make, tmp_path, place):
     save(tmp_path / "run" / "checkpoints" / "last.ckpt", charset)
     data = make("wxyzzy", {"charset": str(tmp_path / place), "normalize": "nfc"})
     assert data.corpus.charset == charset and data.corpus.unknown == 1
-    with pytest.raises(InputError, match=r"read with data\.normalize=nfc, here it is null"):
+    with pytest.raises(InputError, match=r"read with normalize=nfc, here it is null"):
         make("wxyzzy", {"charset": str(tmp_path / place)})
 
 
