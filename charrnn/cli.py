@@ -110,7 +110,9 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
             line = explain(error)
             if not line:
                 (run / "error.txt").write_text(traceback.format_exc(), "utf-8")
-                line = f"{type(error).__name__}: {one_line(str(error))} (see error.txt there)"
+                first, *rest = str(error).strip().splitlines() or [""]
+                text = f"{first}: {rest[-1].strip()}" if rest else first
+                line = f"{type(error).__name__}: {text} (see error.txt there)"
             sweeps.record(run, overrides(), "failed", line)
             sys.stdout.flush()
             print(f"error: {run.name}: {line}", file=sys.stderr)

@@ -99,7 +99,7 @@ BAD_TRAIN = {
     "trainer.val_check_interval=9999": ["trainer.val_check_interval=9999", "1000"],
     "trainer.log_every_n_steps=0": ["trainer.log_every_n_steps=0", "at least 1"],
     "trainer.gradient_clip_val=-1": ["trainer.gradient_clip_val=-1", "at least 0"],
-    "trainer.devices=2": ["trainer.devices=2", "must be 1"],
+    "trainer.num_nodes=2": ["trainer.num_nodes=2", "must be 1, unless torchrun"],
     "trainer.accelerator=abacus": ["trainer.accelerator=abacus"],
     "callbacks.samples.every_n_steps=0": ["callbacks.samples.every_n_steps=0", "at least 1"],
     "callbacks.samples.temperature=-1": ["callbacks.samples.temperature=-1", "at least 0"],

@@ -1,5 +1,6 @@
 """Several processes on one corpus: the run of one process with as many rows, and its ends."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -101,6 +102,12 @@ def single(folder, train):
     return runs
 
 
+JOBS = [
+    f"{i}_reduction={reduction},window={window}"
+    for i, (reduction, window) in enumerate(itertools.product(("mean", "sum"), (-1, 50)))
+]
+
+
 @pytest.fixture(scope="module")
 def sweep(folder, train):
     """A multirun of runs of two processes, of which every second fails in the second one."""
@@ -114,7 +121,7 @@ def sweep(folder, train):
 @pytest.fixture(scope="module")
 def double(sweep):
     folder, _ = sweep
-    return {"mean": folder / "0", "sum": folder / "2"}
+    return {"mean": folder / JOBS[0], "sum": folder / JOBS[2]}
 
 
 def last(run):
@@ -158,14 +165,20 @@ def test_a_checkpoint_holds_what_is_of_each_process(double):
 
 def test_a_sweep_goes_on_after_a_failure_in_one_process(sweep):
     folder, result = sweep
-    assert result.code == 1 and "ValueError: on purpose" in result.err
-    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0", "1", "2", "3"]
-    for name, windows in (("0", WINDOWS), ("1", 33), ("2", WINDOWS), ("3", 33)):
-        run = folder / name
+    assert result.code == 1
+    for job in (JOBS[1], JOBS[3]):
+        line = f"error: {job}: RuntimeError: process 1 failed: ValueError: on purpose"
+        assert result.err.count(line) == 1
+    assert "Traceback" not in result.err
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == JOBS
+    for job, windows in zip(JOBS, (WINDOWS, 33, WINDOWS, 33)):
+        run = folder / job
         rounds = load(sorted((run / "checkpoints").glob("round_*"))[-1])["charrnn"]
         assert rounds["windows"] == windows
         names = {".hydra", "checkpoints", "metrics.csv", "tensorboard"}
-        assert {p.name for p in run.iterdir()} == names
+        assert {p.name for p in run.iterdir()} == names | (
+            {"error.txt"} if windows == 33 else set()
+        )
         assert len(list((run / "tensorboard").glob("events*"))) == 1
 
 
