@@ -1,11 +1,14 @@
 """Train a character model: python train.py [KEY=VALUE ...], or --help."""
 
+import contextlib
 import logging
 import math
+import os
 import re
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -14,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
-from charrnn.errors import InputError, check
+from charrnn.errors import InputError, check, visible
 
 FIXED = {
     "model": {"dropout", "backend"},
@@ -29,6 +32,7 @@ prepared: dict[str, tuple] = {}
 
 
 def main() -> None:
+    sys.stdout, sys.stderr = cli.Lenient(sys.stdout), cli.Lenient(sys.stderr)
     with cli.one_line_errors():
         given = [a for a in sys.argv[1:] if re.match(r"\+{0,2}resume=", a)]
         path = given[-1].partition("=")[2].strip("'\"") if given else ""
@@ -43,16 +47,19 @@ def take_up(path: Path) -> None:
     """Make the configuration "resumed": a run's own settings, and its own folder."""
     from charrnn import checkpoint
 
-    if (path / ".hydra").is_dir() and not (path / "checkpoints" / "last.ckpt").exists():
+    if (path / ".hydra").is_dir() and not list((path / "checkpoints").glob("*.ckpt")):
         # Ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started(path)
     else:
-        file = checkpoint.find(path)
+        file = checkpoint.newest(path) if path.is_dir() else checkpoint.find(path)
         settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
         run = file.parent.parent if in_place else None
     config = {
         **cli.escaped(settings | {"resume": str(file) if file else None}),
+        "allow_targets": cli.train_yaml()[
+            "allow_targets"
+        ],  # not what the checkpoint would like to be allowed
         "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
         "hydra": {"callbacks": {"guard": {"_target_": "charrnn.cli.Guard"}}},
     }
@@ -225,9 +232,41 @@ def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
 
 def job(cfg: DictConfig) -> None:
     """Train, and say how it went."""
+    run = Path(HydraConfig.get().runtime.output_dir)
+    with alone(run):
+        train(cfg, run)
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run's folder. Raises InputError where another process does.
+
+    The system lets it go when the process ends, however it ends.
+    """
+    if "LOCAL_RANK" in os.environ:  # of several processes the first holds it
+        yield
+        return
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        import fcntl
+
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise InputError(f"{run}: another process trains there; wait for its end") from error
+    except (ImportError, OSError):
+        pass  # a system, or a file system, without locks
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def train(cfg: DictConfig, run: Path) -> None:
+    """One run, in a folder that is its own."""
+    from charrnn.callbacks.checkpoint import go_back
     from charrnn.callbacks.metrics import drop_later
 
-    run = Path(HydraConfig.get().runtime.output_dir)
     trainer, task, data, saved = prepared.pop(str(run), None) or prepare(cfg, run)
     sizes = sum(p.numel() for p in task.model.parameters())
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
@@ -236,6 +275,8 @@ def job(cfg: DictConfig) -> None:
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {shown(run)}"
     )
+    if saved:
+        go_back(run / "checkpoints", Path(cfg.resume))
     if saved and is_finished(trainer, saved):
         print(f"nothing is left to do: {task.rounds} rounds are finished")
     else:
@@ -270,8 +311,8 @@ def summary(trainer, task, run: Path) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as it is named from here."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    """A path as it is named from here, fit for a terminal."""
+    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 L layers, T characters, H hidden size.
 """
 
+import contextlib
 import os
+import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from charrnn import evaluation, models, sampler
 from charrnn.charset import Charset
-from charrnn.errors import InputError
+from charrnn.errors import InputError, visible
 
 FORMAT = 1  # of the dictionary under the key "charrnn"
 PREFIX = "model."  # of the model's parameters among the task's
@@ -34,10 +37,39 @@ def find(path: str | Path) -> Path:
     return file
 
 
+def newest(run: Path) -> Path:
+    """A run's last checkpoint, or where that is damaged, the newest that is whole.
+
+    A line on standard error says that it is another one. Raises InputError where none is whole.
+    """
+    folder = run / "checkpoints"
+    last = folder / "last.ckpt"
+    try:
+        read(last)
+        return last
+    except InputError as error:
+        if last.exists() and not isinstance(error, Damaged):
+            raise
+        reason = str(error).partition("; ")[0]
+    whole = {}
+    for file in sorted(folder.glob("*.ckpt")):
+        with contextlib.suppress(InputError):
+            whole[file] = read(file)["charrnn"].get("windows", 0)
+    if not whole:
+        raise Damaged(f"{reason}, and no other checkpoint of this run is whole; start it anew")
+    file = max(whole, key=whole.get)
+    print(f"{visible(reason)}: going on from {file.name}, window {whole[file]}", file=sys.stderr)
+    return file
+
+
+class Damaged(InputError):
+    """A checkpoint that is not what was written."""
+
+
 def read(path: str | Path) -> dict:
     """A checkpoint's dictionary, on the CPU. Reading it runs no code in it.
 
-    Raises InputError for a file that is missing, torn, of another program or of another version.
+    Raises InputError for a file that is missing, damaged, of another program or another version.
     """
     file = find(path)
     try:
@@ -45,11 +77,19 @@ def read(path: str | Path) -> dict:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     try:
+        # The file holds checksums of its parts, which torch.load does not look at.
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # half a dozen kinds, by where the damage is
+        raise Damaged(f"{file}: it is torn or no checkpoint; give another checkpoint") from error
+    if bad is not None:
+        raise Damaged(f"{file}: it is damaged (the checksum of {bad} is wrong); give another one")
+    try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds, by where the damage is
-        torn = not zipfile.is_zipfile(file)
-        reason = "it is torn or no checkpoint" if torn else "it is damaged, or of another program"
-        raise InputError(f"{file}: {reason}; give another checkpoint") from error
+    except Exception as error:
+        raise Damaged(
+            f"{file}: it is damaged, or of another program; give another checkpoint"
+        ) from error
     ours = checkpoint.get("charrnn") if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or "format" not in ours:
         raise InputError(f"{file}: a checkpoint of another program, not of charrnn")
@@ -63,8 +103,15 @@ def read(path: str | Path) -> dict:
     return checkpoint
 
 
-def write(checkpoint: dict, path: str | Path) -> None:
-    """Write a checkpoint whole or not at all, whatever happens in between."""
+def write(checkpoint: dict, path: str | Path, previous: Path | None = None) -> None:
+    """Write a checkpoint whole or not at all, whatever happens in between.
+
+    Args:
+        previous: a name beside it for what stood under its own before.
+
+    Raises:
+        OSError: it cannot be written; what stood there stays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, since a rename is atomic within one file system only.
@@ -74,8 +121,24 @@ def write(checkpoint: dict, path: str | Path) -> None:
             torch.save(checkpoint, f)
             f.flush()
             os.fsync(f.fileno())
+        if previous is not None and path.exists():
+            link(path, previous)
         os.replace(scratch, path)
     finally:
+        scratch.unlink(missing_ok=True)
+
+
+def link(file: Path, name: Path) -> None:
+    """Give a file a second name, in place of what had that name before; a copy where links fail."""
+    scratch = name.with_name(f".{name.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(file, scratch)
+        except OSError:
+            shutil.copyfile(file, scratch)
+        os.replace(scratch, name)
+    finally:  # it stands still where both names were the same file's already
         scratch.unlink(missing_ok=True)
 
 

@@ -1,5 +1,9 @@
 """What is wrong with what a person gave: one line that names it and says what would do."""
 
+import re
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # but tab and newline
+
 
 class InputError(ValueError):
     """A wrong setting, file or text. Its message is one line; the entry points exit with 2."""
@@ -16,3 +20,11 @@ def shown(value: object) -> str:
     if isinstance(value, str) and value.isprintable() and value:
         return value
     return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+
+
+def visible(text: str) -> str:
+    r"""A text that may go to a terminal: control characters become \x1b and so on.
+
+    Tab and newline pass. Lone surrogates stand for bytes, which could be control characters.
+    """
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)

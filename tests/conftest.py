@@ -38,7 +38,7 @@ class Process:
 
     def wait(self) -> Result:
         code = self.zygote.ask({"wait": self.pid})
-        return Result(code, self.out.read_text("utf-8"), self.err.read_text("utf-8"))
+        return Result(code, *(f.read_bytes().decode("utf-8") for f in (self.out, self.err)))
 
 
 class CommandLine:
@@ -60,15 +60,18 @@ class CommandLine:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, script: str, *args: object, cwd: Path | None = None) -> Process:
+    def start(
+        self, script: str, *args: object, cwd: Path | None = None, env: dict | None = None
+    ) -> Process:
         number = next(self.numbers)
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         argv = [str(ROOT / script), *map(str, args)]
         request = {"argv": argv, "cwd": str(cwd or self.folder), "out": str(out), "err": str(err)}
+        request["env"] = env or {}
         return Process(self, self.ask(request), out, err)
 
-    def __call__(self, script: str, *args: object, cwd: Path | None = None) -> Result:
-        return self.start(script, *args, cwd=cwd).wait()
+    def __call__(self, script: str, *args: object, **settings) -> Result:
+        return self.start(script, *args, **settings).wait()
 
 
 @pytest.fixture(scope="session", autouse=True)

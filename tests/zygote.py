@@ -1,14 +1,15 @@
 """A process that has imported everything once and forks for every command line it is sent.
 
 Each child is a process of its own, as a person would start it, less the seconds of imports. Lines
-of JSON on standard input: {"argv", "cwd", "out", "err"} starts one and answers its pid; {"wait":
-pid} answers its exit code, negative for a signal.
+of JSON on standard input: {"argv", "cwd", "out", "err", "env"} starts one and answers its pid;
+{"wait": pid} answers its exit code, negative for a signal.
 """
 
 import json
 import os
 import runpy
 import sys
+import tempfile
 
 
 def child(request: dict) -> None:
@@ -16,6 +17,9 @@ def child(request: dict) -> None:
     for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
         file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
+    os.environ.update(request["env"])
+    sys.path += filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))
+    tempfile.tempdir = None  # as TMPDIR says now
     sys.argv = request["argv"]
     sys.path[0] = os.path.dirname(request["argv"][0])
     runpy.run_path(request["argv"][0], run_name="__main__")

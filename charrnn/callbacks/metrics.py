@@ -3,7 +3,9 @@
 import csv
 import math
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -13,10 +15,14 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from charrnn.errors import InputError, visible
+
 COLUMNS = (
     "train/loss", "train/bpc", "val/loss", "val/bpc", "train/lr", "train/grad_norm",
     "train/clipped", "train/chars_per_second", "train/passes",
 )  # fmt: skip
+FAILING: set[int] = set()
+"""The loggers (their ids) that could not be written to the last time."""
 
 
 class Metrics(Callback):
@@ -31,9 +37,11 @@ class Metrics(Callback):
     """
 
     def setup(self, trainer, task, stage: str) -> None:
+        threading.excepthook = quiet_writers
         self.file = Path(trainer.default_root_dir) / "metrics.csv"
         self.loss_sum, self.windows = 0.0, 0
         self.row: dict = {}
+        self.rows: list[dict] = []  # that could not be written
         self.since: float | None = None
 
     def state_dict(self) -> dict:
@@ -96,22 +104,41 @@ class Metrics(Callback):
         self._end_row()
 
     def on_train_end(self, trainer, task) -> None:
-        self._end_row()
+        try:
+            self._end_row()
+        except OSError as error:
+            raise InputError(f"{self.file}: cannot be written ({error.strerror})") from error
+
+    def on_exception(self, trainer, task, exception) -> None:
+        to_loggers(trainer, flush)  # before Lightning does, where it may fail
 
     def _write(self, trainer, numbers: dict[str, float], windows: int) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=windows)
+        to_loggers(trainer, lambda logger: logger.log_metrics(numbers, step=windows))
         # A window's training and validation share a row, so that no step stands there twice.
         if self.row.get("step") != windows:
-            self._end_row()
+            try:
+                self._end_row()
+            except OSError as error:
+                if len(self.rows) == 1:
+                    reason = f"cannot be written ({error.strerror}); its rows are kept until it can"
+                    tqdm.write(visible(f"{self.file}: {reason}"))
             self.row = {"step": windows}
         self.row |= numbers
 
     def _end_row(self) -> None:
-        if self.row:
+        """Append what is not in the file yet, whole rows or nothing. Raises OSError."""
+        self.rows += [self.row] if self.row else []
+        self.row = {}
+        if not self.rows:
+            return
+        size = self.file.stat().st_size
+        try:
             with open(self.file, "a", newline="") as f:
-                csv.DictWriter(f, ("step", *COLUMNS)).writerow(self.row)
-            self.row = {}
+                csv.DictWriter(f, ("step", *COLUMNS)).writerows(self.rows)
+        except OSError:
+            os.truncate(self.file, size)
+            raise
+        self.rows = []
 
 
 def drop_later(run: Path, windows: int) -> None:
@@ -129,7 +156,14 @@ def drop_later(run: Path, windows: int) -> None:
             writer.writeheader()
             writer.writerows(rows)
         os.replace(scratch, file)
-    for file in (run / "tensorboard").glob("events.out.tfevents.*"):
+    folder = run / "tensorboard"
+    for scratch in [*run.glob(".metrics.csv.*"), *folder.glob(".events.out.tfevents.*")]:
+        scratch.unlink()  # of a process that was killed
+    files = sorted(folder.glob("events.out.tfevents.*"))
+    # TensorBoard reads files by the time in their names. Where the clock was set back, those that
+    # are here would come after the new one, and are named anew.
+    ahead = any(int(file.name.split(".")[3]) >= int(time.time()) for file in files)
+    for number, file in enumerate(files):
         # The writer's purge_step says the same to TensorBoard, which heeds it for scalars only.
         records = [r for r in RawEventFileLoader(str(file)).Load() if step_of(r) <= windows]
         scratch = file.with_name(f".{file.name}.{os.getpid()}")
@@ -137,6 +171,9 @@ def drop_later(run: Path, windows: int) -> None:
             for record in records:
                 RecordWriter(f).write(record)
         os.replace(scratch, file)
+        if ahead:
+            rest = file.name.split(".", 4)[4]
+            file.rename(file.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
 
 
 def is_before(row: dict, windows: int) -> bool:
@@ -152,7 +189,41 @@ def step_of(record: bytes) -> int:
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:
     """Put a text into TensorBoard as it is: four spaces make Markdown leave it alone."""
-    for logger in trainer.loggers:
+    indented = "".join(f"    {line}\n" for line in visible(text).split("\n"))
+
+    def add(logger) -> None:
         if hasattr(logger.experiment, "add_text"):
-            indented = "".join(f"    {line}\n" for line in text.splitlines())
             logger.experiment.add_text(name, indented, windows)
+
+    to_loggers(trainer, add)
+
+
+def to_loggers(trainer, write: Callable) -> None:
+    """Hand something to each logger. What it cannot write is lost, and a line says so."""
+    for logger in trainer.loggers:
+        try:
+            write(logger)
+            FAILING.discard(id(logger))
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__  # Lightning wraps it
+            if not isinstance(cause, OSError):
+                raise
+            # A writer that failed once fails ever after; the next number opens a new one.
+            logger.experiment.file_writer = logger.experiment.all_writers = None
+            if id(logger) not in FAILING:
+                FAILING.add(id(logger))
+                line = f"{logger.log_dir}: cannot be written ({cause.strerror}); its curves have a"
+                tqdm.write(visible(f"{line} gap from window {trainer.global_step} on"))
+
+
+def flush(logger) -> None:
+    """Have what a logger was given on disk."""
+    logger.save()
+    if hasattr(logger.experiment, "flush"):
+        logger.experiment.flush()
+
+
+def quiet_writers(args) -> None:
+    """What ``threading.excepthook`` does, but for TensorBoard's writers, of which a line speaks."""
+    if not (isinstance(args.exc_value, OSError) and "AsyncWriter" in type(args.thread).__name__):
+        threading.__excepthook__(args)
