@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
-from charrnn.errors import InputError, check, visible
+from charrnn.errors import Diverged, InputError, check, visible
 
 FIXED = {
     "model": {"dropout", "backend"},
@@ -51,7 +51,7 @@ def take_up(path: Path) -> None:
         # Ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started(path)
     else:
-        file = checkpoint.newest(path) if path.is_dir() else checkpoint.find(path)
+        file = checkpoint.last(path) if path.is_dir() else checkpoint.find(path)
         settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
         run = file.parent.parent if in_place else None
@@ -142,6 +142,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     task = cli.build("task", cfg.task, model, optimizer, scheduler, description)
     if saved:
         task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
+        task.rollbacks = saved["charrnn"].get("rollbacks", 0)
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
@@ -264,9 +265,6 @@ def alone(run: Path) -> Iterator[None]:
 
 def train(cfg: DictConfig, run: Path) -> None:
     """One run, in a folder that is its own."""
-    from charrnn.callbacks.checkpoint import go_back
-    from charrnn.callbacks.metrics import drop_later
-
     trainer, task, data, saved = prepared.pop(str(run), None) or prepare(cfg, run)
     sizes = sum(p.numel() for p in task.model.parameters())
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
@@ -275,14 +273,59 @@ def train(cfg: DictConfig, run: Path) -> None:
         f" backend {backend}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {shown(run)}"
     )
-    if saved:
-        go_back(run / "checkpoints", Path(cfg.resume))
-    if saved and is_finished(trainer, saved):
+    go_back(cfg, run, saved)
+    finished = saved and is_finished(trainer, saved)
+    if finished:
         print(f"nothing is left to do: {task.rounds} rounds are finished")
-    else:
-        drop_later(run, saved["charrnn"]["windows"] if saved else -1)
-        trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
+    while not finished:
+        try:
+            trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
+            finished = True
+        except Diverged as error:
+            trainer, task, data = roll_back(cfg, run, task, error)
     print(summary(trainer, task, run))
+
+
+def go_back(cfg: DictConfig, run: Path, saved: dict | None) -> None:
+    """Leave of a run's folder what stands at a checkpoint or before it."""
+    from charrnn.callbacks import checkpoint, metrics
+
+    if saved:
+        checkpoint.go_back(run / "checkpoints", Path(cfg.resume))
+    metrics.drop_later(run, saved["charrnn"]["windows"] if saved else -1)
+
+
+def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
+    """The trainer, task and data with which a run that diverged goes on from before that.
+
+    All is as the newest checkpoint that was still good has it, but for the learning rate. Raises
+    the error where there may be no rollback, or there is nothing to roll back to.
+    """
+    from charrnn import checkpoint
+    from charrnn.callbacks.metrics import add_text
+
+    if task.on_divergence == "stop":
+        raise error
+    if task.rollbacks == task.max_rollbacks:
+        raise Diverged(f"{error.what}, after {task.rollbacks} rollbacks", error.good) from error
+    try:
+        file, windows = checkpoint.newest(run, error.good)
+    except InputError:
+        raise error from None
+    cfg.resume = str(file)
+    cfg.init_from = None
+    cfg.optimizer.lr *= task.rollback_factor
+    number = task.rollbacks + 1
+    trainer, task, data, saved = prepare(cfg, run)
+    go_back(cfg, run, saved)
+    task.rollbacks, task.taken_back = number, True
+    line = (
+        f"{error.what}: rollback {number} of {task.max_rollbacks}, to window {windows}, with"
+        f" optimizer.lr={cfg.optimizer.lr:.3g}"
+    )
+    print(line)
+    add_text(trainer, "rollback", line, windows)
+    return trainer, task, data
 
 
 def summary(trainer, task, run: Path) -> str:

@@ -4,6 +4,7 @@ L layers, T characters, H hidden size.
 """
 
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -37,29 +38,41 @@ def find(path: str | Path) -> Path:
     return file
 
 
-def newest(run: Path) -> Path:
+def last(run: Path) -> Path:
     """A run's last checkpoint, or where that is damaged, the newest that is whole.
 
     A line on standard error says that it is another one. Raises InputError where none is whole.
     """
-    folder = run / "checkpoints"
-    last = folder / "last.ckpt"
+    file = run / "checkpoints" / "last.ckpt"
     try:
-        read(last)
-        return last
+        read(file)
+        return file
     except InputError as error:
-        if last.exists() and not isinstance(error, Damaged):
+        if file.exists() and not isinstance(error, Damaged):
             raise
         reason = str(error).partition("; ")[0]
-    whole = {}
-    for file in sorted(folder.glob("*.ckpt")):
-        with contextlib.suppress(InputError):
-            whole[file] = read(file)["charrnn"].get("windows", 0)
-    if not whole:
-        raise Damaged(f"{reason}, and no other checkpoint of this run is whole; start it anew")
-    file = max(whole, key=whole.get)
-    print(f"{visible(reason)}: going on from {file.name}, window {whole[file]}", file=sys.stderr)
+    try:
+        file, windows = newest(run)
+    except InputError as error:
+        raise Damaged(f"{reason}, and {error}; start it anew") from error
+    print(f"{visible(reason)}: going on from {file.name}, window {windows}", file=sys.stderr)
     return file
+
+
+def newest(run: Path, windows: float = math.inf) -> tuple[Path, int]:
+    """A run's newest whole checkpoint after so many windows or fewer, and its windows.
+
+    Raises InputError where there is none.
+    """
+    found = {}
+    for file in sorted((run / "checkpoints").glob("*.ckpt")):
+        with contextlib.suppress(InputError):
+            found[file] = read(file)["charrnn"].get("windows", 0)
+    found = {file: number for file, number in found.items() if number <= windows}
+    if not found:
+        raise InputError("no other checkpoint of this run is whole")
+    file = max(found, key=found.get)
+    return file, found[file]
 
 
 class Damaged(InputError):

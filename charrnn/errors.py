@@ -9,6 +9,19 @@ class InputError(ValueError):
     """A wrong setting, file or text. Its message is one line; the entry points exit with 2."""
 
 
+class Diverged(InputError):
+    """A training that diverged.
+
+    Args:
+        what: what was found, and at which window.
+        good: the windows after which the weights were still good, as far as is known.
+    """
+
+    def __init__(self, what: str, good: int):
+        super().__init__(f"{what}: try a lower optimizer.lr; the last checkpoint stays")
+        self.what, self.good = what, good
+
+
 def check(name: str, value: object, ok: bool, wanted: str) -> None:
     """Raise InputError, naming the argument and what was found, unless ok."""
     if not ok:
