@@ -52,7 +52,10 @@ def take_up(path: Path) -> None:
         file, run, settings = None, path, started(path)
     else:
         file = checkpoint.last(path) if path.is_dir() else checkpoint.find(path)
-        settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
+        ours = checkpoint.read(file)["charrnn"]
+        if "carry" not in ours:
+            raise InputError(f"resume={file}: holds a model alone; use init_from={file}")
+        settings = ours["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
         run = file.parent.parent if in_place else None
     config = {

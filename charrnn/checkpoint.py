@@ -4,6 +4,8 @@ L layers, T characters, H hidden size.
 """
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 import shutil
@@ -22,6 +24,7 @@ from charrnn.errors import InputError, visible
 
 FORMAT = 1  # of the dictionary under the key "charrnn"
 PREFIX = "model."  # of the model's parameters among the task's
+METADATA = "charrnn"  # where an exported file keeps settings and alphabet, as JSON
 
 
 def find(path: str | Path) -> Path:
@@ -89,6 +92,51 @@ def read(path: str | Path) -> dict:
         open(file, "rb").close()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    checkpoint = read_weights(file) if file.suffix == ".safetensors" else read_whole(file)
+    ours = checkpoint.get("charrnn") if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict) or "format" not in ours:
+        raise InputError(f"{file}: a checkpoint of another program, not of charrnn")
+    if not (type(ours["format"]) is int and ours["format"] == FORMAT):
+        raise InputError(
+            f"{file}: written by charrnn {ours.get('version')} in format {ours['format']};"
+            f" this version reads format {FORMAT}: use the one that wrote it"
+        )
+    if {"settings", "charset"} - ours.keys() or "state_dict" not in checkpoint:
+        raise InputError(f"{file}: lacks parts of a checkpoint; give another one")
+    return checkpoint
+
+
+def read_weights(file: Path) -> dict:
+    """What ``charrnn.export`` wrote as safetensors, as a checkpoint with nothing but a model.
+
+    Raises InputError for a file that is damaged or of another program.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError(f'{file}: to read it, pip install "charrnn[export]"') from error
+    try:
+        with safe_open(file, "pt") as f:
+            state = {PREFIX + name: f.get_tensor(name) for name in f.keys()}
+            ours = json.loads((f.metadata() or {}).get(METADATA, "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Damaged(f"{file}: it is damaged; give another one") from error
+    if isinstance(ours, dict) and ours.pop("sha256", None) != checksum(ours, state):
+        raise Damaged(f"{file}: it is damaged (its checksum is wrong); give another one")
+    return {"charrnn": ours, "state_dict": state}
+
+
+def checksum(description: dict, state: dict[str, Tensor]) -> str:
+    """SHA-256 of an exported model, which the format of safetensors has none of."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def read_whole(file: Path) -> object:
+    """What ``torch.save`` wrote, once its checksums are seen to be right. Raises Damaged."""
     try:
         # The file holds checksums of its parts, which torch.load does not look at.
         with zipfile.ZipFile(file) as archive:
@@ -98,22 +146,11 @@ def read(path: str | Path) -> dict:
     if bad is not None:
         raise Damaged(f"{file}: it is damaged (the checksum of {bad} is wrong); give another one")
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise Damaged(
             f"{file}: it is damaged, or of another program; give another checkpoint"
         ) from error
-    ours = checkpoint.get("charrnn") if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours:
-        raise InputError(f"{file}: a checkpoint of another program, not of charrnn")
-    if ours["format"] != FORMAT:
-        raise InputError(
-            f"{file}: written by charrnn {ours.get('version')} in format {ours['format']};"
-            f" this version reads format {FORMAT}: use the one that wrote it"
-        )
-    if {"settings", "charset"} - ours.keys() or "state_dict" not in checkpoint:
-        raise InputError(f"{file}: lacks parts of a checkpoint; give another one")
-    return checkpoint
 
 
 def write(checkpoint: dict, path: str | Path, previous: Path | None = None) -> None:
@@ -156,7 +193,29 @@ def link(file: Path, name: Path) -> None:
 
 
 def build(checkpoint: dict) -> tuple[nn.Module, Charset]:
-    """The model, in evaluation mode, and the charset of a checkpoint's dictionary."""
+    """The model, in evaluation mode, and the charset of a checkpoint's dictionary.
+
+    Raises InputError where its parts do not fit one another.
+    """
+    with fitting():
+        return _build(checkpoint)
+
+
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Make an InputError of what goes wrong with a file of ours that somebody has changed."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        raise InputError(
+            "the checkpoint's settings, alphabet and weights do not fit one another; give another"
+        ) from error
+
+
+def _build(checkpoint: dict) -> tuple[nn.Module, Charset]:
     ours = checkpoint["charrnn"]
     charset = Charset(**ours["charset"])
     settings = dict(ours["settings"]["model"])
@@ -188,6 +247,11 @@ def initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
     Raises:
         InputError: names the parameter that does not fit.
     """
+    with fitting():
+        return _initialize(model, charset, path)
+
+
+def _initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
     checkpoint = read(path)
     theirs = Charset(**checkpoint["charrnn"]["charset"])
     if theirs.unit != charset.unit:
