@@ -247,7 +247,8 @@ def alone(run: Path) -> Iterator[None]:
 
     The system lets it go when the process ends, however it ends.
     """
-    if "LOCAL_RANK" in os.environ:  # of several processes the first holds it
+    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+    if rank != "0":  # of several processes the first holds it
         yield
         return
     folder = os.open(run, os.O_RDONLY)

@@ -162,7 +162,7 @@ def drop_later(run: Path, windows: int) -> None:
     files = sorted(folder.glob("events.out.tfevents.*"))
     # TensorBoard reads files by the time in their names. Where the clock was set back, those that
     # are here would come after the new one, and are named anew.
-    ahead = any(int(file.name.split(".")[3]) >= int(time.time()) for file in files)
+    ahead = any(file.name.split(".")[3] >= f"{time.time():010.0f}" for file in files)
     for number, file in enumerate(files):
         # The writer's purge_step says the same to TensorBoard, which heeds it for scalars only.
         records = [r for r in RawEventFileLoader(str(file)).Load() if step_of(r) <= windows]
