@@ -236,6 +236,10 @@ def explain(error: BaseException) -> str | None:
                 " init_from=RUN for its weights"
             )
         return f"{match[1]}: no such key{nearest(match[1])}"
+    if text.startswith("Config group override must be a string"):
+        groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+        given = [a for a in sys.argv[1:] if a.partition("=")[0].lstrip("+") in groups]
+        return f"{' '.join(given)}: names no option of its group; --help lists them"
     if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
         if match := re.search(r"Missing mandatory value: (\S+)", text):
             key = getattr(error, "full_key", None) or match[1]

@@ -73,6 +73,7 @@ BAD_TRAIN = {
     "model._target_=charrnn.models.Other": ["model._target_=charrnn.models.Other"],
     "model.hiden_size=3": ["model.hiden_size", "did you mean model.hidden_size?"],
     "model=gru_other": ["gru_other", "gru_encode"],
+    "model=null": ["model=null", "names no option"],
     "modle=gru_encode": ["modle", "did you mean model?"],
     "+model.extra=3": ["model.extra", "nothing reads this key"],
     "++data.seqlen=3": ["data.seqlen", "did you mean data.seq_len?"],
