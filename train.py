@@ -191,7 +191,7 @@ def check_trainer(trainer: DictConfig, data) -> None:
     if trainer.get("check_val_every_n_epoch", 1) is not None:
         asked(
             "val_check_interval",
-            lambda v: 0 < v <= (1 if isinstance(v, float) else windows),
+            lambda v: not isinstance(v, str) and 0 < v <= (1 if isinstance(v, float) else windows),
             f"at most the {windows} windows of a round, or a share of it above 0, at most 1.0",
         )
     shortest = 1 / max(1, len(data.validation))
