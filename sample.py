@@ -1,26 +1,29 @@
 """Write text with a trained model: python sample.py [KEY=VALUE ...], or --help."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
-from charrnn.errors import InputError
+from charrnn.errors import InputError, visible
 
 
 def job(cfg: DictConfig) -> None:
     from charrnn import checkpoint, sampler
 
     settings = OmegaConf.to_container(cfg, resolve=True)
-    path = settings.pop("checkpoint")
+    path, raw = settings.pop("checkpoint"), settings.pop("raw")
+    cli.check_type("raw", raw, bool)
     cli.check_call(sampler.texts, settings)
     stop = settings["stop"]
     if stop is not None:
         stops = [stop] if isinstance(stop, str) else stop
         settings["stop"] = [s.replace("\\n", "\n").replace("\\t", "\t") for s in stops]
     model = checkpoint.load(newest() if path == "latest" else path)
-    write(sampler.texts(model.model, model.charset, **settings), settings["num_samples"])
+    steps = sampler.texts(model.model, model.charset, **settings)
+    write(steps, settings["num_samples"], str if raw else visible)
 
 
 def newest() -> Path:
@@ -34,16 +37,21 @@ def newest() -> Path:
     return max(files, key=lambda f: f.stat().st_mtime)
 
 
-def write(steps, num_samples: int) -> None:
-    """One sample as it comes; several, which come at once, one after the other with a newline."""
+def write(steps, num_samples: int, form: Callable[[str], str]) -> None:
+    """One sample as it comes; several, which come at once, one after the other with a newline.
+
+    Args:
+        steps: what each step adds to each sample.
+        form: what is done to a text before it is written.
+    """
     parts = [[] for _ in range(num_samples)]
     for step in steps:
         if num_samples == 1:
-            print(step[0], end="", flush=True)
+            print(form(step[0]), end="", flush=True)
         for part, added in zip(parts, step):
             part.append(added)
     if num_samples > 1:
-        print("\n".join("".join(part) for part in parts), end="")
+        print("\n".join(form("".join(part)) for part in parts), end="")
     if sys.stdout.isatty():
         print()
 

@@ -1,6 +1,7 @@
 """Train a character model: python train.py [KEY=VALUE ...], or --help."""
 
 import argparse
+import contextlib
 import functools
 import logging
 import math
@@ -18,7 +19,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from charrnn import cli, processes, provenance, sweeps
-from charrnn.errors import InputError, check
+from charrnn.errors import Diverged, InputError, check
 
 FIXED = {
     "model": {"dropout", "backend", "parameters"},
@@ -49,10 +50,12 @@ others = None
 
 
 def main() -> None:
+    cli.be_lenient()
     requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     folders = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("hydra.run.dir=")]
     if requeued and folders and (Path(folders[-1]) / ".hydra").is_dir():
-        sys.argv[1:] = [f"resume={folders[-1]}"]
+        allowed = [a for a in sys.argv[1:] if a.startswith("allow_targets=")]
+        sys.argv[1:] = [f"resume={folders[-1]}", *allowed]
     if processes.place():
         as_one_of_several()
     else:
@@ -102,12 +105,15 @@ def take_up(path: Path) -> None:
     """Make the configuration "resumed": a run's own settings, and its own folder."""
     from charrnn import checkpoint
 
-    if (path / ".hydra").is_dir() and not (path / "checkpoints" / "last.ckpt").exists():
+    if (path / ".hydra").is_dir() and not list((path / "checkpoints").glob("*.ckpt")):
         # Ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started(path)
     else:
-        file = checkpoint.find(path)
-        settings = checkpoint.read(file)["charrnn"]["settings"] | {"init_from": None}
+        file = checkpoint.last(path) if path.is_dir() else checkpoint.find(path)
+        ours = checkpoint.read(file)["charrnn"]
+        if "carry" not in ours:
+            raise InputError(f"resume={file}: holds a model alone; use init_from={file}")
+        settings = ours["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
         run = file.parent.parent if in_place else None
     hydra = {}
@@ -130,11 +136,12 @@ def repeat() -> None:
 
 def store(name: str, settings: dict, hydra: dict) -> None:
     """Make settings a configuration, which has what train.yaml says of Hydra."""
-    ours = OmegaConf.to_container(OmegaConf.load(cli.CONF / "train.yaml").hydra)
+    ours = cli.train_yaml()
     config = {
         **cli.escaped(settings),
+        "allow_targets": ours["allow_targets"],  # not what those settings would like to be allowed
         "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
-        "hydra": {k: ours[k] for k in ("callbacks", "sweep")} | hydra,
+        "hydra": {k: ours["hydra"][k] for k in ("callbacks", "sweep")} | hydra,
     }
     ConfigStore.instance().store(name, OmegaConf.create(config))
 
@@ -228,6 +235,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     task = cli.build("task", cfg.task, model, optimizer, scheduler, description)
     if saved:
         task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
+        task.rollbacks = saved["charrnn"].get("rollbacks", 0)
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
@@ -329,7 +337,7 @@ def check_lengths(trainer: DictConfig, data) -> None:
     if trainer.get("check_val_every_n_epoch", 1) is not None:
         asked(
             "val_check_interval",
-            lambda v: 0 < v <= (1 if isinstance(v, float) else windows),
+            lambda v: not isinstance(v, str) and 0 < v <= (1 if isinstance(v, float) else windows),
             f"at most the {windows} windows of a round, or a share of it above 0, at most 1.0",
         )
     shortest = 1 / max(1, len(data.validation))
@@ -385,6 +393,8 @@ def check_processes(cfg: DictConfig, trainer) -> None:
             f"trainer.devices={cfg.trainer.devices}: {here.world_size} processes were started,"
             f" {here.per_node} on each machine; leave trainer.devices and trainer.num_nodes out"
         )
+    way, alone = cfg.task.get("on_divergence"), trainer.world_size == 1
+    check("task.on_divergence", way, alone or way != "rollback", "stop with several processes")
 
 
 def check_rows(rows: int, batch_size: int, world_size: int) -> None:
@@ -404,18 +414,31 @@ def job(cfg: DictConfig) -> float | None:
     Returns the best validation in bits per character, which a search minimizes.
     """
     run, overrides = Path(HydraConfig.get().runtime.output_dir), cli.overrides()
-    if cli.in_sweep():
+    if cli.in_sweep():  # which holds the folder
         before = sweeps.read_job(run, 0)
         if before.state in sweeps.DONE:
             print(f"{run.name}: {before.state} before")
             return before.best
         sweeps.record(run, overrides, "running")
-        last = run / "checkpoints" / "last.ckpt"
-        if last.exists():
-            cfg.resume, cfg.init_from = cli.escaped(str(last)), None
-    stopped, best = train(cfg, run)
-    sweeps.record(run, overrides, "stopped" if stopped else "finished", stopped)
+        if any((run / "checkpoints").glob("*.ckpt")):
+            take_up_job(cfg, run)
+    with contextlib.nullcontext(True) if cli.in_sweep() else sweeps.alone(run) as free:
+        if not free:
+            raise InputError(f"{run}: another process trains there; wait for its end")
+        stopped, best = train(cfg, run)
+        sweeps.record(run, overrides, "stopped" if stopped else "finished", stopped)
     return best
+
+
+def take_up_job(cfg: DictConfig, run: Path) -> None:
+    """Have a job of a sweep go on from its last checkpoint, at the rate that rollbacks left."""
+    from charrnn import checkpoint
+
+    file = checkpoint.last(run)
+    cfg.resume, cfg.init_from = cli.escaped(str(file)), None
+    ours = checkpoint.read(file)["charrnn"]
+    if ours.get("rollbacks"):
+        cfg.optimizer.lr = ours["settings"]["optimizer"]["lr"]
 
 
 def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
@@ -423,6 +446,7 @@ def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
     here = processes.place()
     if here and here.rank:
         processes.quiet()
+    cli.be_lenient()
     try:
         if others and not here.rank:
             others.set("run", str(run))
@@ -455,8 +479,6 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
     """
     import torch
 
-    from charrnn.callbacks.metrics import drop_later
-
     sizes = sum(p.numel() for p in task.model.parameters())
     corpus = {"sha256": data.corpus.sha256, "characters": len(data.corpus.tokens)}
     if trainer.is_global_zero:
@@ -473,16 +495,21 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
         if corpus.unknown:
             share = f"{corpus.unknown:,} of {len(corpus.tokens):,} characters"
             print(f"{key}: {share} are outside the alphabet, and read as U+FFFD")
-    if saved and is_finished(trainer, saved):
+    window = data.stream.batch_size * data.stream.seq_len * trainer.world_size
+    if trainer.is_global_zero:
+        go_back(cfg, run, saved, window)
+    finished = saved and is_finished(trainer, saved)
+    if finished:
         print(f"nothing is left to do: {task.rounds} rounds are finished")
-    else:
+    while not finished:
         task.description["varied"] = saved["charrnn"].get("varied", {}) if saved else cli.varied()
-        size = data.stream.batch_size * data.stream.seq_len * trainer.world_size
-        if trainer.is_global_zero:
-            drop_later(run, saved["charrnn"]["windows"] if saved else -1, size)
-        trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
-        if trainer.world_size > 1:
-            torch.distributed.destroy_process_group()
+        try:
+            trainer.fit(task, data, ckpt_path=cfg.resume or None, weights_only=True)
+            finished = True
+        except Diverged as error:
+            trainer, task, data, saved = roll_back(cfg, run, task, error)
+    if trainer.world_size > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     print(summary(trainer, task, run))
     if data.test and trainer.is_global_zero:
         print(tested(run, data.test, trainer.strategy.root_device))
@@ -493,6 +520,50 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
 def timer_of(trainer):
     """What ends the run by ``trainer.max_time``; None where that is not given."""
     return next((c for c in trainer.callbacks if type(c).__name__ == "Timer"), None)
+
+
+def go_back(cfg: DictConfig, run: Path, saved: dict | None, window: int) -> None:
+    """Leave of a run's folder what stands at a checkpoint or before it.
+
+    A window is so many characters.
+    """
+    from charrnn.callbacks import checkpoint, metrics
+
+    if saved:
+        checkpoint.go_back(run / "checkpoints", Path(cfg.resume))
+    metrics.drop_later(run, saved["charrnn"]["windows"] if saved else -1, window)
+
+
+def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
+    """What :func:`prepare` makes, for a run that diverged to go on from before that.
+
+    All is as the newest checkpoint that was still good has it, but for the learning rate. Raises
+    the error where there may be no rollback, or there is nothing to roll back to.
+    """
+    from charrnn import checkpoint
+    from charrnn.callbacks.metrics import add_text
+
+    if task.on_divergence == "stop":
+        raise error
+    if task.rollbacks == task.max_rollbacks:
+        raise Diverged(f"{error.what}, after {task.rollbacks} rollbacks", error.good) from error
+    try:
+        file, windows = checkpoint.newest(run, error.good)
+    except InputError:
+        raise error from None
+    cfg.resume, cfg.init_from = cli.escaped(str(file)), None
+    cfg.optimizer.lr *= task.rollback_factor
+    number = task.rollbacks + 1
+    trainer, task, data, saved = prepare(cfg, run)
+    go_back(cfg, run, saved, data.stream.batch_size * data.stream.seq_len)
+    task.rollbacks, task.taken_back = number, True
+    line = (
+        f"{error.what}: rollback {number} of {task.max_rollbacks}, to window {windows}, with"
+        f" optimizer.lr={cfg.optimizer.lr:.3g}"
+    )
+    print(line)
+    add_text(trainer, "rollback", line, windows)
+    return trainer, task, data, saved
 
 
 def summary(trainer, task, run: Path) -> str:

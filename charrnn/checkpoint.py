@@ -3,7 +3,13 @@
 L layers, T characters, H hidden size.
 """
 
+import contextlib
+import hashlib
+import json
+import math
 import os
+import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +20,11 @@ from torch import Tensor, nn
 
 from charrnn import evaluation, models, sampler
 from charrnn.charset import Charset
-from charrnn.errors import InputError
+from charrnn.errors import InputError, visible
 
 FORMAT = 1  # of the dictionary under the key "charrnn"
 PREFIX = "model."  # of the model's parameters among the task's
+METADATA = "charrnn"  # where an exported file keeps settings and alphabet, as JSON
 
 
 def find(path: str | Path) -> Path:
@@ -34,26 +41,62 @@ def find(path: str | Path) -> Path:
     return file
 
 
+def last(run: Path) -> Path:
+    """A run's last checkpoint, or where that is damaged, the newest that is whole.
+
+    A line on standard error says that it is another one. Raises InputError where none is whole.
+    """
+    file = run / "checkpoints" / "last.ckpt"
+    try:
+        read(file)
+        return file
+    except InputError as error:
+        if file.exists() and not isinstance(error, Damaged):
+            raise
+        reason = str(error).partition("; ")[0]
+    try:
+        file, windows = newest(run)
+    except InputError as error:
+        raise Damaged(f"{reason}, and {error}; start it anew") from error
+    print(f"{visible(reason)}: going on from {file.name}, window {windows}", file=sys.stderr)
+    return file
+
+
+def newest(run: Path, windows: float = math.inf) -> tuple[Path, int]:
+    """A run's newest whole checkpoint after so many windows or fewer, and its windows.
+
+    Raises InputError where there is none.
+    """
+    found = {}
+    for file in sorted((run / "checkpoints").glob("*.ckpt")):
+        with contextlib.suppress(InputError):
+            found[file] = read(file)["charrnn"].get("windows", 0)
+    found = {file: number for file, number in found.items() if number <= windows}
+    if not found:
+        raise InputError("no other checkpoint of this run is whole")
+    file = max(found, key=found.get)
+    return file, found[file]
+
+
+class Damaged(InputError):
+    """A checkpoint that is not what was written."""
+
+
 def read(path: str | Path) -> dict:
     """A checkpoint's dictionary, on the CPU. Reading it runs no code in it.
 
-    Raises InputError for a file that is missing, torn, of another program or of another version.
+    Raises InputError for a file that is missing, damaged, of another program or another version.
     """
     file = find(path)
     try:
         open(file, "rb").close()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds, by where the damage is
-        torn = not zipfile.is_zipfile(file)
-        reason = "it is torn or no checkpoint" if torn else "it is damaged, or of another program"
-        raise InputError(f"{file}: {reason}; give another checkpoint") from error
+    checkpoint = read_weights(file) if file.suffix == ".safetensors" else read_whole(file)
     ours = checkpoint.get("charrnn") if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or "format" not in ours:
         raise InputError(f"{file}: a checkpoint of another program, not of charrnn")
-    if ours["format"] != FORMAT:
+    if not (type(ours["format"]) is int and ours["format"] == FORMAT):
         raise InputError(
             f"{file}: written by charrnn {ours.get('version')} in format {ours['format']};"
             f" this version reads format {FORMAT}: use the one that wrote it"
@@ -63,8 +106,62 @@ def read(path: str | Path) -> dict:
     return checkpoint
 
 
-def write(checkpoint: dict, path: str | Path) -> None:
-    """Write a checkpoint whole or not at all, whatever happens in between."""
+def read_weights(file: Path) -> dict:
+    """What ``charrnn.export`` wrote as safetensors, as a checkpoint with nothing but a model.
+
+    Raises InputError for a file that is damaged or of another program.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError(f'{file}: to read it, pip install "charrnn[export]"') from error
+    try:
+        with safe_open(file, "pt") as f:
+            state = {PREFIX + name: f.get_tensor(name) for name in f.keys()}
+            ours = json.loads((f.metadata() or {}).get(METADATA, "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Damaged(f"{file}: it is damaged; give another one") from error
+    if isinstance(ours, dict) and ours.pop("sha256", None) != checksum(ours, state):
+        raise Damaged(f"{file}: it is damaged (its checksum is wrong); give another one")
+    return {"charrnn": ours, "state_dict": state}
+
+
+def checksum(description: dict, state: dict[str, Tensor]) -> str:
+    """SHA-256 of an exported model, which the format of safetensors has none of."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def read_whole(file: Path) -> object:
+    """What ``torch.save`` wrote, once its checksums are seen to be right. Raises Damaged."""
+    try:
+        # The file holds checksums of its parts, which torch.load does not look at.
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # half a dozen kinds, by where the damage is
+        raise Damaged(f"{file}: it is torn or no checkpoint; give another checkpoint") from error
+    if bad is not None:
+        raise Damaged(f"{file}: it is damaged (the checksum of {bad} is wrong); give another one")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise Damaged(
+            f"{file}: it is damaged, or of another program; give another checkpoint"
+        ) from error
+
+
+def write(checkpoint: dict, path: str | Path, previous: Path | None = None) -> None:
+    """Write a checkpoint whole or not at all, whatever happens in between.
+
+    Args:
+        previous: a name beside it for what stood under its own before.
+
+    Raises:
+        OSError: it cannot be written; what stood there stays.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, since a rename is atomic within one file system only.
@@ -74,13 +171,51 @@ def write(checkpoint: dict, path: str | Path) -> None:
             torch.save(checkpoint, f)
             f.flush()
             os.fsync(f.fileno())
+        if previous is not None and path.exists():
+            link(path, previous)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
+def link(file: Path, name: Path) -> None:
+    """Give a file a second name, in place of what had that name before; a copy where links fail."""
+    scratch = name.with_name(f".{name.name}.{os.getpid()}")
+    scratch.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(file, scratch)
+        except OSError:
+            shutil.copyfile(file, scratch)
+        os.replace(scratch, name)
+    finally:  # it stands still where both names were the same file's already
+        scratch.unlink(missing_ok=True)
+
+
 def build(checkpoint: dict) -> tuple[nn.Module, Charset]:
-    """The model, in evaluation mode, and the charset of a checkpoint's dictionary."""
+    """The model, in evaluation mode, and the charset of a checkpoint's dictionary.
+
+    Raises InputError where its parts do not fit one another.
+    """
+    with fitting():
+        return _build(checkpoint)
+
+
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Make an InputError of what goes wrong with a file of ours that somebody has changed."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        raise InputError(
+            "the checkpoint's settings, alphabet and weights do not fit one another; give another"
+        ) from error
+
+
+def _build(checkpoint: dict) -> tuple[nn.Module, Charset]:
     ours = checkpoint["charrnn"]
     charset = Charset(**ours["charset"])
     settings = dict(ours["settings"]["model"])
@@ -113,6 +248,11 @@ def initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
     Raises:
         InputError: names the parameter that does not fit.
     """
+    with fitting():
+        return _initialize(model, charset, path)
+
+
+def _initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
     checkpoint = read(path)
     theirs = Charset(**checkpoint["charrnn"]["charset"])
     if theirs.unit != charset.unit:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import difflib
+import errno
 import functools
 import inspect
 import itertools
@@ -28,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from charrnn import sweeps
-from charrnn.errors import InputError, check, shown
+from charrnn.errors import InputError, check, shown, visible
 
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
 # (read by GNU OpenMP when torch loads it). Two runs on two cores at once are twice as fast for it.
@@ -36,6 +37,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # The signal with which submitit lets SLURM announce the end of a job's time; ours as well.
 os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says that is full or ill
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data.url",
          "data.cache_dir", "resume", "init_from", "checkpoint")  # fmt: skip
@@ -50,6 +52,10 @@ EXTRAS = {
     "submitit_slurm": "slurm",
 }
 """What installs a sweeper or a launcher."""
+TARGETS = (
+    "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
+)  # fmt: skip
+"""Where the classes lie that a config may name, besides those of its allow_targets."""
 GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
 
 
@@ -100,7 +106,7 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
     run = Path(HydraConfig.get().runtime.output_dir)
     with sweeps.alone(run) as free:
         if not free:
-            print(f"{run.name}: another process is at it")
+            print(visible(f"{run.name}: another process is at it"))
         if not free or Guard.interrupted:
             return None
         try:
@@ -109,13 +115,15 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
         except Exception as error:
             line = explain(error)
             if not line:
-                (run / "error.txt").write_text(traceback.format_exc(), "utf-8")
+                with full_disk_passes():
+                    (run / "error.txt").write_text(traceback.format_exc(), "utf-8")
                 first, *rest = str(error).strip().splitlines() or [""]
                 text = f"{first}: {rest[-1].strip()}" if rest else first
                 line = f"{type(error).__name__}: {text} (see error.txt there)"
-            sweeps.record(run, overrides(), "failed", line)
+            with full_disk_passes():
+                sweeps.record(run, overrides(), "failed", line)
             sys.stdout.flush()
-            print(f"error: {run.name}: {line}", file=sys.stderr)
+            print(visible(f"error: {run.name}: {line}"), file=sys.stderr)
             return None
         except (SystemExit, KeyboardInterrupt):
             if not with_joblib(HydraConfig.get()):
@@ -148,8 +156,8 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
 
 
 def shown_path(path: Path) -> str:
-    """A path as it is named from here."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    """A path as it is named from here, fit for a terminal."""
+    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def overrides() -> list[str]:
@@ -177,8 +185,43 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("CHARRNN_TRACEBACK") or not (line := explain(error)):
             raise
         sys.stdout.flush()
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {visible(line)}", file=sys.stderr)
         sys.exit(2)
+
+
+class Lenient:
+    """A stream that loses what a full disk does not take, so that a log ends no training."""
+
+    def __init__(self, stream: typing.TextIO):
+        self.stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with full_disk_passes():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with full_disk_passes():
+            self.stream.flush()
+
+
+def be_lenient() -> None:
+    """Have what this process says pass a full disk."""
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), Lenient):
+            setattr(sys, name, Lenient(stream))
+
+
+@contextlib.contextmanager
+def full_disk_passes() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 class Guard(Callback):
@@ -382,6 +425,8 @@ def explain(error: BaseException) -> str | None:
         return text
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"a file cannot be written ({error.strerror})"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
         if match[1] in known_keys():
             if "--config-name=resumed" in sys.argv:
@@ -392,6 +437,10 @@ def explain(error: BaseException) -> str | None:
             if "--config-name=repeated" in sys.argv:
                 return f"{match[1]}: a run that is repeated keeps it; only single keys may differ"
         return f"{match[1]}: no such key{nearest(match[1])}"
+    if text.startswith("Config group override must be a string"):
+        groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+        given = [a for a in sys.argv[1:] if a.partition("=")[0].lstrip("+") in groups]
+        return f"{' '.join(given)}: names no option of its group; --help lists them"
     if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
         if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
             extra = EXTRAS.get(match[2], "dev")
@@ -452,16 +501,68 @@ def check_settings(settings: dict) -> None:
 
     What is read are the parameters of each ``_target_``, and the top-level keys of train.yaml.
     """
-    top = set(yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))) - {"defaults", "hydra"}
+    top = set(train_yaml()) - {"defaults", "hydra"}
     top |= {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    allowed = settings.get("allow_targets")
+    check_type("allow_targets", allowed, list[str])
     for key, value in settings.items():
         if key not in top:
             raise InputError(f"{key}: nothing reads this key{nearest(key)}")
+        check_targets(key, value, allowed)
         check_node(key, value)
     kinds = {"seed": int, "resume": str | None, "init_from": str | None}
     for key, kind in kinds.items():
         check_type(key, settings.get(key), kind)
     check("seed", settings["seed"], 0 <= settings["seed"] < 2**64, "at least 0 and below 2**64")
+
+
+def train_yaml() -> dict:
+    """The keys of conf/train.yaml as they stand there."""
+    return yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
+
+
+def check_targets(prefix: str, node: object, allowed: list[str]) -> None:
+    """Raise InputError for a ``_target_``, however deep, that a config may not name.
+
+    Settings come from checkpoints too, and those from anywhere: what is made from them are
+    classes of ``TARGETS`` alone, defined there and not only imported, and what lies in packages
+    that the person who starts the run has allowed. Others are not even imported.
+    """
+    parts = node.items() if isinstance(node, dict) else ()
+    parts = enumerate(node) if isinstance(node, list) else parts
+    for name, part in parts:
+        check_targets(f"{prefix}.{name}", part, allowed)
+    if not isinstance(node, dict) or "_target_" not in node:
+        return
+    target, key = node["_target_"], f"{prefix}._target_"
+    if not isinstance(target, str):
+        raise InputError(f"{key}={shown(target)} must be text")
+    if is_below(target, allowed):
+        return
+    names = ", ".join(TARGETS)
+    package = target.partition(".")[0]
+    if not is_below(target, TARGETS):
+        raise InputError(
+            f"{key}={shown(target)}: not of {names}; allow_targets=[{package}] lets it in"
+        )
+    found = get_target(key, target)
+    home = found.__module__ if isinstance(found, type) else ""
+    # Lightning's command line makes whatever it is told to.
+    if not is_below(home, TARGETS) or "cli" in home.split("."):
+        raise InputError(f"{key}={shown(target)}: no class of {names}; name one")
+
+
+def is_below(name: str, packages: typing.Iterable[str]) -> bool:
+    """Whether a dotted name is that of a package, or of something in it."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def get_target(key: str, target: str) -> Callable:
+    """What a ``_target_`` names. Raises InputError, naming the key, where there is nothing."""
+    try:
+        return hydra.utils.get_object(target)
+    except Exception as error:
+        raise InputError(f"{key}={shown(target)}: {one_line(str(error))}") from error
 
 
 def check_node(prefix: str, node: object) -> None:
@@ -476,11 +577,7 @@ def check_node(prefix: str, node: object) -> None:
             if prefix == "callbacks" and not isinstance(value, dict | None):
                 raise InputError(f"{prefix}.{name}={value} must be a group of keys, or null")
         return
-    try:
-        target = hydra.utils.get_object(node["_target_"])
-    except Exception as error:
-        raise InputError(f"{prefix}._target_={node['_target_']}: {one_line(str(error))}") from error
-    check_call(target, node, f"{prefix}.")
+    check_call(get_target(f"{prefix}._target_", node["_target_"]), node, f"{prefix}.")
 
 
 def check_call(target: Callable, arguments: dict, prefix: str = "") -> None:

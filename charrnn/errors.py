@@ -1,8 +1,25 @@
 """What is wrong with what a person gave: one line that names it and says what would do."""
 
+import re
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # but tab and newline
+
 
 class InputError(ValueError):
     """A wrong setting, file or text. Its message is one line; the entry points exit with 2."""
+
+
+class Diverged(InputError):
+    """A training that diverged.
+
+    Args:
+        what: what was found, and at which window.
+        good: the windows after which the weights were still good, as far as is known.
+    """
+
+    def __init__(self, what: str, good: int):
+        super().__init__(f"{what}: try a lower optimizer.lr; the last checkpoint stays")
+        self.what, self.good = what, good
 
 
 def check(name: str, value: object, ok: bool, wanted: str) -> None:
@@ -16,3 +33,11 @@ def shown(value: object) -> str:
     if isinstance(value, str) and value.isprintable() and value:
         return value
     return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+
+
+def visible(text: str) -> str:
+    r"""A text that may go to a terminal: control characters become \x1b and so on.
+
+    Tab and newline pass. Lone surrogates stand for bytes, which could be control characters.
+    """
+    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)

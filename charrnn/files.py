@@ -6,6 +6,7 @@ import glob
 import gzip
 import lzma
 import os
+import re
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,8 @@ def stdlib_files() -> list[Path]:
 def fetch(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> Path:
     """Download a file once, checked by its SHA-256. Raises InputError where that fails."""
     check("url", url, url.startswith("https://"), "an https:// address")
+    is_sum = sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", sha256) is not None
+    check("sha256", sha256, is_sum, "the 64 hexadecimal digits of what lies at the url")
     folder = Path(cache_dir or pooch.os_cache("charrnn")) / "downloads"
     logger = pooch.get_logger()
     logger.setLevel("WARNING")

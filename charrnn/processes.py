@@ -101,16 +101,18 @@ def run(work: Callable, count: int, *args):
                 pass
         except (ProcessExitedException, ProcessRaisedException) as error:
             failed = error
-        if listener.number:
+        kind, value = (None, None) if results.empty() else results.get()
+        if listener.number and kind != "input":  # that it could not be saved
             listener.leave()
-    kind, value = (None, None) if results.empty() else results.get()
+    if kind == "input":
+        raise InputError(value)
     if failed is None:
         return value
     code = getattr(failed, "exit_code", 1)
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise SystemExit(code)
     if kind and code in (1, 2):  # else one was killed, and the others only miss it
-        raise (InputError if kind == "input" else RuntimeError)(value)
+        raise RuntimeError(value)
     raise RuntimeError(str(failed))
 
 

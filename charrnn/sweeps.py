@@ -20,7 +20,7 @@ from pathlib import Path
 
 import yaml
 
-from charrnn.errors import InputError
+from charrnn.errors import InputError, visible
 
 NOT_SETTINGS = ("launcher", "sweep")
 """Groups that say how jobs are started; a job is the same whatever started it."""
@@ -151,23 +151,33 @@ def is_follower() -> bool:
 
 @contextlib.contextmanager
 def alone(run: Path, patience: float = 1.0) -> Iterator[bool]:
-    """Hold a run's lock; False where another process has it (for longer than a look takes)."""
-    import fcntl  # not on Windows, where sweeps do not run
+    """Hold a run's folder; False where another process has it (for longer than a look takes).
 
-    if is_follower():
+    The system lets it go when the process ends, however it ends. Where a system or a file system
+    has no locks, nobody is refused.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        fcntl = None
+    if fcntl is None or is_follower():
         yield True
         return
-    with open(run / ".hydra" / "lock", "w") as file:
+    lock = run / ".hydra" / "lock"
+    lock.parent.mkdir(exist_ok=True)
+    with open(lock, "w") as file:
         end = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() >= end:
                     yield False
                     return
                 time.sleep(0.02)
+            except OSError:
+                break
         yield True
 
 
@@ -302,19 +312,21 @@ def report(sweep: Path) -> list[Job]:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(head):
         numeric = i == 0 or len(head) - 6 < i < len(head) - 1
-        shown.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        shown.add_column(
+            Text(visible(name)), justify="right" if numeric else "left", overflow="fold"
+        )
     for line in body:
-        shown.add_row(*map(Text, line))
+        shown.add_row(*(Text(visible(cell)) for cell in line))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(shown)
     failed = sorted((job for job in jobs if job.state == "failed"), key=by_number)
     if failed:
         print(f"{len(failed)} of {len(jobs)} jobs failed:")
     for job in failed:
-        print(f"  {job.folder.name}: {job.reason}\n    {job.command}")
+        print(visible(f"  {job.folder.name}: {job.reason}\n    {job.command}"))
     near = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
-    print(f"results          {near / 'results.html'} (and results.csv)")
-    print(f"curves           tensorboard --logdir {shlex.quote(str(near))}")
+    print(visible(f"results          {near / 'results.html'} (and results.csv)"))
+    print(visible(f"curves           tensorboard --logdir {shlex.quote(str(near))}"))
     return jobs
 
 
@@ -326,7 +338,7 @@ def main() -> None:
     try:
         report(Path(sys.argv[1]))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

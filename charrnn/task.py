@@ -5,6 +5,7 @@ T time steps in a window, B rows of this process, R rows of all processes, L lay
 
 import inspect
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from charrnn import __version__
 from charrnn.checkpoint import FORMAT
-from charrnn.errors import InputError, check
+from charrnn.errors import Diverged, InputError, check
 from charrnn.loops import Optimization, set_progress
 from charrnn.stream import Window
 
@@ -35,6 +36,12 @@ class CharTask(LightningModule):
         rollover: what becomes of the carry when a pass begins: "roll" hands row i the state of row
             i - 1, where its text begins; "reset" makes it zero; "carry" leaves it.
         max_characters: a budget: the run ends with the window that reaches it; None is none.
+        on_divergence: whether a loss that is not finite, or a spike, ends the run ("stop"), or
+            train.py takes it up again from a checkpoint before it ("rollback").
+        spike_factor: how many times its running mean a window's loss must be for a spike; None
+            knows none.
+        rollback_factor: what the learning rate is multiplied by at a rollback.
+        max_rollbacks: how many there may be in a run; one more divergence ends it.
     """
 
     def __init__(
@@ -47,18 +54,37 @@ class CharTask(LightningModule):
         l2: float = 0.0,
         rollover: str = "roll",
         max_characters: int | None = None,
+        on_divergence: str = "stop",
+        spike_factor: float | None = None,
+        rollback_factor: float = 0.5,
+        max_rollbacks: int = 3,
     ):
         some = max_characters is None or max_characters >= 1
         check("max_characters", max_characters, some, "a whole number, at least 1, or null")
         check("reduction", reduction, reduction in ("mean", "sum"), "mean or sum")
         check("l2", l2, 0 <= l2 < float("inf"), "at least 0")
         check("rollover", rollover, rollover in ROLLOVERS, " or ".join(ROLLOVERS))
+        ways = ("stop", "rollback")
+        check("on_divergence", on_divergence, on_divergence in ways, " or ".join(ways))
+        wanted = "above 1, or null"
+        check("spike_factor", spike_factor, spike_factor is None or spike_factor > 1, wanted)
+        in_range = 0 < rollback_factor <= 1
+        check("rollback_factor", rollback_factor, in_range, "above 0, at most 1")
+        check("max_rollbacks", max_rollbacks, max_rollbacks >= 0, "a whole number, at least 0")
         super().__init__()
         self.model = model
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.description = description or {}
         self.reduction, self.l2, self.rollover = reduction, l2, rollover
         self.max_characters = max_characters
+        self.on_divergence, self.spike_factor = on_divergence, spike_factor
+        self.rollback_factor, self.max_rollbacks = rollback_factor, max_rollbacks
+        self.rollbacks = 0
+        """How often this run was taken back; ``taken_back`` says that it is being so now."""
+        self.taken_back = False
+        self.mean_loss: Tensor | None = None
+        """Running mean of the windows' losses, over some hundred of them."""
+        self.spike = torch.zeros(())  # the largest of loss / mean_loss since the last look
         self.carry: Tensor | None = None
         """State (L, B, H) in which the next window starts, detached."""
         self.position: dict[str, int] | None = None
@@ -118,6 +144,8 @@ class CharTask(LightningModule):
             self.carry = self.roll(self.carry)
         loss, state = self.model.loss(window.inputs, window.targets, self.carry)
         self.carry, self.window_loss = state.detach(), loss.detach()
+        if self.spike_factor is not None:
+            self.follow(self.window_loss)
         if not loss.is_cuda:  # on a GPU the question would wait for it; Metrics asks there
             self.check_finite()
         if self.reduction == "sum":
@@ -166,13 +194,29 @@ class CharTask(LightningModule):
         if self.round_windows >= self.trainer.num_training_batches:
             self.rounds, self.round_windows = self.rounds + 1, 0
 
+    def follow(self, loss: Tensor) -> None:
+        """Compare a window's loss with the running mean, and take it in."""
+        mean = loss if self.mean_loss is None else self.mean_loss
+        self.spike = torch.maximum(self.spike.to(loss), loss / mean)
+        self.mean_loss = mean + 0.01 * (loss - mean)
+
     def check_finite(self) -> None:
-        """Raise InputError where the last window's loss is not finite."""
+        """Raise Diverged where the last window's loss is not finite, or spiked."""
         if not torch.isfinite(self.window_loss):
-            raise InputError(
-                f"the loss is {self.window_loss.item()} at window {self.global_step + 1}: try a"
-                " lower optimizer.lr; the last checkpoint stays"
-            )
+            self.diverged(f"the loss is {self.window_loss.item()} at window {self.global_step + 1}")
+        if self.spike_factor is not None:
+            times, self.spike = self.spike.item(), torch.zeros(())
+            if times > self.spike_factor:
+                self.diverged(
+                    f"the loss is {times:.3g} times its running mean at window"
+                    f" {self.global_step + 1}"
+                )
+
+    def diverged(self, what: str) -> NoReturn:
+        # The weights with which this window began made it so. Those with which the last one began
+        # that was looked at did not.
+        unseen = self.trainer.log_every_n_steps if self.device.type == "cuda" else 0
+        raise Diverged(what, self.global_step - 1 - unseen)
 
     # Validation, with a state of its own
 
@@ -193,10 +237,7 @@ class CharTask(LightningModule):
         if self.trainer.world_size > 1:
             loss = self.trainer.strategy.broadcast(loss)
         if not loss < float("inf"):
-            raise InputError(
-                f"the validation loss is {loss} at window {self.global_step}: try a lower"
-                " optimizer.lr; the last checkpoint stays"
-            )
+            self.diverged(f"the validation loss is {loss} at window {self.global_step}")
         self.validations.append([self.global_step, loss])
         if self.steps_on_loss:
             self.scheduler.step(loss)
@@ -206,10 +247,7 @@ class CharTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         finite = all(bool(torch.isfinite(p).all()) for p in self.parameters())
         if not finite:
-            raise InputError(
-                f"the weights are not finite after window {self.global_step}: try a lower"
-                " optimizer.lr; the last checkpoint stays"
-            )
+            self.diverged(f"the weights are not finite after window {self.global_step}")
         set_progress(checkpoint["loops"], self.rounds, self.round_windows, self.global_step)
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available() and self.device.type == "cuda":
@@ -233,6 +271,8 @@ class CharTask(LightningModule):
             "rounds": self.rounds,
             "round_windows": self.round_windows,
             "validations": self.validations,
+            "mean_loss": self.mean_loss,
+            "rollbacks": self.rollbacks,
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
@@ -252,6 +292,7 @@ class CharTask(LightningModule):
         self.position = ours["position"]
         self.rounds, self.round_windows = ours["rounds"], ours["round_windows"]
         self.validations = ours["validations"]
+        self.mean_loss = ours.get("mean_loss")
         self._restore_rates(ours)
         states = [ours["random"], *ours.get("random_of_others", [])]
         if self.global_rank >= len(states):
@@ -273,14 +314,24 @@ class CharTask(LightningModule):
         self.scheduler.load_state_dict(ours["scheduler"])
         before = ours["settings"]["optimizer"]
         now = self.description["settings"]["optimizer"]
+        if self.taken_back:
+            self._scale_rates(optimizer, now["lr"] / before["lr"])
         for key, value in now.items():
-            if key in before and before[key] != value:
+            if key in before and before[key] != value and not (key == "lr" and self.taken_back):
                 for group in optimizer.param_groups:
                     group[key] = value
                     if key == "lr" and "initial_lr" in group:
                         group["initial_lr"] = value
                 if key == "lr" and hasattr(self.scheduler, "base_lrs"):
                     self.scheduler.base_lrs = [value] * len(self.scheduler.base_lrs)
+
+    def _scale_rates(self, optimizer: torch.optim.Optimizer, factor: float) -> None:
+        """Multiply the rate, as it is and as schedulers know it from the beginning."""
+        for group in optimizer.param_groups:
+            for key in {"lr", "initial_lr"} & group.keys():
+                group[key] *= factor
+        for name in {"base_lrs", "_last_lr"} & vars(self.scheduler).keys():
+            setattr(self.scheduler, name, [rate * factor for rate in vars(self.scheduler)[name]])
 
 
 def gradient_stats(gradients: list[Tensor], bound: float | None) -> dict[str, Tensor]:

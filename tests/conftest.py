@@ -41,7 +41,7 @@ class Process:
 
     def wait(self) -> Result:
         code = self.zygote.ask({"wait": self.pid})
-        return Result(code, self.out.read_text("utf-8"), self.err.read_text("utf-8"))
+        return Result(code, *(f.read_bytes().decode("utf-8") for f in (self.out, self.err)))
 
 
 class CommandLine:

@@ -1,8 +1,10 @@
 """Building the native library: once, whole, and by one process at a time."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ print(gru(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(1, 1, 4))[0].shape)
 """
 
 
-def start(cache, script=USE, **environment):
+def start(cache, script=USE, own_session=False, **environment):
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)} | environment
     return subprocess.Popen(
         [sys.executable, "-c", script],
@@ -26,6 +28,7 @@ def start(cache, script=USE, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=own_session,
     )
 
 
@@ -62,6 +65,15 @@ def builds(monkeypatch):
 
 
 def test_two_processes_at_once_build_once(tmp_path):
+    """Even after a third, which was killed in the middle of the compiler's work."""
+    killed = start(tmp_path, own_session=True)
+    assert "building" in killed.stderr.readline()
+    while not list(tmp_path.rglob("*.ninja")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(killed.pid, signal.SIGKILL)  # the compiler too, as when a machine stops
+    killed.communicate()
+    assert not list(tmp_path.rglob("*.digest"))
     processes = [start(tmp_path) for _ in range(2)]
     results = [process.communicate() for process in processes]
     assert [out for out, _ in results] == ["torch.Size([2, 1, 4])\n"] * 2, results

@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import sys
+import tempfile
 
 
 def child(request: dict) -> None:
@@ -17,9 +18,10 @@ def child(request: dict) -> None:
         file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     os.environ |= request["env"]
+    tempfile.tempdir = None  # as TMPDIR says now
     sys.argv = request["argv"]
-    path = request["env"].get("PYTHONPATH", "").split()
-    sys.path[:1] = [os.path.dirname(request["argv"][0]), *path]
+    path = request["env"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [os.path.dirname(request["argv"][0]), *filter(None, path)]
     runpy.run_path(request["argv"][0], run_name="__main__")
 
 

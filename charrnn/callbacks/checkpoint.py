@@ -1,8 +1,7 @@
 """Checkpoint: saves between windows, and when somebody ends the run."""
 
-import os
+import contextlib
 import shlex
-import shutil
 import signal
 from pathlib import Path
 
@@ -11,11 +10,15 @@ from pytorch_lightning import Callback
 from tqdm import tqdm
 
 from charrnn import checkpoint, loops, signals
-from charrnn.errors import check
+from charrnn.callbacks.metrics import flush, to_loggers
+from charrnn.checkpoint import link
+from charrnn.errors import InputError, check, visible
 
 
 class Checkpoint(Callback):
     """Keeps RUN/checkpoints: last.ckpt, best.ckpt, and round_NNNN.ckpt, 0000 being untrained.
+
+    What was the last one before is previous.ckpt, for when last.ckpt turns out damaged.
 
     Saved is before the next window starts, when the validation and the end of a round that belong
     to the window before it have happened: every file is a state between two windows.
@@ -27,12 +30,16 @@ class Checkpoint(Callback):
     Args:
         every_n_steps: windows between two savings, besides those after rounds.
         keep: how many rounds' files stay; None keeps all.
+        on_error: what becomes of the run where a checkpoint cannot be written, as on a full disk:
+            "retry" goes on and tries again with the next one, "stop" ends it. The last checkpoint
+            stays; and a run whose end cannot be saved ends with an error.
     """
 
-    def __init__(self, every_n_steps: int = 500, keep: int | None = None):
+    def __init__(self, every_n_steps: int = 500, keep: int | None = None, on_error: str = "retry"):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
         check("keep", keep, keep is None or keep >= 1, "a whole number, at least 1, or null")
-        self.every_n_steps, self.keep = every_n_steps, keep
+        check("on_error", on_error, on_error in ("retry", "stop"), "retry or stop")
+        self.every_n_steps, self.keep, self.on_error = every_n_steps, keep, on_error
         self.listener = signals.Listener()
         self.agreement: signals.Agreement | None = None  # of several processes
         self.saved: int | None = None  # windows at the last saving
@@ -69,60 +76,60 @@ class Checkpoint(Callback):
         if self.agreement:
             number = self.agreement.ask(number)
         if self.due or number:
-            self._save(trainer, task)
+            self._save(trainer, task, self.on_error if not number else "stop")
             self.due = False
         self._exit_if_told(trainer, number)
 
     def on_train_end(self, trainer, task) -> None:
-        self._save(trainer, task)
+        self._save(trainer, task, "stop")
         number = self.listener.number
         if self.agreement:
             self.agreement.ask(number)
             number = self.agreement.ask(None)
         self._exit_if_told(trainer, number)
 
+    def on_exception(self, trainer, task, exception) -> None:
+        self.teardown(trainer, task, "fit")
+
     def teardown(self, trainer, task, stage: str) -> None:
         self.listener.stop()
 
-    def _save(self, trainer, task) -> None:
+    def _save(self, trainer, task, on_error: str) -> None:
         if self.saved == trainer.global_step:
             return
-        if self.saved is None and trainer.is_global_zero:
-            self._drop_later(trainer.global_step)
-        for logger in trainer.loggers:
-            # What a checkpoint has seen must be on disk before it, or a kill would lose it.
-            logger.save()
-            if hasattr(logger.experiment, "flush"):
-                logger.experiment.flush()
+        # What a checkpoint has seen must be on disk before it, or a kill would lose it.
+        to_loggers(trainer, flush)
+        try:
+            self._write(trainer, task)
+        except OSError as error:
+            stays = "none" if self.saved is None else f"that of window {self.saved}"
+            line = (
+                f"{self.folder}: window {trainer.global_step} cannot be saved"
+                f" ({error.strerror}); the last checkpoint is {stays}"
+            )
+            if on_error == "stop":
+                raise InputError(f"{line}; make room, and go on with resume=RUN") from error
+            tqdm.write(f"{visible(line)}; training goes on, and the next one is tried")
+
+    def _write(self, trainer, task) -> None:
+        """Save, by all processes together; the first alone writes. Raises OSError in that."""
         last = self.folder / "last.ckpt"
-        trainer.save_checkpoint(last)  # by all processes together
-        self.saved = trainer.global_step
+        saving = trainer.strategy.checkpoint_io
+        saving.error = None
+        trainer.save_checkpoint(last)
+        if saving.error is not None:
+            raise saving.error
         if not trainer.is_global_zero:
+            self.saved = trainer.global_step
             return
         if task.round_windows == 0:
             link(last, self.folder / f"round_{task.rounds:04d}.ckpt")
             self._thin_out()
+        self.saved = trainer.global_step
         if task.validations and task.validations[-1][0] == self.saved:
             losses = [loss for _, loss in task.validations]
             if losses[-1] == min(losses):
                 link(last, self.folder / "best.ckpt")
-
-    def _drop_later(self, windows: int) -> None:
-        """Where an earlier checkpoint is taken up, those that came after it go."""
-        last = self.folder / "last.ckpt"
-        if not last.exists() or checkpoint.read(last)["charrnn"]["windows"] <= windows:
-            return
-        tqdm.write(f"going back to window {windows}: later checkpoints of this run are dropped")
-        kept = []
-        for file in sorted(self.folder.glob("*.ckpt")):
-            ours = checkpoint.read(file)["charrnn"]
-            if ours["windows"] > windows:
-                file.unlink()
-            elif ours["validations"]:
-                kept.append((ours["validations"][-1][1], file))
-        best = self.folder / "best.ckpt"
-        if kept and not best.exists():
-            link(min(kept)[1], best)
 
     def _thin_out(self) -> None:
         rounds = sorted(self.folder.glob("round_*.ckpt"))
@@ -132,25 +139,49 @@ class Checkpoint(Callback):
     def _exit_if_told(self, trainer, number: int | None) -> None:
         if number:
             name = signal.Signals(number).name
-            run = shlex.quote(str(trainer.default_root_dir))
+            run = visible(shlex.quote(str(trainer.default_root_dir)))
             tqdm.write(f"{name}: saved after window {trainer.global_step}; go on with")
             tqdm.write(f"  python train.py resume={run}")
             self.listener.leave(number, first=trainer.is_global_zero)
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and renames it, so that none is ever half written."""
+    """Writes a checkpoint beside its target and renames it, so that none is ever half written.
+
+    What goes wrong is kept and not raised: other processes wait until this one comes back.
+    """
+
+    error: OSError | None = None
 
     def save_checkpoint(self, checkpoint_dict, path, storage_options=None) -> None:
-        checkpoint.write(checkpoint_dict, path)
+        if self.error is not None:  # of what must be on disk before it
+            return
+        try:
+            checkpoint.write(checkpoint_dict, path, Path(path).with_name("previous.ckpt"))
+        except OSError as error:
+            self.error = error
 
 
-def link(file: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had that name before; a copy where links fail."""
-    scratch = name.with_name(f".{name.name}.{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    try:
-        os.link(file, scratch)
-    except OSError:
-        shutil.copyfile(file, scratch)
-    os.replace(scratch, name)
+def go_back(folder: Path, file: Path) -> None:
+    """Make a checkpoint of a folder its last one; those of later windows go.
+
+    At every moment last.ckpt is one from which the run goes on.
+    """
+    last, best = folder / "last.ckpt", folder / "best.ckpt"
+    if file.parent != folder or file == last:
+        return
+    windows = checkpoint.read(file)["charrnn"]["windows"]
+    whole = {}
+    for other in sorted(folder.glob("*.ckpt")):
+        with contextlib.suppress(InputError):
+            whole[other] = checkpoint.read(other)["charrnn"]
+    later = {other for other, ours in whole.items() if ours["windows"] > windows}
+    if later:
+        tqdm.write(f"going back to window {windows}: later checkpoints of this run are dropped")
+    link(file, last)
+    for other in later - {last}:
+        other.unlink()
+    kept = [(ours["validations"][-1][1], other) for other, ours in whole.items()
+            if other not in later and ours["validations"]]  # fmt: skip
+    if kept and best not in whole.keys() - later:
+        link(min(kept)[1], best)

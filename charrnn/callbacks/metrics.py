@@ -3,7 +3,9 @@
 import csv
 import math
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,10 +17,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
+from charrnn.errors import InputError, visible
+
 COLUMNS = (
     "train/loss", "train/bpc", "val/loss", "val/bpc", "train/lr", "train/grad_norm",
     "train/clipped", "train/chars_per_second", "train/passes",
 )  # fmt: skip
+FAILING: set[int] = set()
+"""The loggers (their ids) that could not be written to the last time."""
 
 
 BY_CHARACTERS = "by_characters/"
@@ -38,9 +44,11 @@ class Metrics(Callback):
     """
 
     def setup(self, trainer, task, stage: str) -> None:
+        threading.excepthook = quiet_writers
         self.file = Path(trainer.default_root_dir) / "metrics.csv"
         self.loss_sum, self.windows = 0.0, 0
         self.row: dict = {}
+        self.rows: list[dict] = []  # that could not be written
         self.since: float | None = None
 
     def state_dict(self) -> dict:
@@ -103,13 +111,23 @@ class Metrics(Callback):
         self._write_validation(trainer, task, loss, windows)
 
     def on_save_checkpoint(self, trainer, task, state: dict) -> None:
-        self._end_row()
+        try:
+            self._end_row()
+        except OSError as error:
+            # Not raised: other processes wait for this one. The checkpoint's writer says it.
+            trainer.strategy.checkpoint_io.error = error
         if trainer.world_size > 1:
             self._share(trainer)
             state["callbacks"][self.state_key] = self.state_dict()
 
     def on_train_end(self, trainer, task) -> None:
-        self._end_row()
+        try:
+            self._end_row()
+        except OSError as error:
+            raise InputError(f"{self.file}: cannot be written ({error.strerror})") from error
+
+    def on_exception(self, trainer, task, exception) -> None:
+        to_loggers(trainer, flush)  # before Lightning does, where it may fail
 
     def _share(self, trainer) -> None:
         """Make the sum of losses, of rows of this process alone, the mean over all processes."""
@@ -122,27 +140,40 @@ class Metrics(Callback):
     def _write_validation(self, trainer, task, loss: float, windows: int) -> None:
         self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
         best = min(value for _, value in task.validations)
-        for logger in trainer.loggers:
-            logger.log_metrics({"val/best_bpc": best / math.log(2)}, step=windows)
+        bits = {"val/best_bpc": best / math.log(2)}
+        to_loggers(trainer, lambda logger: logger.log_metrics(bits, step=windows))
 
     def _write(self, trainer, numbers: dict[str, float], windows: int) -> None:
         stream = trainer.datamodule.stream
         characters = windows * stream.batch_size * stream.seq_len * trainer.world_size
         bits = {f"{BY_CHARACTERS}{k}": v for k, v in numbers.items() if k.endswith("/bpc")}
-        for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=windows)
-            logger.log_metrics(bits, step=characters)
+        to_loggers(trainer, lambda logger: logger.log_metrics(numbers, step=windows))
+        to_loggers(trainer, lambda logger: logger.log_metrics(bits, step=characters))
         # A window's training and validation share a row, so that no step stands there twice.
         if self.row.get("step") != windows:
-            self._end_row()
+            try:
+                self._end_row()
+            except OSError as error:
+                if len(self.rows) == 1:
+                    reason = f"cannot be written ({error.strerror}); its rows are kept until it can"
+                    tqdm.write(visible(f"{self.file}: {reason}"))
             self.row = {"step": windows}
         self.row |= numbers
 
     def _end_row(self) -> None:
-        if self.row and self.writes:
+        """Append what is not in the file yet, whole rows or nothing. Raises OSError."""
+        self.rows += [self.row] if self.row and self.writes else []
+        self.row = {}
+        if not self.rows:
+            return
+        size = self.file.stat().st_size
+        try:
             with open(self.file, "a", newline="") as f:
-                csv.DictWriter(f, ("step", *COLUMNS)).writerow(self.row)
-            self.row = {}
+                csv.DictWriter(f, ("step", *COLUMNS)).writerows(self.rows)
+        except OSError:
+            os.truncate(self.file, size)
+            raise
+        self.rows = []
 
 
 def drop_later(run: Path, windows: int, characters: int) -> None:
@@ -160,7 +191,14 @@ def drop_later(run: Path, windows: int, characters: int) -> None:
             writer.writeheader()
             writer.writerows(rows)
         os.replace(scratch, file)
-    for file in (run / "tensorboard").glob("events.out.tfevents.*"):
+    folder = run / "tensorboard"
+    for scratch in [*run.glob(".metrics.csv.*"), *folder.glob(".events.out.tfevents.*")]:
+        scratch.unlink()  # of a process that was killed
+    files = sorted(folder.glob("events.out.tfevents.*"))
+    # TensorBoard reads files by the time in their names. Where the clock was set back, those that
+    # are here would come after the new one, and are named anew.
+    ahead = any(file.name.split(".")[3] >= f"{time.time():010.0f}" for file in files)
+    for number, file in enumerate(files):
         # The writer's purge_step would take with it what stands against characters.
         records = RawEventFileLoader(str(file)).Load()
         records = [r for r in records if window_of(r, characters) <= windows]
@@ -169,6 +207,9 @@ def drop_later(run: Path, windows: int, characters: int) -> None:
             for record in records:
                 RecordWriter(f).write(record)
         os.replace(scratch, file)
+        if ahead:
+            rest = file.name.split(".", 4)[4]
+            file.rename(file.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
 
 
 def is_before(row: dict, windows: int) -> bool:
@@ -187,17 +228,54 @@ def window_of(record: bytes, characters: int) -> float:
 
 def add_hyperparameters(trainer, values: dict) -> None:
     """Put a run into TensorBoard's HPARAMS, with its last and its best validation beside it."""
-    for logger in trainer.loggers if trainer.is_global_zero else ():
+
+    def add(logger) -> None:
         if hasattr(logger.experiment, "add_hparams"):
             # Not add_hparams itself, which makes a run of its own for each call.
             writer = logger.experiment._get_file_writer()
             for summary in hparams(values, {"val/best_bpc": 0, "val/bpc": 0}):
                 writer.add_summary(summary, 0)
 
+    to_loggers(trainer, add)
+
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:
     """Put a text into TensorBoard as it is: four spaces make Markdown leave it alone."""
-    for logger in trainer.loggers:
+    indented = "".join(f"    {line}\n" for line in visible(text).split("\n"))
+
+    def add(logger) -> None:
         if hasattr(logger.experiment, "add_text"):
-            indented = "".join(f"    {line}\n" for line in text.splitlines())
             logger.experiment.add_text(name, indented, windows)
+
+    to_loggers(trainer, add)
+
+
+def to_loggers(trainer, write: Callable) -> None:
+    """Hand something to each logger. What it cannot write is lost, and a line says so."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        try:
+            write(logger)
+            FAILING.discard(id(logger))
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__  # Lightning wraps it
+            if not isinstance(cause, OSError):
+                raise
+            # A writer that failed once fails ever after; the next number opens a new one.
+            logger.experiment.file_writer = logger.experiment.all_writers = None
+            if id(logger) not in FAILING:
+                FAILING.add(id(logger))
+                line = f"{logger.log_dir}: cannot be written ({cause.strerror}); its curves have a"
+                tqdm.write(visible(f"{line} gap from window {trainer.global_step} on"))
+
+
+def flush(logger) -> None:
+    """Have what a logger was given on disk."""
+    logger.save()
+    if hasattr(logger.experiment, "flush"):
+        logger.experiment.flush()
+
+
+def quiet_writers(args) -> None:
+    """What ``threading.excepthook`` does, but for TensorBoard's writers, of which a line speaks."""
+    if not (isinstance(args.exc_value, OSError) and "AsyncWriter" in type(args.thread).__name__):
+        threading.__excepthook__(args)

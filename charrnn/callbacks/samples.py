@@ -6,7 +6,7 @@ from tqdm import tqdm
 from charrnn import sampler
 from charrnn.callbacks.metrics import add_text
 from charrnn.charset import Charset
-from charrnn.errors import check
+from charrnn.errors import check, visible
 
 
 class Samples(Callback):
@@ -59,6 +59,6 @@ class Samples(Callback):
             task.model, self.charset, self.prompt, self.length,
             temperature=self.temperature, seed=windows, unknown="skip",
         )  # fmt: skip
-        text = "".join(added for (added,) in steps)
+        text = visible("".join(added for (added,) in steps))
         tqdm.write(f"--- sample after {windows} windows ---\n{text}\n---")
         add_text(trainer, "sample", text, windows)
