@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from charrnn import checkpoint, cli
 from charrnn.callbacks.metrics import add_text
-from charrnn.corpus import fetch
 from charrnn.errors import InputError, visible
+from charrnn.files import fetch
 
 with warnings.catch_warnings():  # of a library that TensorBoard brings
     warnings.simplefilter("ignore", DeprecationWarning)
