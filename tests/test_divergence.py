@@ -29,7 +29,7 @@ class Mine(GRUEncode):
     def trained(self):
         import gc
         from charrnn.task import CharTask
-        return next(t for t in gc.get_objects() if isinstance(t, CharTask)
+        return next(t for t in gc.get_objects() if type(t) is CharTask
                     and t.model is self).global_step + 1
 """
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_resume import numbers, state, wait_for
 
 import charrnn
-from charrnn import InputError, checkpoint
+from charrnn import InputError, checkpoint, sweeps
 from charrnn.callbacks import checkpoint as keeping
 from charrnn.callbacks.metrics import drop_later
 
@@ -230,6 +230,7 @@ def test_two_processes_do_not_take_up_one_run(command, text, tmp_path):
     arguments = (f"data.path={text}", f"hydra.run.dir={run}", *SETTINGS)
     process = command.start("train.py", *arguments, "trainer.max_epochs=1000")
     wait_for(run / "checkpoints" / "last.ckpt")
+    assert sweeps.is_running(run)
     assert_one_line(command("train.py", f"resume={run}"), "run: another process trains there")
     assert_one_line(command("train.py", *arguments), "holds a run already")
     os.kill(process.pid, signal.SIGKILL)  # which lets the folder go
