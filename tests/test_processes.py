@@ -23,9 +23,13 @@ SETTINGS = (
     "trainer.max_epochs=4", "trainer.limit_train_batches=33", "callbacks.samples.length=10",
     "trainer.log_every_n_steps=7", "callbacks.checkpoint.every_n_steps=13",
 )  # fmt: skip
+JOBS = [
+    f"{i}_reduction={reduction},window={window}"
+    for i, (reduction, window) in enumerate(itertools.product(("mean", "sum"), (-1, 50)))
+]
 ONE, TWO = ("data.batch_size=6",), ("data.batch_size=3", "trainer.devices=2")
 FAILING = '''
-import multiprocessing, os, signal
+import multiprocessing, os, resource, signal
 from pytorch_lightning import Callback
 
 class Failing(Callback):
@@ -42,8 +46,12 @@ class Failing(Callback):
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.how == "parent":
                 os.kill(multiprocessing.parent_process().pid, signal.SIGTERM)
+            elif self.how == "full":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
             elif self.how == "requeue":
                 os.kill(os.getpid(), signal.SIGUSR1)
+        elif self.how == "full" and trainer.global_step == self.window + 10:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 '''
 
 
@@ -100,12 +108,6 @@ def single(folder, train):
         result = train(*ONE, f"task.reduction={reduction}", f"hydra.run.dir={run}").wait()
         assert result.code == 0, result.err
     return runs
-
-
-JOBS = [
-    f"{i}_reduction={reduction},window={window}"
-    for i, (reduction, window) in enumerate(itertools.product(("mean", "sum"), (-1, 50)))
-]
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +192,27 @@ def test_a_process_that_is_killed_ends_a_run(folder, train):
     assert "process 1 terminated with signal SIGKILL" in result.err
     assert result.err.count("Traceback") == 1  # not also of those that missed it
     assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 39
+
+
+@pytest.mark.parametrize("on_error", ["retry", "stop"])
+def test_a_full_disk_below_two_processes(folder, train, on_error):
+    """The first alone writes, and the second neither waits for it nor goes on without it."""
+    run = folder / f"full_{on_error}"
+    result = train(
+        *TWO, f"hydra.run.dir={run}", f"callbacks.checkpoint.on_error={on_error}",
+        *failing("full", rank=0, window=50),
+    ).wait()  # fmt: skip
+    said = "window 52 cannot be saved (File too large); the last checkpoint is that of window 39"
+    if on_error == "retry":
+        assert result.code == 0, result.err
+        assert f"{said}; training goes on" in result.out
+        assert last(run)["charrnn"]["windows"] == WINDOWS
+        steps = {int(row["step"]) for row in metrics(run)}
+        assert steps == {0, *range(33, WINDOWS + 1, 33), *range(7, WINDOWS + 1, 7)}
+    else:
+        assert result.code == 2 and result.err.count("error: ") == 1, result.err
+        assert f"{said}; make room" in result.err
+        assert last(run)["charrnn"]["windows"] == 39
 
 
 def test_from_two_processes_into_one(folder, train, single, double):
@@ -296,6 +319,7 @@ def free_port():
         (("trainer.num_nodes=2",), "trainer.num_nodes=2 must be 1, unless torchrun or srun"),
         (("trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2 must be 1"),
         (("optimizer.lr=-1", *TWO), "optimizer.lr=-1 must be above 0"),
+        (("task.on_divergence=rollback", *TWO), "must be stop with several processes"),
         (("trainer.val_check_interval=66", *TWO), "at most the 33 windows of a round"),
     ],
     ids=str,
