@@ -100,7 +100,8 @@ class Charset:
     def encode(self, text: str | bytes) -> np.ndarray:
         """Indices of a text, (N,) of the smallest unsigned type that holds V - 1; N is the length
         of :meth:`characters`."""
-        return self.indices(self.characters(text))
+        indices = self.indices(self.characters(text))
+        return indices if indices.flags.writeable else indices.copy()  # torch warns of others
 
     def indices(self, characters: str) -> np.ndarray:
         """Indices (N,) of what :meth:`characters` returned, or a part of it."""

@@ -98,7 +98,7 @@ BAD_TRAIN = {
     "trainer.max_epochs=many": ["trainer.max_epochs=many", "a whole number"],
     "trainer.limit_train_batches=0": ["trainer.limit_train_batches=0", "above 0"],
     "trainer.val_check_interval=9999": ["trainer.val_check_interval=9999", "1000"],
-    "trainer.val_check_interval=x": ["trainer.val_check_interval=x", "at most"],
+    "trainer.val_check_interval=x": ["trainer.val_check_interval=x", "DD:HH:MM:SS"],
     "trainer.log_every_n_steps=0": ["trainer.log_every_n_steps=0", "at least 1"],
     "trainer.gradient_clip_val=-1": ["trainer.gradient_clip_val=-1", "at least 0"],
     "trainer.num_nodes=2": ["trainer.num_nodes=2", "must be 1, unless torchrun"],

@@ -230,6 +230,7 @@ def test_tensorboard_shows_texts_as_they_are():
             self.texts.append(text)
 
     class Trainer:
+        is_global_zero = True
         loggers = [Logger()]
 
     for text in (EVIL, "\n\n" + EVIL, "a\u2028# b", "`" * 3 + "\n</code></pre><b>x</b>"):
