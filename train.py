@@ -241,8 +241,9 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
     logger = cli.build("logger", cfg.logger, save_dir=str(run))
     trainer = cli.build(
-        "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks
-    )
+        "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks,
+        use_distributed_sampler=False,  # each process has rows of its own in the stream
+    )  # fmt: skip
     check_processes(cfg, trainer)
     data.share(trainer.global_rank, trainer.world_size)
     check_lengths(cfg.trainer, data)
