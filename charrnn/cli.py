@@ -217,6 +217,7 @@ def be_lenient() -> None:
 
 @contextlib.contextmanager
 def full_disk_passes() -> Iterator[None]:
+    """Let go what cannot be written on a full disk: it must not end a sweep."""
     try:
         yield
     except OSError as error:

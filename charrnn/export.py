@@ -26,6 +26,7 @@ OPSET = 17
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Export as the command line says."""
     parser = argparse.ArgumentParser("python -m charrnn.export", description="Export a model.")
     parser.add_argument("checkpoint", help="a checkpoint, or a run's folder")
     parser.add_argument("--to", choices=ENDINGS, required=True)
@@ -200,6 +201,7 @@ class Graph:
 
 
 def numpy(value) -> np.ndarray:
+    """A tensor or an array as an array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 

@@ -261,6 +261,7 @@ def swept(jobs: list[Job]) -> list[str]:
 
 
 def by_number(job: Job) -> int:
+    """The order in which jobs were started."""
     return job.number
 
 
