@@ -4,6 +4,7 @@ T time steps in a window, B rows of this process, R rows of all processes, L lay
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from charrnn import __version__
 from charrnn.checkpoint import FORMAT
 from charrnn.errors import Diverged, InputError, check
-from charrnn.loops import Optimization, set_progress
+from charrnn.loops import set_progress, shorten
 from charrnn.stream import Window
 
 ROLLOVERS = ("roll", "reset", "carry")
@@ -102,10 +103,18 @@ class CharTask(LightningModule):
         """Why a callback ended the run before its time."""
         self._resumed: dict | None = None
 
+    def __setattr__(self, name: str, value: object) -> None:
+        # Lightning writes down the hook it is in twenty times a window, and torch would look each
+        # time whether it is a parameter.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # Training
 
     def setup(self, stage: str) -> None:
-        self.trainer.fit_loop.epoch_loop.automatic_optimization = Optimization(self.trainer)
+        shorten(self.trainer)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # The scheduler is stepped and saved here and not by Lightning, which steps those that
@@ -202,8 +211,8 @@ class CharTask(LightningModule):
 
     def check_finite(self) -> None:
         """Raise Diverged where the last window's loss is not finite, or spiked."""
-        if not torch.isfinite(self.window_loss):
-            self.diverged(f"the loss is {self.window_loss.item()} at window {self.global_step + 1}")
+        if not math.isfinite(loss := self.window_loss.item()):
+            self.diverged(f"the loss is {loss} at window {self.global_step + 1}")
         if self.spike_factor is not None:
             times, self.spike = self.spike.item(), torch.zeros(())
             if times > self.spike_factor:

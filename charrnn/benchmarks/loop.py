@@ -160,7 +160,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=data["batch_size"], help="B")
     parser.add_argument("--steps", type=int, default=data["seq_len"], help="T")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--turn", type=int, default=10, help="windows of each in turn")
+    parser.add_argument("--turn", type=int, default=20, help="windows of each in turn")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
     parser.add_argument("--json", metavar="FILE")

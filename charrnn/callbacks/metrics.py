@@ -48,7 +48,8 @@ class Metrics(Callback):
         self.file = Path(trainer.default_root_dir) / "metrics.csv"
         self.loss_sum, self.windows = 0.0, 0
         self.row: dict = {}
-        self.rows: list[dict] = []  # that could not be written
+        self.rows: list[dict] = []  # that are not written yet
+        self.written, self.late = -math.inf, False
         self.since: float | None = None
 
     def state_dict(self) -> dict:
@@ -152,20 +153,26 @@ class Metrics(Callback):
         # A window's training and validation share a row, so that no step stands there twice.
         if self.row.get("step") != windows:
             try:
-                self._end_row()
+                self._end_row(within=1.0)
             except OSError as error:
-                if len(self.rows) == 1:
+                if not self.late:
+                    self.late = True
                     reason = f"cannot be written ({error.strerror}); its rows are kept until it can"
                     tqdm.write(visible(f"{self.file}: {reason}"))
             self.row = {"step": windows}
         self.row |= numbers
 
-    def _end_row(self) -> None:
-        """Append what is not in the file yet, whole rows or nothing. Raises OSError."""
+    def _end_row(self, within: float = 0.0) -> None:
+        """Append what is not in the file yet, whole rows or nothing. Raises OSError.
+
+        Args:
+            within: seconds; where the last rows are no older than that, these wait for the next.
+        """
         self.rows += [self.row] if self.row and self.writes else []
         self.row = {}
-        if not self.rows:
+        if not self.rows or time.perf_counter() - self.written < within:
             return
+        self.written = time.perf_counter()
         size = self.file.stat().st_size
         try:
             with open(self.file, "a", newline="") as f:
@@ -173,7 +180,7 @@ class Metrics(Callback):
         except OSError:
             os.truncate(self.file, size)
             raise
-        self.rows = []
+        self.rows, self.late = [], False
 
 
 def drop_later(run: Path, windows: int, characters: int) -> None:
