@@ -303,7 +303,7 @@ def test_a_unit_is_picked_in_a_browser(tmp_path):
         listed = browser.evaluate("[...document.querySelectorAll('.unit')].map(o => o.unit)")
         assert listed == order
         place = len(NASTY) + 3
-        browser.click(f"#text .row:nth-child(2) span:nth-child({4})")
+        browser.click("#text .row:nth-child(2) span:nth-child(4)")
         assert browser.evaluate("state.place") == place
         nexts = browser.evaluate("[...document.querySelectorAll('.next')].map(r => r.innerText)")
         assert 5 <= len(nexts) <= 6 and sum("✓" in line for line in nexts) == 1
