@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from charrnn import checkpoint
-from charrnn.charset import UNKNOWN
+from charrnn.charset import UNKNOWN, Charset
 from charrnn.checkpoint import LanguageModel
 from charrnn.errors import InputError, check, visible
 from charrnn.properties import correlations, properties
@@ -148,10 +148,10 @@ def describe(model: LanguageModel, text: str | bytes, activations: np.ndarray) -
         "hidden": hidden,
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "unit": "bytes" if in_bytes else "characters",
-        "characters": labels(model, indices, characters),
+        "characters": labels(model.charset, indices, characters),
         "unknown": np.flatnonzero(indices == 0).tolist(),
         "measures": measures,
-        "labels": [label(model, index) for index in used.tolist()],
+        "labels": [label(model.charset, index) for index in used.tolist()],
         "likeliest": places.reshape(likeliest.shape).tolist(),
         "chances": [rounded(row, 4) for row in chances],
         "actual": rounded(actual, 6),
@@ -184,21 +184,21 @@ def predictions(model: LanguageModel, outputs: np.ndarray, indices: np.ndarray) 
     return likeliest, chances, actual[:-1]
 
 
-def labels(model: LanguageModel, indices: np.ndarray, characters: str) -> list[str]:
+def labels(charset: Charset, indices: np.ndarray, characters: str) -> list[str]:
     """What is shown at each place: its character; of bytes, each with what it completes."""
-    if model.charset.unit == "char":
+    if charset.unit == "char":
         return [visible_character(c) for c in characters]
-    shown, decoder = [], model.charset.decoder()
+    shown, decoder = [], charset.decoder()
     for index, byte in zip(indices, characters):
         completed = decoder(index) if index else byte if byte < "\x80" else ""
         shown.append(visible_character(completed[-1]) if completed else f"\\x{ord(byte):02x}")
     return shown
 
 
-def label(model: LanguageModel, index: int) -> str:
+def label(charset: Charset, index: int) -> str:
     """What is shown of a character, or a byte, that stands alone."""
-    character = (UNKNOWN + model.charset.alphabet)[index]
-    if model.charset.unit == "byte" and index and character >= "\x80":
+    character = (UNKNOWN + charset.alphabet)[index]
+    if charset.unit == "byte" and index and character >= "\x80":
         return f"\\x{ord(character):02x}"
     return visible_character(character)
 
