@@ -86,8 +86,11 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """A click of the mouse in the middle of an element."""
+        # What is scrolled to may move once more, when what is beside it is laid out.
         x, y = self.evaluate(
-            "(e => { e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
+            "(async (e) => { e.scrollIntoView({block: 'center'});"
+            " for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);"
+            " const r = e.getBoundingClientRect();"
             " return [r.x + r.width / 2, r.y + r.height / 2] })"
             f"(document.querySelector({json.dumps(selector)}))"
         )

@@ -177,13 +177,15 @@ class Elements(html.parser.HTMLParser):
 
 def test_neither_a_text_nor_a_name_breaks_out_of_the_page():
     model = make(NASTY + "ab")
-    page = neurons.page(model, NASTY + "zz", "<b>\x1b", '"><img src=x onerror=alert(1)>')
+    page = neurons.page(
+        model, NASTY + "zz", "</script><!--<script>\x1b", '"><img src=x onerror=alert(1)>'
+    )
     harmless = neurons.page(model, "ab" * len(NASTY), "a", "b")
     found, wanted = Elements(page), Elements(harmless)
     assert [tag for tag, _ in found.tags] == [tag for tag, _ in wanted.tags]
     assert "comment" not in dict(found.tags) and len(found.texts) == 4
     title, data, activations, script = found.texts
-    assert title == 'Neurons of <b>\\x1b along "><img src=x onerror=alert(1)>'
+    assert title == 'Neurons of </script><!--<script>\\x1b along "><img src=x onerror=alert(1)>'
     assert script == wanted.texts[3]
     data = json.loads(data)
     shown = "".join(data["characters"])
@@ -278,14 +280,16 @@ def test_a_unit_is_picked_in_a_browser(tmp_path):
     model, text = make(NASTY + TEXT), NASTY + TEXT[:700] + "¿"
     file = tmp_path / "page.html"
     file.write_text(
-        neurons.page(model, text, "</title><b>", "<img src=x onerror=alert(1)>"), "utf-8"
+        neurons.page(model, text, "</title></script><!--", "<img src=x onerror=alert(1)>"), "utf-8"
     )
     wanted = model.activations(text).reshape(10, -1)
     browser = Browser(tmp_path)
     try:
         browser.open(file, "#unit=0.3&measure=standard deviation")
         check_colours(browser, wanted[3])
-        assert browser.evaluate("document.title").startswith("Neurons of </title><b> along <img")
+        assert browser.evaluate("document.title").startswith(
+            "Neurons of </title></script><!-- along <img"
+        )
         assert (
             browser.evaluate("find('text').textContent")
             .replace("↵", "\n")
