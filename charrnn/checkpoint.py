@@ -313,13 +313,23 @@ class LanguageModel:
         """
         return evaluation.score(self.model, self._indices(text))
 
-    @torch.inference_mode()
     def activations(self, text: str) -> np.ndarray:
-        """Every unit after every character, (L, H, T), read from a zero state."""
-        state = self.model.initial_state(1)
-        if not (indices := self._indices(text)).numel():
-            return np.zeros((state.size(0), state.size(2), 0), np.float32)
-        return self.model.activations(indices[:, None], state)[:, :, 0].mT.cpu().numpy()
+        """Every unit after every character, (L, H, T), between -1 and 1, read from a zero state."""
+        return self._inside(text, gates=False)[0]
+
+    def gates(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The reset and the update gate of every unit at every character, each (L, H, T)."""
+        return self._inside(text, gates=True)
+
+    @torch.inference_mode()
+    def _inside(self, text: str, gates: bool) -> tuple[np.ndarray, ...]:
+        inputs, state = self._indices(text)[:, None], self.model.initial_state(1)
+        if not len(inputs):
+            nothing = np.zeros((state.size(0), state.size(2), 0), np.float32)
+            return nothing, nothing
+        found = self.model.activations(inputs, state)
+        parts = self.model.gates(inputs, state, found) if gates else (found,)
+        return tuple(part[:, :, 0].mT.cpu().numpy() for part in parts)
 
     def _indices(self, text: str) -> Tensor:
         indices = torch.from_numpy(self.charset.encode(text).astype(np.int64))

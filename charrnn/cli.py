@@ -41,7 +41,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data.url",
          "data.cache_dir", "resume", "init_from", "checkpoint")  # fmt: skip
-TEXTS = ("prompt", "stop", "callbacks.samples.prompt", "data.document", *PATHS)
+TEXTS = ("prompt", "stop", "callbacks.samples.prompt", "callbacks.neurons.text", "data.document",
+         *PATHS)  # fmt: skip
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
 OPEN = ("trainer", "optimizer", "scheduler")
 """Groups whose keys are those of a class of another library: any of them may be set."""

@@ -120,6 +120,16 @@ class CharModel(nn.Module):
         inputs, table = self.features(inputs)
         return self.gru.layers(inputs, state, table, resets)
 
+    def gates(self, inputs: Tensor, state: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
+        """Every unit's reset and update gate at every character, each (L, T, B, H).
+
+        Args:
+            activations: what :meth:`activations` returned for the inputs and the state.
+        """
+        resets = self.resets(inputs)
+        inputs, table = self.features(inputs)
+        return self.gru.gates(activations, inputs, state, table, resets)
+
     def initial_state(self, batch_size: int) -> Tensor:
         """Zeros (L, B, H), where the parameters are."""
         size = (self.gru.num_layers, batch_size, self.gru.hidden_size)

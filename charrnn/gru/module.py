@@ -10,9 +10,11 @@ import math
 import sys
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charrnn.errors import InputError, check
+from charrnn.gru import reference
 
 RESETS = ("after", "before")
 GATES = ("sigmoid", "hard_sigmoid")
@@ -118,6 +120,33 @@ class GRU(nn.GRU):
             table = None
             outputs.append(inputs)
         return torch.stack(outputs)
+
+    def gates(
+        self,
+        outputs: Tensor,
+        inputs: Tensor,
+        state: Tensor,
+        table: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Every layer's reset and update gates, each (L, T, B, H), whatever the backend.
+
+        They follow from the states before each step, so that no loop over time is needed.
+
+        Args:
+            outputs: what ``layers`` returned for the other arguments.
+        """
+        squash = torch.sigmoid if self.gate == "sigmoid" else reference.hard_sigmoid
+        before = torch.cat([state[:, None], outputs[:, :-1]], 1)
+        if resets is not None:
+            before = before.masked_fill(resets[None, ..., None], 0)
+        gates = []
+        for layer, weights in enumerate(self.all_weights):
+            w_ih, w_hh, b_ih, b_hh = (w[: 2 * self.hidden_size] for w in weights)
+            x = reference.input_gates(inputs, table, w_ih, b_ih)
+            gates.append(squash(x + F.linear(before[layer], w_hh, b_hh)))
+            inputs, table = outputs[layer], None
+        return torch.stack(gates).chunk(2, dim=3)
 
     def _run(self, inputs, table, state, weights, resets=None):
         if resets is None:

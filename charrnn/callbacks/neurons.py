@@ -1,0 +1,135 @@
+"""Neurons: what the units do along a text while they learn, in TensorBoard.
+
+T characters, L layers, H hidden size.
+"""
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from pytorch_lightning import Callback
+
+from charrnn.callbacks.metrics import to_loggers
+from charrnn.charset import Charset
+from charrnn.errors import check
+from charrnn.neurons import label
+
+LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
+"""Colours of -1, 0 and 1."""
+CELL, MARGIN, FOOT = 8, 30, 14
+"""Pixels of a unit at a character, and those to the left and below, where words stand."""
+
+
+class Neurons(Callback):
+    """Reads a text at the start, every ``every_n_steps`` windows and at the end, from a zero state.
+
+    For each layer there are a heat map of some units (under IMAGES), histograms of activations,
+    reset gates and update gates (HISTOGRAMS), and the shares of gate values below 0.1 and above
+    0.9 (SCALARS), which are called left and right saturated by Karpathy et al. 2015,
+    arXiv:1506.02078, section 4.2.
+
+    It changes nothing in the training, and draws no random number.
+
+    Args:
+        text: what is read; None reads the beginning of the validation text.
+        length: how many characters of it are read.
+        units: of each layer in its heat map: how many, or a list of them.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        text: str | None = None,
+        length: int = 80,
+        units: int | list[int] = 32,
+    ):
+        check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
+        check("text", text, text != "", "a text, or null")
+        check("length", length, 1 <= length <= 1000, "a whole number from 1 to 1000")
+        some = units >= 1 if isinstance(units, int) else units and min(units) >= 0
+        check("units", units, some, "a whole number, at least 1, or a list of units")
+        self.every_n_steps, self.text, self.length, self.units = every_n_steps, text, length, units
+        self.last: int | None = None
+
+    def state_dict(self) -> dict:
+        return {"last": self.last}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.last = state["last"]
+
+    def on_train_start(self, trainer, task) -> None:
+        charset = Charset(**task.description["charset"])
+        if self.text is None:
+            data = trainer.datamodule
+            tokens = (data.validation or data.stream).tokens[: self.length].long()
+        else:
+            tokens = torch.from_numpy(charset.encode(self.text).astype(np.int64))[: self.length]
+        self.inputs = tokens[:, None].to(task.device)
+        self.labels = [label(charset, index) for index in tokens.tolist()]
+        hidden = task.model.gru.hidden_size
+        self.chosen = self.units
+        if isinstance(self.units, int):
+            self.chosen = list(range(min(self.units, hidden)))
+        wanted = f"units of a layer of {hidden}, 0 to {hidden - 1}"
+        check("callbacks.neurons.units", self.units, max(self.chosen) < hidden, wanted)
+        if trainer.ckpt_path is None:
+            self._show(trainer, task)
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
+        if trainer.global_step % self.every_n_steps == 0:
+            self._show(trainer, task)
+
+    def on_train_end(self, trainer, task) -> None:
+        if self.last != trainer.global_step:
+            self._show(trainer, task)
+
+    @torch.inference_mode()
+    def _show(self, trainer, task) -> None:
+        self.last = windows = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        state = task.model.initial_state(1)
+        activations = task.model.activations(self.inputs, state)
+        reset, update = task.model.gates(self.inputs, state, activations)
+        parts = {"activations": activations, "reset_gate": reset, "update_gate": update}
+        parts = {name: part[:, :, 0].mT.float().cpu().numpy() for name, part in parts.items()}
+        shares = {}
+        for name in ("reset_gate", "update_gate"):
+            for layer, gate in enumerate(parts[name]):
+                shares[f"saturation/{name}_below_0.1/layer_{layer}"] = float((gate < 0.1).mean())
+                shares[f"saturation/{name}_above_0.9/layer_{layer}"] = float((gate > 0.9).mean())
+        to_loggers(trainer, lambda logger: logger.log_metrics(shares, step=windows))
+
+        def add(logger) -> None:
+            if not hasattr(logger.experiment, "add_histogram"):
+                return
+            for layer, values in enumerate(parts["activations"]):
+                picture = heat_map(values[self.chosen], self.chosen, self.labels)
+                tag = f"neurons/layer_{layer}"
+                logger.experiment.add_image(tag, picture, windows, dataformats="HWC")
+            for name, part in parts.items():
+                bins = np.linspace(-1 if name == "activations" else 0, 1, 41)
+                for layer, values in enumerate(part):
+                    tag = f"{name}/layer_{layer}"
+                    logger.experiment.add_histogram(tag, values, windows, bins=bins)
+
+        to_loggers(trainer, add)
+
+
+def heat_map(activations: np.ndarray, units: list[int], labels: list[str]) -> np.ndarray:
+    """A picture of activations (U, T) over their text, pixels (height, width, 3) uint8."""
+    share = np.abs(activations)[..., None]
+    ends = np.where(activations[..., None] < 0, LOW, HIGH)
+    colours = np.rint(MIDDLE + share * (ends - MIDDLE)).astype(np.uint8)
+    cells = colours.repeat(CELL, 0).repeat(CELL, 1)
+    height, width, _ = cells.shape
+    picture = Image.new("RGB", (MARGIN + width, height + FOOT), "white")
+    picture.paste(Image.fromarray(cells), (MARGIN, 0))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
+    for row in range(0, len(units), 2):  # the names of all would touch
+        place = (MARGIN - 4, CELL * (row + 0.5))
+        draw.text(place, str(units[row]), fill=(88, 100, 115), font=font, anchor="rm")
+    for t, shown in enumerate(labels):
+        shown = {"\n": "|", "\t": "»"}.get(shown, shown if len(shown) == 1 else "·")
+        place = (MARGIN + CELL * (t + 0.5), height + FOOT - 4)
+        draw.text(place, shown, fill=(22, 32, 43), font=font, anchor="ms")
+    return np.array(picture)
