@@ -606,7 +606,7 @@ def tested(run: Path, windows, device) -> str:
 
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
-    nats = evaluation.mean_nats(checkpoint.load(file).model.to(device), windows)
+    nats = evaluation.evaluate(checkpoint.load(file).model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
 
 
