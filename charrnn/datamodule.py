@@ -35,7 +35,7 @@ class CharDataModule(LightningDataModule):
         document: "file" makes each file a document, another string is what separates documents,
             in which a newline may be written \\n; the state of a row is zero where one begins.
         min_count: characters that occur less often are unknown.
-        charset: a checkpoint, a run's folder or a text file, whose alphabet is taken.
+        charset: a checkpoint, a run's folder or a text file, whose alphabet is taken; or a charset.
         train_fraction: the share of the characters that train; what then is left validates.
         valid_size: how many characters validate, in place of train_fraction: a whole number of
             them, or a share of all below 1.
@@ -57,7 +57,7 @@ class CharDataModule(LightningDataModule):
         lowercase: bool = False,
         document: str | None = None,
         min_count: int = 1,
-        charset: str | None = None,
+        charset: str | Charset | None = None,
         train_fraction: float = 0.9,
         valid_size: int | float | None = None,
         test_size: int | float = 0,
@@ -128,8 +128,10 @@ class CharDataModule(LightningDataModule):
             charset=charset, document=self.document, **self.reading,
         )  # fmt: skip
 
-    def take_charset(self, path: str) -> Charset:
+    def take_charset(self, path: str | Charset) -> Charset:
         """The alphabet of a checkpoint or a text file. Raises InputError."""
+        if isinstance(path, Charset):
+            return path
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
         file, reading = Path(path).expanduser(), self.reading | {"documents": bool(self.document)}
         if not (file.is_dir() or zipfile.is_zipfile(file)):

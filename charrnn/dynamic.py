@@ -4,8 +4,8 @@ Krause et al. 2018, "Dynamic evaluation of neural sequence models", arXiv:1709.0
 the trained parameters, theta those before a segment, and g the gradient of its mean loss,
 
 - sgd: theta + lambda (theta_g - theta) - eta g;
-- rms: theta + min(lambda RMS / mean(RMS), 1) (theta_g - theta) - eta g / (RMS + epsilon), elementwise,
-  where RMS^2 is the mean of the squared gradients of windows of the training text.
+- rms: theta + min(lambda RMS / mean(RMS), 1) (theta_g - theta) - eta g / (RMS + epsilon), each
+  element by itself, RMS^2 being the mean of the squared gradients of windows of the training text.
 
 T time steps in a segment, R rows, N characters.
 """
@@ -22,8 +22,8 @@ from charrnn.stream import RowStream
 
 EPSILON = 1e-5
 RATES = {
-    "sgd": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
-    "rms": (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),
+    "sgd": (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0),
+    "rms": (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
 }
 """Learning rates that a search tries, by the form."""
 DECAYS = (0.0, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)

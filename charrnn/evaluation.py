@@ -17,8 +17,8 @@ from charrnn.stream import Window
 
 PADDING = -100  # what cross_entropy ignores
 BURN_IN = 500
-"""Characters that a row is read in over. Between 4 and 512 rows over 111,540 characters, 100 left
-5e-6 nats of difference and 250 less than 1e-6 (tiny Shakespeare, H 128, L 2); without, it was 0.03."""
+"""Characters that a row is read in over. Between 4 and 512 rows of 111,540 characters (of tiny
+Shakespeare, H 128, L 2) the means differed by 0.028 nats without, 5e-6 with 100, 1e-6 with 250."""
 
 
 class EvaluationWindows:
