@@ -79,7 +79,8 @@ def evaluate(cfg: DictConfig) -> None:
     data = {key: value for key, value in settings.pop("data").items() if value is not None}
     cli.check_type("checkpoint", path, str)
     for key in settings:
-        raise InputError(f"{key}: nothing reads this key{cli.nearest(key)}")
+        known = [*asked, "checkpoint", "data", "evaluate"]
+        raise InputError(f"{key}: nothing reads this key{cli.nearest(key, known)}")
 
     from charrnn import figures
     from charrnn.datamodule import CharDataModule

@@ -55,18 +55,10 @@ def test_the_command_line(command, trained, model):
     assert "unknown" not in found and "unknown" not in result.out
 
 
-def test_another_text_with_characters_that_the_model_does_not_know(
-    command, trained, model, tmp_path
-):
+def test_another_text_with_unknown_characters(trained, tmp_path):
     text = TEXT[:700] + "\u2603 \u2603"
     (tmp_path / "other.txt").write_text(text, "utf-8")
     shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
-    result = command("train.py", "mode=evaluate", "checkpoint=alone.ckpt", "data.path=other.txt",
-                     cwd=tmp_path)  # fmt: skip
-    assert (result.code, result.err) == (0, "")
-    assert (
-        f"all, {len(text) - 1} characters" in result.out and "unknown  2 characters" in result.out
-    )
     found = report(tmp_path / "alone.ckpt", {"path": str(tmp_path / "other.txt")})
     nats = charrnn.load(tmp_path / "alone.ckpt").score(text)
     assert found["warm"]["nats"] == pytest.approx(nats.mean(), abs=1e-6)
@@ -74,6 +66,8 @@ def test_another_text_with_characters_that_the_model_does_not_know(
     assert found["unknown"] == pytest.approx({
         "characters": 2, "nats": nats[unknown].sum(), "of_mean": nats.mean() - nats[~unknown].mean()
     }, abs=1e-5)  # fmt: skip
+    shown = figures.table(found)
+    assert f"all, {len(text) - 1} characters" in shown and "unknown  2 characters (" in shown
     part = report(tmp_path / "alone.ckpt", {"path": str(tmp_path / "other.txt")}, split="valid")
     assert part["characters"] == len(text) - int(0.9 * len(text))
 
@@ -159,10 +153,8 @@ def test_documents(command, tmp_path):
     ("arguments", "wanted"),
     [
         (["mode=train_it"], "mode=train_it must be train or evaluate"),
-        (["mode=evaluate", "-m"], "-m: mode=evaluate takes one checkpoint at a time"),
         (["mode=evaluate", "evaluate.lr=x"], "evaluate.lr=x must be a number or null"),
         (["mode=evaluate", "evaluate.output=no/x"], "evaluate.output=no/x: there is no such"),
-        (["mode=evaluate", "+extra=1"], "extra: nothing reads this key"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
