@@ -79,7 +79,7 @@ def evaluate(cfg: DictConfig) -> None:
     data = {key: value for key, value in settings.pop("data").items() if value is not None}
     cli.check_type("checkpoint", path, str)
     for key in settings:
-        known = [*asked, "checkpoint", "data", "evaluate"]
+        known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
         raise InputError(f"{key}: nothing reads this key{cli.nearest(key, known)}")
 
     from charrnn import figures

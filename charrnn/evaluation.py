@@ -148,7 +148,7 @@ def score(model: nn.Module, indices: Tensor, seq_len: int = 1000) -> np.ndarray:
     Args:
         model: as in :mod:`charrnn.models`, in evaluation mode.
         indices: (N,) int64.
-        seq_len: how many characters are read at once; the result does not depend on it.
+        seq_len: how many characters are read at once, at most; the result does not depend on it.
     """
     return score_many(model, [indices], seq_len)[0]
 
@@ -164,9 +164,11 @@ def score_many(
     scores: list = [np.zeros(0)] * len(texts)
     order = sorted((i for i in range(len(texts)) if len(texts[i]) > 1), key=lambda i: len(texts[i]))
     for batch in (order[k : k + rows] for k in range(0, len(order), rows)):
+        # No more than 64 MiB of logits at a time.
+        steps = max(1, min(seq_len, 2**24 // (len(batch) * model.decoder.out_features)))
         padded = nn.utils.rnn.pad_sequence([texts[i] for i in batch], padding_value=PADDING)
         inputs, state, nats = padded[:-1].clamp(min=0), model.initial_state(len(batch)), []
-        for now, then in zip(inputs.split(seq_len), padded[1:].split(seq_len)):
+        for now, then in zip(inputs.split(steps), padded[1:].split(steps)):
             window, state = model.nll(now.to(state.device), then.to(state.device), state)
             nats.append(window.double().cpu())
         for i, column in zip(batch, torch.cat(nats).T.numpy()):
