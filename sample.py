@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
-from charrnn.errors import InputError, visible
+from charrnn.errors import visible
 
 
 def job(cfg: DictConfig) -> None:
@@ -15,26 +14,28 @@ def job(cfg: DictConfig) -> None:
 
     settings = OmegaConf.to_container(cfg, resolve=True)
     path, raw = settings.pop("checkpoint"), settings.pop("raw")
+    scoring = {key: settings.pop(key) for key in ("score", "by")}
     cli.check_type("raw", raw, bool)
     cli.check_call(sampler.texts, settings)
     stop = settings["stop"]
     if stop is not None:
         stops = [stop] if isinstance(stop, str) else stop
         settings["stop"] = [s.replace("\\n", "\n").replace("\\t", "\t") for s in stops]
-    model = checkpoint.load(newest() if path == "latest" else path)
+    model = checkpoint.load(cli.newest_run() if path == "latest" else path)
+    if scoring["score"] is not None:
+        write_scores(model, scoring)
+        return
     steps = sampler.texts(model.model, model.charset, **settings)
     write(steps, settings["num_samples"], str if raw else visible)
 
 
-def newest() -> Path:
-    """The last checkpoint of the newest run at or below this folder, four folders deep."""
-    files = [f for depth in range(5) for f in Path().glob("*/" * depth + "checkpoints/last.ckpt")]
-    if not files:
-        raise InputError(
-            f"checkpoint=latest: no run in {Path.cwd()}; train one with train.py, or give"
-            " checkpoint=PATH"
-        )
-    return max(files, key=lambda f: f.stat().st_mtime)
+def write_scores(model, settings: dict) -> None:
+    """What each character or line of a file costs, as a table."""
+    from charrnn import scoring
+
+    cli.check_call(scoring.table, settings)
+    for line in scoring.table(model, **settings):
+        print(line)
 
 
 def write(steps, num_samples: int, form: Callable[[str], str]) -> None:

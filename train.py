@@ -50,6 +50,16 @@ others = None
 
 
 def main() -> None:
+    modes = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("mode=")]
+    sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("mode=")]
+    with cli.one_line_errors():
+        mode = modes[-1] if modes else "train"
+        check("mode", mode, mode in ("train", "evaluate"), "train or evaluate")
+        if mode == "evaluate" and {"-m", "--multirun"} & set(sys.argv):
+            raise InputError("-m: mode=evaluate takes one checkpoint at a time")
+    if mode == "evaluate":
+        cli.main("evaluate", evaluate)
+        return
     cli.be_lenient()
     requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     folders = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("hydra.run.dir=")]
@@ -60,6 +70,30 @@ def main() -> None:
         as_one_of_several()
     else:
         start()
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Report the figures of a checkpoint. Nothing is written but the file that was asked for."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
+    data = {key: value for key, value in settings.pop("data").items() if value is not None}
+    cli.check_type("checkpoint", path, str)
+    for key in settings:
+        known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
+        raise InputError(f"{key}: nothing reads this key{cli.nearest(key, known)}")
+
+    from charrnn import figures
+    from charrnn.datamodule import CharDataModule
+
+    cli.check_type("evaluate.output", output := asked.pop("output"), str | None)
+    cli.check_call(figures.report, asked, "evaluate.")
+    cli.check_call(CharDataModule, data, "data.")
+    if output is not None and not Path(output).expanduser().parent.is_dir():
+        raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
+    result = figures.report(cli.newest_run() if path == "latest" else path, data, **asked)
+    print(figures.table(result))
+    if output is not None:
+        figures.write(result, Path(output).expanduser())
 
 
 def as_one_of_several() -> None:
@@ -606,7 +640,7 @@ def tested(run: Path, windows, device) -> str:
 
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
-    nats = evaluation.mean_nats(checkpoint.load(file).model.to(device), windows)
+    nats = evaluation.evaluate(checkpoint.load(file).model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
 
 

@@ -313,6 +313,10 @@ class LanguageModel:
         """
         return evaluation.score(self.model, self._indices(text))
 
+    def score_many(self, texts: list[str]) -> list[np.ndarray]:
+        """What :meth:`score` returns for each of several texts, read beside each other."""
+        return evaluation.score_many(self.model, [self._indices(text) for text in texts])
+
     def activations(self, text: str) -> np.ndarray:
         """Every unit after every character, (L, H, T), between -1 and 1, read from a zero state."""
         return self._inside(text, gates=False)[0]

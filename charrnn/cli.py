@@ -40,7 +40,8 @@ os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says that is full or ill
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data.url",
-         "data.cache_dir", "resume", "init_from", "checkpoint")  # fmt: skip
+         "data.cache_dir", "resume", "init_from", "checkpoint", "evaluate.output",
+         "score")  # fmt: skip
 TEXTS = ("prompt", "stop", "callbacks.samples.prompt", "callbacks.neurons.text", "data.document",
          *PATHS)  # fmt: skip
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
@@ -91,6 +92,17 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     finally:
         if Guard.sweep:
             end_of_sweep(Guard.sweep, given)
+
+
+def newest_run() -> Path:
+    """The last checkpoint of the newest run at or below this folder, four folders deep."""
+    files = [f for depth in range(5) for f in Path().glob("*/" * depth + "checkpoints/last.ckpt")]
+    if not files:
+        raise InputError(
+            f"checkpoint=latest: no run in {Path.cwd()}; train one with train.py, or give"
+            " checkpoint=PATH"
+        )
+    return max(files, key=lambda f: f.stat().st_mtime)
 
 
 def in_sweep() -> bool:

@@ -35,7 +35,7 @@ class CharDataModule(LightningDataModule):
         document: "file" makes each file a document, another string is what separates documents,
             in which a newline may be written \\n; the state of a row is zero where one begins.
         min_count: characters that occur less often are unknown.
-        charset: a checkpoint, a run's folder or a text file, whose alphabet is taken.
+        charset: a checkpoint, a run's folder or a text file, whose alphabet is taken; or a charset.
         train_fraction: the share of the characters that train; what then is left validates.
         valid_size: how many characters validate, in place of train_fraction: a whole number of
             them, or a share of all below 1.
@@ -57,7 +57,7 @@ class CharDataModule(LightningDataModule):
         lowercase: bool = False,
         document: str | None = None,
         min_count: int = 1,
-        charset: str | None = None,
+        charset: str | Charset | None = None,
         train_fraction: float = 0.9,
         valid_size: int | float | None = None,
         test_size: int | float = 0,
@@ -82,8 +82,16 @@ class CharDataModule(LightningDataModule):
             0 if test_path else test_size,
         )  # fmt: skip
         self.stream = RowStream(corpus.tokens[:train], batch_size, seq_len)
-        self.validation = self.evaluate("data.valid_path", valid_path, train, valid, seq_len)
-        self.test = self.evaluate("data.test_path", test_path, train + valid, test, seq_len)
+        end = train + valid
+        self.parts = {
+            "train": (corpus.tokens, 0, train),
+            "valid": self.part("data.valid_path", valid_path, train, end),
+            "test": self.part("data.test_path", test_path, end, end + test),
+            "all": (corpus.tokens, 0, len(corpus.tokens)),
+        }
+        """Indices of a text, and where in it the part begins and ends."""
+        self.validation = windows(*self.parts["valid"], seq_len)
+        self.test = windows(*self.parts["test"], seq_len)
 
     def share(self, rank: int, world_size: int) -> None:
         """Read the rows of one process among several, from the beginning."""
@@ -94,19 +102,17 @@ class CharDataModule(LightningDataModule):
         if self.trainer.world_size > 1:
             self.share(self.trainer.global_rank, self.trainer.world_size)
 
-    def evaluate(
-        self, key: str, path: str | list[str] | None, begin: int, length: int, seq_len: int
-    ) -> "EvaluationWindows | list":
-        """The windows of another text, or of a part of this one; none where that is empty."""
-        if path:
-            files, charset = find_files(path, key), self.corpus.charset
-            self.corpora[key] = open_corpus(
-                files, cache_dir=self.cache_dir, document=self.document, charset=charset
-            )
-            return EvaluationWindows(self.corpora[key].tokens, seq_len)
-        # The last character before it is the context of its first.
-        tokens = self.corpus.tokens[begin - 1 : begin + length]
-        return EvaluationWindows(tokens, seq_len) if length else []
+    def part(
+        self, key: str, path: str | list[str] | None, begin: int, end: int
+    ) -> tuple[Tensor, int, int]:
+        """A part of this text, or all of another one."""
+        if not path:
+            return self.corpus.tokens, begin, end
+        files, charset = find_files(path, key), self.corpus.charset
+        self.corpora[key] = corpus = open_corpus(
+            files, cache_dir=self.cache_dir, document=self.document, charset=charset
+        )
+        return corpus.tokens, 0, len(corpus.tokens)
 
     def open(self, charset: Charset | None) -> Corpus:
         """Find, fetch and encode the text. Raises InputError."""
@@ -122,8 +128,10 @@ class CharDataModule(LightningDataModule):
             charset=charset, document=self.document, **self.reading,
         )  # fmt: skip
 
-    def take_charset(self, path: str) -> Charset:
+    def take_charset(self, path: str | Charset) -> Charset:
         """The alphabet of a checkpoint or a text file. Raises InputError."""
+        if isinstance(path, Charset):
+            return path
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
         file, reading = Path(path).expanduser(), self.reading | {"documents": bool(self.document)}
         if not (file.is_dir() or zipfile.is_zipfile(file)):
@@ -167,6 +175,11 @@ class CharDataModule(LightningDataModule):
 
     def test_dataloader(self) -> "EvaluationWindows | list":
         return self.test
+
+
+def windows(tokens: Tensor, begin: int, end: int, seq_len: int) -> "EvaluationWindows | list":
+    """The windows of a part of a text; none where that is empty."""
+    return EvaluationWindows(tokens, seq_len, begin, end) if end > max(1, begin) else []
 
 
 def fits(tokens: Tensor, device: torch.device) -> bool:

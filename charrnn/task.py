@@ -230,7 +230,7 @@ class CharTask(LightningModule):
     # Validation, with a state of its own
 
     def on_validation_epoch_start(self) -> None:
-        self.validation_state = self.model.initial_state(self.trainer.datamodule.validation.rows)
+        self.validation_state = self.trainer.datamodule.validation.initial_state(self.model)
         self.validation_nats = torch.zeros((), dtype=torch.float64, device=self.device)
         self.validation_count = 0
 

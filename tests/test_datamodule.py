@@ -7,7 +7,7 @@ from conftest import TEXT, TINY
 from charrnn import Charset, InputError
 from charrnn.checkpoint import FORMAT, load
 from charrnn.datamodule import CharDataModule, split
-from charrnn.evaluation import mean_nats
+from charrnn.evaluation import evaluate
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_run_with_texts_of_its_own(command, tmp_path):
         charset=str(run), batch_size=3, seq_len=7,
     )  # fmt: skip
     assert targets(data, data.test) == "".join(sorted(TEXT.lower()[-int(0.05 * len(TEXT)) :]))
-    nats = mean_nats(load(run / "checkpoints" / "best.ckpt").model, data.test)
+    nats = evaluate(load(run / "checkpoints" / "best.ckpt").model, data.test).nats
     assert f"test             {nats:.4f} nats" in result.out
     (tmp_path / "valid.txt").write_text("other text", "utf-8")
     result = command("train.py", f"resume={run}", "trainer.max_steps=5", cwd=tmp_path)
