@@ -63,7 +63,7 @@ def open_corpus(
     """Encode files, read one after the other as one text, or find them encoded in the cache.
 
     Text is UTF-8, undecodable bytes become U+FFFD, newlines and a byte order mark stay as they
-    are. Files named .gz, .xz, .bz2 and .zst are decompressed.
+    are. Files named .gz, .xz, .bz2, .zst and .zip are decompressed.
 
     Args:
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.

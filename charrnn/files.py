@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 import sysconfig
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -96,7 +97,17 @@ def open_zst(raw: BinaryIO) -> BinaryIO:
     return zstd.open(raw)
 
 
+def open_zip(raw: BinaryIO) -> BinaryIO:
+    """The one file in a zip archive."""
+    archive = zipfile.ZipFile(raw)
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise InputError(f"{raw.name}: holds {len(members)} files, not one; unpack it")
+    return archive.open(members[0])
+
+
 DECOMPRESS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": open_zst}
+DECOMPRESS |= {".zip": open_zip}
 """What opens a compressed file, by its suffix."""
 
 

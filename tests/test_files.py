@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import sys
+import zipfile
 import sysconfig
 from pathlib import Path
 
@@ -102,6 +103,27 @@ def test_damaged_compressed_files_are_named(tmp_path, suffix, damage):
     file = tmp_path / f"text.txt{suffix}"
     file.write_bytes(damage(COMPRESS[suffix](DATA)))
     with pytest.raises(InputError, match=rf"text\.txt\{suffix}: cannot be read \(.+\)$"):
+        list(read_bytes([file]))
+
+
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_zip_archives_of_one_file(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("charrnn.files.BLOCK", block)
+    file = tmp_path / "text.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("folder/", b"")
+        archive.writestr("folder/text", DATA)
+    read = []
+    assert b"".join(read_bytes([file], progress=read.append)) == DATA
+    assert min(read) >= 0 and sum(read) <= file.stat().st_size
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    with pytest.raises(InputError, match=r"text\.zip: cannot be read \(.+\)$"):
+        list(read_bytes([file]))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("more", DATA)
+    with pytest.raises(InputError, match=r"text\.zip: holds 2 files, not one; unpack it"):
         list(read_bytes([file]))
 
 
