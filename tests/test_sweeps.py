@@ -19,9 +19,10 @@ from conftest import ROOT, TEXT, TINY, load, metrics, same
 from charrnn import results, sweeps
 
 SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callbacks.samples=null")
-COMMON = ("search", "stop_worse")  # what the others are made of
+COMMON = ("search", "stop_worse", "ablation")  # what the others are made of
+ABLATIONS = {"rollover": 3, "reset": 2, "gate": 2, "kind": 2, "window": 5}
 FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
-SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, "lr")]
+SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, *ABLATIONS, "lr")]
 
 
 @pytest.fixture
@@ -250,6 +251,20 @@ def test_shipped_searches(command, place, name):
     rows = answer(place / "sweep")
     assert [row["state"] for row in rows] == ["finished"] * 2
     if name == "shape":
+        assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_shipped_ablations(command, place, name):
+    result = command(
+        "train.py", f"sweep={name}", "data.path=text.txt", "hydra.sweeper.params.seed=2",
+        "model.hidden_size=8" if name != "kind" else "model.parameters=3000",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = answer(place / "sweep")
+    assert [row["state"] for row in rows] == ["finished"] * ABLATIONS[name]
+    if name == "kind":
         assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
 
 
