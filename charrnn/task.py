@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor, nn
 
 from charrnn import __version__
@@ -177,6 +178,7 @@ class CharTask(LightningModule):
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
         stream = self.trainer.datamodule.stream
+        gradients = [p.grad for p in self.optimized if p.grad is not None]
         if self.l2:
             rows = stream.batch_size * self.trainer.world_size
             characters = rows * stream.seq_len if self.reduction == "mean" else 1
@@ -184,11 +186,15 @@ class CharTask(LightningModule):
             torch._foreach_add_(
                 [w.grad for w in weights], [w.detach() for w in weights], alpha=self.l2 / characters
             )
+        bound = gradient_clip_val if gradient_clip_algorithm == "value" else None
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            bound = gradient_clip_val if gradient_clip_algorithm == "value" else None
             self.gradient_stats = gradient_stats(gradients, bound)
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if bound and gradients and type(self.trainer.precision_plugin) is Precision:
+            # What clip_grad_value_ does, without its sorting by device and type: 0.1 ms a window.
+            torch._foreach_clamp_min_(gradients, -bound)
+            torch._foreach_clamp_max_(gradients, bound)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_end(self, outputs, window: Window, batch_idx: int) -> None:
         if not self.steps_on_loss:
