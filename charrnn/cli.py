@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
+import hydra._internal.hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -58,6 +59,8 @@ TARGETS = (
     "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
 )  # fmt: skip
 """Where the classes lie that a config may name, besides those of its allow_targets."""
+HYDRA_TARGETS = ("charrnn", "hydra", "hydra_plugins", "optuna")
+"""Where those lie that a config may name below "hydra"."""
 GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
 
 
@@ -73,6 +76,7 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # the errors reach the lines below
     Guard.check = staticmethod(guard)
+    hydra._internal.hydra.Callbacks = Callbacks
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
@@ -236,6 +240,16 @@ def full_disk_passes() -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
+
+
+class Callbacks(hydra._internal.hydra.Callbacks):
+    """Hydra's, which are the first that it makes of what a config names."""
+
+    def __init__(self, config: DictConfig | None = None):
+        if config is not None:
+            settings = OmegaConf.to_container(config.hydra, resolve=False)
+            check_targets("hydra", settings, config.get("allow_targets") or [], HYDRA_TARGETS)
+        super().__init__(config)
 
 
 class Guard(Callback):
@@ -535,17 +549,19 @@ def train_yaml() -> dict:
     return yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
 
 
-def check_targets(prefix: str, node: object, allowed: list[str]) -> None:
+def check_targets(
+    prefix: str, node: object, allowed: list[str], packages: tuple[str, ...] = TARGETS
+) -> None:
     """Raise InputError for a ``_target_``, however deep, that a config may not name.
 
     Settings come from checkpoints too, and those from anywhere: what is made from them are
-    classes of ``TARGETS`` alone, defined there and not only imported, and what lies in packages
+    classes of ``packages`` alone, defined there and not only imported, and what lies in packages
     that the person who starts the run has allowed. Others are not even imported.
     """
     parts = node.items() if isinstance(node, dict) else ()
     parts = enumerate(node) if isinstance(node, list) else parts
     for name, part in parts:
-        check_targets(f"{prefix}.{name}", part, allowed)
+        check_targets(f"{prefix}.{name}", part, allowed, packages)
     if not isinstance(node, dict) or "_target_" not in node:
         return
     target, key = node["_target_"], f"{prefix}._target_"
@@ -553,16 +569,16 @@ def check_targets(prefix: str, node: object, allowed: list[str]) -> None:
         raise InputError(f"{key}={shown(target)} must be text")
     if is_below(target, allowed):
         return
-    names = ", ".join(TARGETS)
+    names = ", ".join(packages)
     package = target.partition(".")[0]
-    if not is_below(target, TARGETS):
+    if not is_below(target, packages):
         raise InputError(
             f"{key}={shown(target)}: not of {names}; allow_targets=[{package}] lets it in"
         )
     found = get_target(key, target)
     home = found.__module__ if isinstance(found, type) else ""
     # Lightning's command line makes whatever it is told to.
-    if not is_below(home, TARGETS) or "cli" in home.split("."):
+    if not is_below(home, packages) or (packages is TARGETS and "cli" in home.split(".")):
         raise InputError(f"{key}={shown(target)}: no class of {names}; name one")
 
 

@@ -149,6 +149,23 @@ def test_targets_that_no_config_may_name(target):
         cli.check_targets("scheduler", {"x": {"_target_": target}}, [])
 
 
+def test_hydra_s_own_part_names_no_strange_targets(command, text_file, tmp_path):
+    """Hydra makes its callbacks and its sweeper before it calls anything of ours."""
+    folder = tmp_path / "theirs" / "data"
+    folder.mkdir(parents=True)
+    (folder / "evil.yaml").write_text(
+        "# @package _global_\ndefaults: [/data/text@data]\n"
+        f"hydra: {{callbacks: {{x: {{_target_: os.mkdir, path: {tmp_path / 'made'}}}}}}}\n"
+    )
+    for first in (
+        ("--config-dir", folder.parent, "data=evil"),
+        ("-m", f"+hydra.sweeper.x={{_target_: os.mkdir, path: {tmp_path / 'made'}}}"),
+    ):
+        result = command("train.py", *first, f"data.path={text_file}", *SHORT, cwd=tmp_path)
+        assert_one_line(result, "hydra.", "._target_=os.mkdir: not of charrnn, hydra")
+        assert [f.name for f in tmp_path.iterdir() if f.is_dir()] == ["theirs"]
+
+
 def test_targets_that_configs_name():
     for target in ("torch.optim.Adam", "charrnn.models.GRUEncode", "pytorch_lightning.Trainer"):
         cli.check_targets("x", {"_target_": target}, [])
