@@ -106,7 +106,10 @@ def newest_run() -> Path:
             f"checkpoint=latest: no run in {Path.cwd()}; train one with train.py, or give"
             " checkpoint=PATH"
         )
-    return max(files, key=lambda f: f.stat().st_mtime)
+    file = max(files, key=lambda f: f.stat().st_mtime)
+    # By the clock, which may have been set back since: so it is said.
+    print(f"checkpoint={visible(str(file))}", file=sys.stderr)
+    return file
 
 
 def in_sweep() -> bool:
