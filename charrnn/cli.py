@@ -7,6 +7,7 @@ import errno
 import functools
 import inspect
 import itertools
+import logging
 import os
 import re
 import shlex
@@ -77,6 +78,7 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # the errors reach the lines below
     Guard.check = staticmethod(guard)
     hydra._internal.hydra.Callbacks = Callbacks
+    logging.setLogRecordFactory(visible_record)
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
@@ -170,7 +172,7 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
     if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
         argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
     if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
-        print(f"start again      {shlex.join(['python', *argv])}")
+        print(visible(f"start again      {shlex.join(['python', *argv])}"))
     if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
         sys.exit(1)
 
@@ -207,6 +209,13 @@ def one_line_errors() -> Iterator[None]:
         sys.stdout.flush()
         print(f"error: {visible(line)}", file=sys.stderr)
         sys.exit(2)
+
+
+def visible_record(*args, **kwargs) -> logging.LogRecord:
+    """What logs get: Hydra says every job's overrides in one."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.msg, record.args = visible(record.getMessage()), ()
+    return record
 
 
 class Lenient:

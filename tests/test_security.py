@@ -11,7 +11,7 @@ from conftest import TEXT, TINY, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import checkpoint, cli
+from charrnn import checkpoint, cli, corpus
 from charrnn.callbacks.metrics import add_text
 from charrnn.errors import InputError, visible
 from charrnn.files import fetch
@@ -234,6 +234,20 @@ def test_a_terminal_gets_no_control_characters(command, evil_run, tmp_path):
         failed = command(*arguments, cwd=tmp_path)
         assert_one_line(failed)
         assert_harmless(failed.err)
+
+
+def test_a_sweep_and_the_cache_say_no_control_characters(
+    command, evil_run, tmp_path, monkeypatch, capsys
+):
+    done = command("train.py", "-m", "data.path='\x1b[2J'", *SHORT, cwd=tmp_path)
+    assert done.code == 1 and "\\x1b[2J: no such file" in done.err, done.err
+    assert "start again" in done.out
+    assert_harmless(done.out + done.err)
+    monkeypatch.setattr("sys.argv", ["corpus", "list"])
+    corpus.main()
+    listed = capsys.readouterr().out
+    assert "\\x1b[31m<script>" in listed
+    assert_harmless(listed)
 
 
 def test_tensorboard_shows_texts_as_they_are():
