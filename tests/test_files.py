@@ -4,8 +4,8 @@ import bz2
 import gzip
 import lzma
 import sys
-import zipfile
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
