@@ -487,7 +487,7 @@ def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
             others.set("run", str(run))
         parts = prepared.pop(str(run), None) or prepare(cfg, run)
         if not here and (count := parts[0].num_devices) > 1:
-            return processes.run(one_of, count, cfg, HydraConfig.instance().cfg)
+            return processes.run(one_of, count, sweeps.held, cfg, HydraConfig.instance().cfg)
         return fit(cfg, run, *parts)
     except Exception:
         if others and others.add("failed", 1) > 1:

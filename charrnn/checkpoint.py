@@ -174,8 +174,19 @@ def write(checkpoint: dict, path: str | Path, previous: Path | None = None) -> N
         if previous is not None and path.exists():
             link(path, previous)
         os.replace(scratch, path)
+        sync(path.parent)  # or a loss of power could take the new name back
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder on disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def link(file: Path, name: Path) -> None:

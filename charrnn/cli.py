@@ -7,6 +7,7 @@ import errno
 import functools
 import inspect
 import itertools
+import logging
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
+import hydra._internal.hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -58,6 +60,8 @@ TARGETS = (
     "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
 )  # fmt: skip
 """Where the classes lie that a config may name, besides those of its allow_targets."""
+HYDRA_TARGETS = ("charrnn", "hydra", "hydra_plugins", "optuna")
+"""Where those lie that a config may name below "hydra"."""
 GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
 
 
@@ -73,6 +77,8 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # the errors reach the lines below
     Guard.check = staticmethod(guard)
+    hydra._internal.hydra.Callbacks = Callbacks
+    logging.setLogRecordFactory(visible_record)
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
@@ -102,7 +108,10 @@ def newest_run() -> Path:
             f"checkpoint=latest: no run in {Path.cwd()}; train one with train.py, or give"
             " checkpoint=PATH"
         )
-    return max(files, key=lambda f: f.stat().st_mtime)
+    file = max(files, key=lambda f: f.stat().st_mtime)
+    # By the clock, which may have been set back since: so it is said.
+    print(f"checkpoint={visible(str(file))}", file=sys.stderr)
+    return file
 
 
 def in_sweep() -> bool:
@@ -163,7 +172,7 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
     if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
         argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
     if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
-        print(f"start again      {shlex.join(['python', *argv])}")
+        print(visible(f"start again      {shlex.join(['python', *argv])}"))
     if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
         sys.exit(1)
 
@@ -202,6 +211,13 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+def visible_record(*args, **kwargs) -> logging.LogRecord:
+    """What logs get: Hydra says every job's overrides in one."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.msg, record.args = visible(record.getMessage()), ()
+    return record
+
+
 class Lenient:
     """A stream that loses what a full disk does not take, so that a log ends no training."""
 
@@ -236,6 +252,16 @@ def full_disk_passes() -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
+
+
+class Callbacks(hydra._internal.hydra.Callbacks):
+    """Hydra's, which are the first that it makes of what a config names."""
+
+    def __init__(self, config: DictConfig | None = None):
+        if config is not None:
+            settings = OmegaConf.to_container(config.hydra, resolve=False)
+            check_targets("hydra", settings, config.get("allow_targets") or [], HYDRA_TARGETS)
+        super().__init__(config)
 
 
 class Guard(Callback):
@@ -535,17 +561,19 @@ def train_yaml() -> dict:
     return yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
 
 
-def check_targets(prefix: str, node: object, allowed: list[str]) -> None:
+def check_targets(
+    prefix: str, node: object, allowed: list[str], packages: tuple[str, ...] = TARGETS
+) -> None:
     """Raise InputError for a ``_target_``, however deep, that a config may not name.
 
     Settings come from checkpoints too, and those from anywhere: what is made from them are
-    classes of ``TARGETS`` alone, defined there and not only imported, and what lies in packages
+    classes of ``packages`` alone, defined there and not only imported, and what lies in packages
     that the person who starts the run has allowed. Others are not even imported.
     """
     parts = node.items() if isinstance(node, dict) else ()
     parts = enumerate(node) if isinstance(node, list) else parts
     for name, part in parts:
-        check_targets(f"{prefix}.{name}", part, allowed)
+        check_targets(f"{prefix}.{name}", part, allowed, packages)
     if not isinstance(node, dict) or "_target_" not in node:
         return
     target, key = node["_target_"], f"{prefix}._target_"
@@ -553,16 +581,16 @@ def check_targets(prefix: str, node: object, allowed: list[str]) -> None:
         raise InputError(f"{key}={shown(target)} must be text")
     if is_below(target, allowed):
         return
-    names = ", ".join(TARGETS)
+    names = ", ".join(packages)
     package = target.partition(".")[0]
-    if not is_below(target, TARGETS):
+    if not is_below(target, packages):
         raise InputError(
             f"{key}={shown(target)}: not of {names}; allow_targets=[{package}] lets it in"
         )
     found = get_target(key, target)
     home = found.__module__ if isinstance(found, type) else ""
     # Lightning's command line makes whatever it is told to.
-    if not is_below(home, TARGETS) or "cli" in home.split("."):
+    if not is_below(home, packages) or (packages is TARGETS and "cli" in home.split(".")):
         raise InputError(f"{key}={shown(target)}: no class of {names}; name one")
 
 

@@ -28,7 +28,7 @@ import tqdm
 from torch import Tensor
 
 from charrnn.charset import BOUNDARY, CODE_POINTS, UNKNOWN, Charset, border, to_points
-from charrnn.errors import InputError, check
+from charrnn.errors import InputError, check, visible
 from charrnn.files import BLOCK, DECOMPRESS, read_bytes
 
 LAYOUT = 2  # of the files in the cache; part of their key
@@ -406,7 +406,7 @@ def main() -> None:
     root = cache(args.cache_dir)
     if args.command == "clear":
         clear(root)
-    print(*show(root), sep="\n")
+    print(*map(visible, show(root)), sep="\n")
 
 
 if __name__ == "__main__":

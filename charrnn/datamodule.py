@@ -17,6 +17,9 @@ from charrnn.evaluation import EvaluationWindows
 from charrnn.files import fetch, find_files, stdlib_files
 from charrnn.stream import RowStream, Window
 
+VALIDATED = 5_000_000
+"""Characters that validate at the most where nobody says how many: every round reads them all."""
+
 
 class CharDataModule(LightningDataModule):
     """A text that trains, one that validates and one that tests: parts of one text, or several.
@@ -36,7 +39,8 @@ class CharDataModule(LightningDataModule):
             in which a newline may be written \\n; the state of a row is zero where one begins.
         min_count: characters that occur less often are unknown.
         charset: a checkpoint, a run's folder or a text file, whose alphabet is taken; or a charset.
-        train_fraction: the share of the characters that train; what then is left validates.
+        train_fraction: the share of the characters that train; what then is left validates. None
+            is 0.9, or more where more than ``VALIDATED`` characters would validate.
         valid_size: how many characters validate, in place of train_fraction: a whole number of
             them, or a share of all below 1.
         test_size: how many test, as valid_size.
@@ -58,7 +62,7 @@ class CharDataModule(LightningDataModule):
         document: str | None = None,
         min_count: int = 1,
         charset: str | Charset | None = None,
-        train_fraction: float = 0.9,
+        train_fraction: float | None = None,
         valid_size: int | float | None = None,
         test_size: int | float = 0,
         valid_path: str | list[str] | None = None,
@@ -68,8 +72,8 @@ class CharDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ):
         super().__init__()
-        in_range = 0 < train_fraction <= 1
-        check("train_fraction", train_fraction, in_range, "above 0, at most 1")
+        in_range = train_fraction is None or 0 < train_fraction <= 1
+        check("train_fraction", train_fraction, in_range, "above 0, at most 1, or null")
         self.path, self.url, self.sha256, self.max_bytes = path, url, sha256, max_bytes
         self.min_count, self.cache_dir = min_count, cache_dir
         self.reading = {"unit": unit, "normalize": normalize, "lowercase": lowercase}
@@ -134,7 +138,8 @@ class CharDataModule(LightningDataModule):
             return path
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
         file, reading = Path(path).expanduser(), self.reading | {"documents": bool(self.document)}
-        if not (file.is_dir() or zipfile.is_zipfile(file)):
+        named = file.suffix in (".ckpt", ".safetensors") and file.exists()
+        if not (file.is_dir() or named or (file.is_file() and zipfile.is_zipfile(file))):
             files, charset = find_files(path, "data.charset"), Charset("", **reading)
             return find_alphabet(read_text(files, None, charset), charset)
         charset = Charset(**checkpoint.read(file)["charrnn"]["charset"])
@@ -189,7 +194,10 @@ def fits(tokens: Tensor, device: torch.device) -> bool:
 
 
 def split(
-    characters: int, train_fraction: float, valid_size: int | float | None, test_size: int | float
+    characters: int,
+    train_fraction: float | None,
+    valid_size: int | float | None,
+    test_size: int | float,
 ) -> tuple[int, int, int]:
     """How many characters train, validate and test; settings as of :class:`CharDataModule`."""
 
@@ -206,7 +214,10 @@ def split(
     elif train_fraction == 1:
         train = left
     else:  # of two characters, one at least validates
-        train = min(max(1, int(characters * train_fraction)), left - 1)
+        part = int(characters * (0.9 if train_fraction is None else train_fraction))
+        train = min(max(1, part), left - 1)
+        if train_fraction is None:
+            train = max(train, left - VALIDATED)
     named = ("test_size", test_size) if valid_size in (None, 0) else ("valid_size", valid_size)
     check(*named, train > 0, f"less, so that some of the {characters:,} characters train")
     return train, left - train, test

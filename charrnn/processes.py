@@ -6,6 +6,7 @@ here get the same). A rank that fails ends all of them, and is heard once.
 
 import datetime
 import multiprocessing
+import multiprocessing.reduction
 import os
 import signal
 import sys
@@ -64,11 +65,27 @@ def quiet() -> None:
     sys.stdout = open(os.devnull, "w")
 
 
-def run(work: Callable, count: int, *args):
+class Inherited:
+    """A file that a process which gets this as an argument has open too, and its lock with it."""
+
+    def __init__(self, file):
+        self.descriptor = file.fileno()
+
+    def __getstate__(self):
+        return multiprocessing.reduction.DupFd(self.descriptor)
+
+    def __setstate__(self, duplicate) -> None:
+        self.descriptor = duplicate.detach()
+
+
+def run(work: Callable, count: int, files: list, *args):
     """What ``work(*args)`` returns in rank 0 of so many processes of this machine.
 
     Signals that end a run are handed on to them, and end this process as they would have ended
     the run; where this process is killed, they save and end.
+
+    Args:
+        files: open ones, whose locks they hold as long as they live.
 
     Raises:
         InputError: as the first rank that failed had it.
@@ -84,7 +101,8 @@ def run(work: Callable, count: int, *args):
     context.set_forkserver_preload(["__main__", "pytorch_lightning"])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     results = context.SimpleQueue()
-    everything = (count, store.port, dict(os.environ), results, work, args)
+    files = [Inherited(file) for file in files]
+    everything = (count, store.port, dict(os.environ), results, files, work, args)
     processes = start_processes(one_rank, everything, count, join=False, start_method=method)
 
     def hand_on(number: int) -> None:
@@ -116,7 +134,9 @@ def run(work: Callable, count: int, *args):
     raise RuntimeError(str(failed))
 
 
-def one_rank(index: int, count: int, port: int, env: dict, results, work: Callable, args) -> None:
+def one_rank(
+    index: int, count: int, port: int, env: dict, results, files, work: Callable, args
+) -> None:
     """One process of :func:`run`."""
     if hasattr(os, "setsid"):
         os.setsid()  # a terminal's Ctrl-C comes from the process that waits, and once

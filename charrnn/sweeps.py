@@ -14,6 +14,7 @@ import shlex
 import statistics
 import sys
 import time
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from charrnn.errors import InputError, visible
 NOT_SETTINGS = ("launcher", "sweep")
 """Groups that say how jobs are started; a job is the same whatever started it."""
 DONE = ("finished", "stopped")
+held: list[typing.IO] = []
+"""The locks of this process, for those that it starts to hold them too."""
 
 
 @dataclass
@@ -178,7 +181,11 @@ def alone(run: Path, patience: float = 1.0) -> Iterator[bool]:
                 time.sleep(0.02)
             except OSError:
                 break
-        yield True
+        held.append(file)
+        try:
+            yield True
+        finally:
+            held.remove(file)
 
 
 def is_running(run: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import stat
 import warnings
 
 import pytest
@@ -230,15 +231,21 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
     least = {"charrnn": {"format": FORMAT, "settings": {}, "charset": {}}, "state_dict": {}}
     write(least | {"number": 1}, file)
     seen = []
-    replace = os.replace
+    replace, fsync = os.replace, os.fsync
 
     def watch(source, target):
         seen.append((read(file)["number"], read(source)["number"]))
         replace(source, target)
 
+    def watch_disk(descriptor):
+        seen.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
     monkeypatch.setattr(checkpoint.os, "replace", watch)
+    monkeypatch.setattr(checkpoint.os, "fsync", watch_disk)
     write(least | {"number": 2}, file)
-    assert seen == [(1, 2)] and read(file)["number"] == 2 and names(tmp_path) == ["last.ckpt"]
+    assert seen == ["file", (1, 2), "folder"]
+    assert read(file)["number"] == 2 and names(tmp_path) == ["last.ckpt"]
 
 
 # Weights by character

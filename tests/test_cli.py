@@ -177,6 +177,7 @@ RESUME_BAD = {
     "data.unit=byte": ["data.unit=byte", "resumed"],
     "data.batch_size=4": ["data.batch_size=4", "resumed"],
     "seed=7": ["seed=7", "resumed"],
+    "data.charset=one.txt": ["the alphabet has changed", "data.charset="],
     "optimizer=adam": ["optimizer", "resumed"],
     "model=gru_resize": ["model", "resumed"],
     "trainer.max_epoch=9": ["trainer.max_epoch", "did you mean trainer.max_epochs?"],

@@ -1,5 +1,7 @@
 """CharDataModule: which characters train, validate and test, and in whose alphabet."""
 
+import os
+
 import pytest
 import torch
 from conftest import TEXT, TINY
@@ -77,6 +79,22 @@ def test_splits_by_size_and_share(make, settings, sizes):
     assert data.val_dataloader() is data.validation and data.test_dataloader() is data.test
 
 
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ((1000, None, None, 0), (900, 100, 0)),
+        ((50_000_000, None, None, 0), (45_000_000, 5_000_000, 0)),
+        ((10**11, None, None, 0), (10**11 - 5_000_000, 5_000_000, 0)),
+        ((1000, None, None, 0.05), (900, 50, 50)),
+        ((10**11, None, None, 10**9), (99 * 10**9 - 5_000_000, 5_000_000, 10**9)),
+        ((10**11, 0.9, None, 0), (9 * 10**10, 10**10, 0)),  # where somebody says so
+        ((10**11, None, 0.1, 0), (9 * 10**10, 10**10, 0)),
+    ],
+)
+def test_what_validates_by_default_has_a_bound(settings, sizes):
+    assert split(*settings) == sizes
+
+
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
 def test_bad_fractions_are_named(fraction):
     with pytest.raises(InputError, match=r"^train_fraction="):
@@ -141,6 +159,19 @@ def test_a_given_alphabet_leaves_nothing_to_count(make, tmp_path):
         make("abc", {"charset": "letters", "min_count": 2})
     with pytest.raises(InputError, match=r"^data\.charset=nowhere: no such file"):
         make("abc", {"charset": "nowhere"})
+
+
+def test_what_is_no_alphabet_is_named(make, tmp_path):
+    """And neither waited for nor read as a text."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "loop", "/dev/zero"):
+        with pytest.raises(InputError, match=r"^data\.charset=.* is no regular file"):
+            make("abc", {"charset": str(tmp_path / name)})
+    for name in ("torn.ckpt", "torn.safetensors"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04, and then no more")
+        with pytest.raises(InputError, match=rf"{name}: it is"):
+            make("abc", {"charset": str(tmp_path / name)})
 
 
 def test_a_run_with_texts_of_its_own(command, tmp_path):

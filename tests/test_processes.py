@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, TEXT, load, metrics, same
 
-from charrnn import signals
+from charrnn import signals, sweeps
 from charrnn.processes import Place, place
 
 # 3 rows of each of 2 processes; a pass has ceil(386 / 6) = 65 windows. A run ends just after its
@@ -29,7 +29,7 @@ JOBS = [
 ]
 ONE, TWO = ("data.batch_size=6",), ("data.batch_size=3", "trainer.devices=2")
 FAILING = '''
-import multiprocessing, os, resource, signal
+import multiprocessing, os, resource, signal, time
 from pytorch_lightning import Callback
 
 class Failing(Callback):
@@ -46,6 +46,9 @@ class Failing(Callback):
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.how == "parent":
                 os.kill(multiprocessing.parent_process().pid, signal.SIGTERM)
+            elif self.how == "orphan":
+                os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)
+                time.sleep(3)
             elif self.how == "full":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
             elif self.how == "requeue":
@@ -194,6 +197,16 @@ def test_a_process_that_is_killed_ends_a_run(folder, train):
     assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 39
 
 
+def test_who_saves_for_a_killed_process_holds_the_folder(folder, train):
+    """Nobody takes the run up before the last checkpoint is there."""
+    run = folder / "orphan"
+    result = train(*TWO, f"hydra.run.dir={run}", *failing("orphan", rank=0)).wait()
+    assert result.code == -signal.SIGKILL, result.err
+    assert sweeps.is_running(run) and last(run)["charrnn"]["windows"] == 39
+    assert not left_behind(folder)
+    assert not sweeps.is_running(run) and last(run)["charrnn"]["windows"] > 50
+
+
 @pytest.mark.parametrize("on_error", ["retry", "stop"])
 def test_a_full_disk_below_two_processes(folder, train, on_error):
     """The first alone writes, and the second neither waits for it nor goes on without it."""
@@ -280,7 +293,7 @@ def test_a_job_of_slurm_is_queued_again(folder, train, single):
     result = train(*arguments, env=slurm(folder)).wait()
     assert result.code == 128 + signal.SIGUSR1, result.err
     assert (folder / "scontrol.log").read_text() == "requeue 4711\n"
-    assert last(run)["charrnn"]["windows"] == 51
+    assert last(run)["charrnn"]["windows"] > 50
     result = train(*arguments, env=slurm(folder, SLURM_RESTART_COUNT="1")).wait()
     assert result.code == 0, result.err
     assert_the_same(run, single["mean"])

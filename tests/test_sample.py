@@ -77,6 +77,7 @@ def test_latest_is_the_newest_run(command, trained, tmp_path):
             os.utime(last, (number, number))
     result = command("sample.py", "length=9", "seed=1", cwd=tmp_path)
     assert (result.code, len(result.out)) == (0, 9), result.err
+    assert result.err == "checkpoint=outputs/2026-01-02/a/checkpoints/last.ckpt\n"
 
 
 def test_without_the_corpus(command, trained, tmp_path):

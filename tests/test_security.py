@@ -11,7 +11,7 @@ from conftest import TEXT, TINY, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import checkpoint, cli
+from charrnn import checkpoint, cli, corpus
 from charrnn.callbacks.metrics import add_text
 from charrnn.errors import InputError, visible
 from charrnn.files import fetch
@@ -149,6 +149,23 @@ def test_targets_that_no_config_may_name(target):
         cli.check_targets("scheduler", {"x": {"_target_": target}}, [])
 
 
+def test_hydra_s_own_part_names_no_strange_targets(command, text_file, tmp_path):
+    """Hydra makes its callbacks and its sweeper before it calls anything of ours."""
+    folder = tmp_path / "theirs" / "data"
+    folder.mkdir(parents=True)
+    (folder / "evil.yaml").write_text(
+        "# @package _global_\ndefaults: [/data/text@data]\n"
+        f"hydra: {{callbacks: {{x: {{_target_: os.mkdir, path: {tmp_path / 'made'}}}}}}}\n"
+    )
+    for first in (
+        ("--config-dir", folder.parent, "data=evil"),
+        ("-m", f"+hydra.sweeper.x={{_target_: os.mkdir, path: {tmp_path / 'made'}}}"),
+    ):
+        result = command("train.py", *first, f"data.path={text_file}", *SHORT, cwd=tmp_path)
+        assert_one_line(result, "hydra.", "._target_=os.mkdir: not of charrnn, hydra")
+        assert [f.name for f in tmp_path.iterdir() if f.is_dir()] == ["theirs"]
+
+
 def test_targets_that_configs_name():
     for target in ("torch.optim.Adam", "charrnn.models.GRUEncode", "pytorch_lightning.Trainer"):
         cli.check_targets("x", {"_target_": target}, [])
@@ -217,6 +234,20 @@ def test_a_terminal_gets_no_control_characters(command, evil_run, tmp_path):
         failed = command(*arguments, cwd=tmp_path)
         assert_one_line(failed)
         assert_harmless(failed.err)
+
+
+def test_a_sweep_and_the_cache_say_no_control_characters(
+    command, evil_run, tmp_path, monkeypatch, capsys
+):
+    done = command("train.py", "-m", "data.path='\x1b[2J'", *SHORT, cwd=tmp_path)
+    assert done.code == 1 and "\\x1b[2J: no such file" in done.err, done.err
+    assert "start again" in done.out
+    assert_harmless(done.out + done.err)
+    monkeypatch.setattr("sys.argv", ["corpus", "list"])
+    corpus.main()
+    listed = capsys.readouterr().out
+    assert "\\x1b[31m<script>" in listed
+    assert_harmless(listed)
 
 
 def test_tensorboard_shows_texts_as_they_are():

@@ -150,7 +150,7 @@ def test_classic_is_the_2016_program(command, text_file, tmp_path):
     assert model["_target_"].endswith(".GRUEncode")
     assert (model["reset"], model["gate"]) == ("before", "hard_sigmoid")
     assert (model["num_layers"], model["hidden_size"], model["dropout"]) == (2, 128, 0.0)
-    assert (data["batch_size"], data["seq_len"], data["train_fraction"]) == (16, 100, 0.9)
+    assert (data["batch_size"], data["seq_len"], data["train_fraction"]) == (16, 100, None)
     assert settings["optimizer"]["_target_"] == "torch.optim.RMSprop"
     assert (settings["optimizer"]["lr"], settings["optimizer"]["alpha"]) == (1e-3, 0.95)
     assert settings["scheduler"]["_target_"] == "charrnn.schedulers.Adaptive"
