@@ -9,8 +9,9 @@ import torch
 from conftest import load
 
 import charrnn
-from charrnn import Charset, GRUEncode, GRUResize, InputError, checkpoint
-from charrnn.checkpoint import FORMAT, PREFIX, build, find, initialize, read, write
+from charrnn import Charset, GRUEncode, GRUResize, InputError, archive
+from charrnn.archive import write
+from charrnn.checkpoint import FORMAT, PREFIX, build, find, initialize, read
 
 H, L = 5, 3
 KINDS = (GRUEncode, GRUResize)
@@ -218,7 +219,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch, error, 
         def fail(number):
             raise error()
 
-        monkeypatch.setattr(checkpoint.os, "fsync", fail)
+        monkeypatch.setattr(archive.os, "fsync", fail)
     with pytest.raises(error):
         write(new, file)
     assert file.read_bytes() == old and names(tmp_path) == ["last.ckpt"]
@@ -236,7 +237,7 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
         seen.append((read(file)["number"], read(source)["number"]))
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", watch)
+    monkeypatch.setattr(archive.os, "replace", watch)
     write(least | {"number": 2}, file)
     assert seen == [(1, 2)] and read(file)["number"] == 2 and names(tmp_path) == ["last.ckpt"]
 

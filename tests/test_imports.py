@@ -48,8 +48,9 @@ def test_only_a_few_know_lightning():
 
 def test_nothing_reaches_back():
     """Each file imports from the way of the data before it; none from the command line."""
-    way = ["errors", "charset", "files", "corpus", "stream", "gru", "models", "sampler",
-           "evaluation", "checkpoint", "export", "schedulers", "datamodule", "loops", "task",
+    way = ["errors", "charset", "files", "corpus", "stream", "gru", "models", "decoding",
+           "beam", "sampler", "archive", "session", "evaluation", "checkpoint", "interactive",
+           "export", "schedulers", "datamodule", "loops", "task",
            "signals", "processes", "results", "sweeps", "callbacks", "provenance", "search", "cli",
            "benchmarks"]  # fmt: skip
     for name, file in NAMES.items():
