@@ -6,27 +6,32 @@ from collections.abc import Callable
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
-from charrnn.errors import visible
+from charrnn.errors import check, visible
 
 
 def job(cfg: DictConfig) -> None:
-    from charrnn import checkpoint, sampler
+    from charrnn import checkpoint, interactive, sampler
+    from charrnn.decoding import Decoding
 
     settings = OmegaConf.to_container(cfg, resolve=True)
-    path, raw = settings.pop("checkpoint"), settings.pop("raw")
+    path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
     scoring = {key: settings.pop(key) for key in ("score", "by")}
     cli.check_type("raw", raw, bool)
-    cli.check_call(sampler.texts, settings)
-    stop = settings["stop"]
-    if stop is not None:
-        stops = [stop] if isinstance(stop, str) else stop
-        settings["stop"] = [s.replace("\\n", "\n").replace("\\t", "\t") for s in stops]
+    cli.check_type("interactive", talk, bool)
+    of_text = ("prompt", "length", "num_samples", "seed", "unknown")
+    ours = {key: settings.pop(key) for key in of_text}
+    cli.check_call(sampler.texts, ours)
+    cli.check_call(Decoding, settings)
+    settings |= {key: interactive.unescape(settings[key]) for key in ("stop", "allow")}
+    alone = not talk or ours["num_samples"] == 1
+    check("num_samples", ours["num_samples"], alone, "1 with interactive=true")
     model = checkpoint.load(cli.newest_run() if path == "latest" else path)
     if scoring["score"] is not None:
-        write_scores(model, scoring)
-        return
-    steps = sampler.texts(model.model, model.charset, **settings)
-    write(steps, settings["num_samples"], str if raw else visible)
+        return write_scores(model, scoring)
+    form = str if raw else visible
+    if talk:
+        return interactive.Shell(model, ours, settings, form).run()
+    write(sampler.texts(model.model, model.charset, **ours, **settings), ours["num_samples"], form)
 
 
 def write_scores(model, settings: dict) -> None:

@@ -146,6 +146,11 @@ class Charset:
         known = {*self.alphabet, UNKNOWN}
         return "".join(c for c in dict.fromkeys(self.characters(text)) if c not in known)
 
+    def named(self, characters: str) -> str:
+        """The first five of characters, for a message."""
+        form = "byte 0x{1:02X}" if self.unit == "byte" else "{0!r} (U+{1:04X})"
+        return ", ".join(form.format(c, ord(c)) for c in characters[:5])
+
     @property
     def boundary(self) -> int | None:
         """The index of ``BOUNDARY``; None where a text is not made of documents."""

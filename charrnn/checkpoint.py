@@ -4,13 +4,9 @@ L layers, T characters, H hidden size.
 """
 
 import contextlib
-import hashlib
 import json
 import math
-import os
-import shutil
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from charrnn import evaluation, models, sampler
+from charrnn.archive import Damaged, checksum, read_whole
 from charrnn.charset import Charset
 from charrnn.errors import InputError, visible
+from charrnn.session import Session
 
 FORMAT = 1  # of the dictionary under the key "charrnn"
 PREFIX = "model."  # of the model's parameters among the task's
@@ -78,10 +76,6 @@ def newest(run: Path, windows: float = math.inf) -> tuple[Path, int]:
     return file, found[file]
 
 
-class Damaged(InputError):
-    """A checkpoint that is not what was written."""
-
-
 def read(path: str | Path) -> dict:
     """A checkpoint's dictionary, on the CPU. Reading it runs no code in it.
 
@@ -124,83 +118,6 @@ def read_weights(file: Path) -> dict:
     if isinstance(ours, dict) and ours.pop("sha256", None) != checksum(ours, state):
         raise Damaged(f"{file}: it is damaged (its checksum is wrong); give another one")
     return {"charrnn": ours, "state_dict": state}
-
-
-def checksum(description: dict, state: dict[str, Tensor]) -> str:
-    """SHA-256 of an exported model, which the format of safetensors has none of."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def read_whole(file: Path) -> object:
-    """What ``torch.save`` wrote, once its checksums are seen to be right. Raises Damaged."""
-    try:
-        # The file holds checksums of its parts, which torch.load does not look at.
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # half a dozen kinds, by where the damage is
-        raise Damaged(f"{file}: it is torn or no checkpoint; give another checkpoint") from error
-    if bad is not None:
-        raise Damaged(f"{file}: it is damaged (the checksum of {bad} is wrong); give another one")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise Damaged(
-            f"{file}: it is damaged, or of another program; give another checkpoint"
-        ) from error
-
-
-def write(checkpoint: dict, path: str | Path, previous: Path | None = None) -> None:
-    """Write a checkpoint whole or not at all, whatever happens in between.
-
-    Args:
-        previous: a name beside it for what stood under its own before.
-
-    Raises:
-        OSError: it cannot be written; what stood there stays.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since a rename is atomic within one file system only.
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(scratch, "wb") as f:
-            torch.save(checkpoint, f)
-            f.flush()
-            os.fsync(f.fileno())
-        if previous is not None and path.exists():
-            link(path, previous)
-        os.replace(scratch, path)
-        sync(path.parent)  # or a loss of power could take the new name back
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Have the names in a folder on disk, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def link(file: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had that name before; a copy where links fail."""
-    scratch = name.with_name(f".{name.name}.{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    try:
-        try:
-            os.link(file, scratch)
-        except OSError:
-            shutil.copyfile(file, scratch)
-        os.replace(scratch, name)
-    finally:  # it stands still where both names were the same file's already
-        scratch.unlink(missing_ok=True)
 
 
 def build(checkpoint: dict) -> tuple[nn.Module, Charset]:
@@ -304,7 +221,10 @@ class LanguageModel:
         self.model, self.charset = model, charset
 
     def generate(self, prompt: str = "", length: int = 500, **settings) -> str:
-        """The prompt and ``length`` characters after it; settings as in ``sampler.texts``."""
+        """The prompt and ``length`` characters after it.
+
+        Settings are those of ``sampler.texts`` and :class:`charrnn.decoding.Decoding`.
+        """
         return "".join(self.stream(prompt, length, **settings))
 
     def stream(self, prompt: str = "", length: int = 500, **settings) -> Iterator[str]:
@@ -316,6 +236,15 @@ class LanguageModel:
         """Several texts at once, a list; the first is that of :meth:`generate`."""
         steps = sampler.texts(self.model, self.charset, prompt, length, num_samples, **settings)
         return ["".join(parts) for parts in zip(*steps)]
+
+    def session(self, path: str | Path | None = None, seed: int | None = None) -> Session:
+        """A session that has read nothing, or the one that ``Session.save`` wrote into a file.
+
+        Args:
+            seed: None draws one, or takes that of the file.
+        """
+        session = Session(self.model, self.charset, seed)
+        return session if path is None else session.load(path).fork(seed)
 
     def score(self, text: str) -> np.ndarray:
         """Nats of each character after the first, (T - 1,) float64, read from a zero state.

@@ -44,8 +44,8 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data.url",
          "data.cache_dir", "resume", "init_from", "checkpoint", "evaluate.output",
          "score")  # fmt: skip
-TEXTS = ("prompt", "stop", "callbacks.samples.prompt", "callbacks.neurons.text", "data.document",
-         *PATHS)  # fmt: skip
+TEXTS = ("prompt", "stop", "allow", "callbacks.samples.prompt", "callbacks.neurons.text",
+         "data.document", *PATHS)  # fmt: skip
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
 OPEN = ("trainer", "optimizer", "scheduler")
 """Groups whose keys are those of a class of another library: any of them may be set."""
@@ -434,7 +434,7 @@ def as_hydra_reads(arg: str) -> str:
     if key not in TEXTS or not value or {"-m", "--multirun"} & set(sys.argv):
         return arg
     ends = value[0] + value[-1]
-    is_list = ends == "[]" and not key.endswith("prompt")
+    is_list = ends == "[]" and not key.endswith("prompt") and key != "allow"
     is_null = value == "null" and not key.endswith("prompt")
     if is_list or is_null or (ends in ("''", '""') and len(value) > 1):
         return arg

@@ -10,8 +10,9 @@ import torch
 from conftest import load
 
 import charrnn
-from charrnn import Charset, GRUEncode, GRUResize, InputError, checkpoint
-from charrnn.checkpoint import FORMAT, PREFIX, build, find, initialize, read, write
+from charrnn import Charset, GRUEncode, GRUResize, InputError, archive
+from charrnn.archive import write
+from charrnn.checkpoint import FORMAT, PREFIX, build, find, initialize, read
 
 H, L = 5, 3
 KINDS = (GRUEncode, GRUResize)
@@ -219,7 +220,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch, error, 
         def fail(number):
             raise error()
 
-        monkeypatch.setattr(checkpoint.os, "fsync", fail)
+        monkeypatch.setattr(archive.os, "fsync", fail)
     with pytest.raises(error):
         write(new, file)
     assert file.read_bytes() == old and names(tmp_path) == ["last.ckpt"]
@@ -241,8 +242,8 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
         seen.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
         fsync(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "replace", watch)
-    monkeypatch.setattr(checkpoint.os, "fsync", watch_disk)
+    monkeypatch.setattr(archive.os, "replace", watch)
+    monkeypatch.setattr(archive.os, "fsync", watch_disk)
     write(least | {"number": 2}, file)
     assert seen == ["file", (1, 2), "folder"]
     assert read(file)["number"] == 2 and names(tmp_path) == ["last.ckpt"]

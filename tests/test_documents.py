@@ -13,6 +13,7 @@ from charrnn import Charset, GRUEncode, GRUResize, InputError, sampler
 from charrnn import load as load_model
 from charrnn.charset import BOUNDARY, UNKNOWN
 from charrnn.corpus import begin_documents, open_corpus
+from charrnn.decoding import Decoding
 from charrnn.evaluation import score
 from charrnn.gru import GRU
 
@@ -133,8 +134,9 @@ def test_a_sample_ends_with_its_document():
     texts = ["".join(parts) for parts in zip(*sampler.texts(model, charset, "", 200, 5, seed=1))]
     assert all(BOUNDARY not in text and len(text) < 200 for text in texts)
     assert len(set(texts)) > 1
-    first = next(sampler.indices(model, charset, charset.encode(BOUNDARY), 5, 1))
-    first = charset.decode(first.tolist())
+    begun = sampler.read(model, charset, charset.encode(BOUNDARY))._replace(count=0)
+    first = next(sampler.pieces(model, charset, begun, 5, 1, Decoding()))
+    first = charset.decode(first[0].tolist())
     assert [text[:1] or BOUNDARY for text in texts] == list(first)
 
 

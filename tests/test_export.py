@@ -11,7 +11,8 @@ from conftest import TINY, load
 from test_checkpoint import make
 
 import charrnn
-from charrnn import GRUEncode, GRUResize, InputError, checkpoint
+from charrnn import GRUEncode, GRUResize, InputError
+from charrnn.archive import write
 from charrnn.export import export, main
 
 ALPHABET = "\0\x1b ab\u00e9\u4e16\U0001f600"
@@ -28,7 +29,7 @@ variants = pytest.mark.parametrize(
 
 def saved(folder, kind, reset, gate, **settings):
     model, charset, whole = make(kind, ALPHABET, reset=reset, gate=gate, **settings)
-    checkpoint.write(whole, folder / "model.ckpt")
+    write(whole, folder / "model.ckpt")
     return model, charset, folder / "model.ckpt"
 
 

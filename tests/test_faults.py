@@ -17,6 +17,7 @@ from test_resume import numbers, state, wait_for
 
 import charrnn
 from charrnn import InputError, checkpoint, sweeps
+from charrnn.archive import link
 from charrnn.callbacks import checkpoint as keeping
 from charrnn.callbacks.metrics import drop_later
 
@@ -51,7 +52,7 @@ def run(whole, tmp_path):
             if other.name < file.name and os.path.samefile(
                 other, whole / "checkpoints" / file.name
             ):
-                checkpoint.link(copy / "checkpoints" / other.name, file)
+                link(copy / "checkpoints" / other.name, file)
     return copy
 
 

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from charrnn import Charset, GRUEncode, GRUResize, sampler
+from charrnn.decoding import Decoding
 from charrnn.gru import GATES, RESETS
 from charrnn.models import CharModel
 
 ALPHABET = "\nabcdefghijklmnopqrstuvwxyzäöüß"
-FILTERS = [(1.0, None, None), (0, None, None), (0.7, 5, None), (2.0, None, 0.8), (1.3, 9, 0.6)]
+FILTERS = [(1.0, None, None), (0, None, None), (0.7, 5, None), (2.0, None, 0.8), (1.3, 9, 0.6),
+           (1.5, None, None, 0.1)]  # fmt: skip
 
 
 @pytest.fixture(params=[1, 2, 3], ids=lambda n: f"threads_{n}")
@@ -36,8 +38,10 @@ def make(kind=GRUEncode, hidden=13, layers=2, dtype=torch.float64, backend="nati
     return model.eval(), charset
 
 
-def drawn(model, charset, samples, filters, prompt="ab", length=300):
-    steps = sampler.indices(model, charset, charset.encode(prompt), samples, 5, *filters)
+def drawn(model, charset, samples, decoding, prompt="ab", length=300):
+    if not isinstance(decoding, Decoding):
+        decoding = Decoding(*decoding)
+    steps = sampler.indices(model, charset, charset.encode(prompt), samples, 5, decoding)
     return torch.stack(list(itertools.islice(steps, length)))
 
 
@@ -88,8 +92,10 @@ def test_draws_have_the_filters_exact_probabilities(temperature, top_k, top_p):
         dtype=torch.float64,
     )
     uniforms = torch.linspace(0, 1 - 2**-53, 400, dtype=torch.float64)
-    for logits in rows:
-        chances = sampler.probabilities(logits[None], temperature, top_k, top_p)
+    some = torch.tensor([0, 1, 1, 0, 1, 1, 0, 1, 1], dtype=torch.bool)
+    for logits, (min_p, mask) in itertools.product(rows, [(None, None), (0.3, None), (0.1, some)]):
+        filters = temperature, top_k, top_p, min_p, mask
+        chances = sampler.probabilities(logits[None], *filters)
         expected = sampler.draw(chances.expand(len(uniforms), -1), uniforms)
         # At a border between characters rounding may decide.
         borders = chances.cumsum(-1)
@@ -98,7 +104,7 @@ def test_draws_have_the_filters_exact_probabilities(temperature, top_k, top_p):
         model = GRUEncode(size, 1, 1).double()
         state = model.initial_state(len(uniforms))
         steps = sampler.native_steps(model, logits.expand(len(uniforms), -1), state)
-        found = steps(uniforms[None], temperature, top_k, top_p)[0]
+        found = steps(uniforms[None], *filters)[0]
         assert found[clear].equal(expected[clear]) and clear.sum() > 200
         assert (chances[0, found] > 0).all()
 
@@ -136,7 +142,8 @@ def test_float32_follows_the_loop_until_rounding_decides():
 def test_pieces_are_the_characters_one_by_one():
     model, charset = make()
     settings = charset.encode("ab"), 3, 7
-    parts = list(sampler.pieces(model, charset, *settings, length=500))
+    context = sampler.read(model, charset, settings[0])
+    parts = list(sampler.pieces(model, charset, context, 3, 7, Decoding(), length=500))
     sizes = [len(part) for part in parts]
     assert sizes[:4] == [1, 1, 2, 4] and max(sizes) == 64 and sum(sizes) == 500
     singles = itertools.islice(sampler.indices(model, charset, *settings), 500)

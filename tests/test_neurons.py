@@ -13,7 +13,7 @@ from conftest import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import Charset, GRUEncode, GRUResize, checkpoint, neurons
+from charrnn import Charset, GRUEncode, GRUResize, archive, checkpoint, neurons
 from charrnn.charset import BOUNDARY
 from charrnn.checkpoint import LanguageModel
 from charrnn.gru.reference import hard_sigmoid
@@ -228,7 +228,7 @@ def saved(tmp_path):
     settings = {"model": {"_target_": "charrnn.models.GRUEncode", "hidden_size": 5}}
     ours = {"format": 1, "settings": settings, "charset": model.charset.state_dict()}
     file = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    checkpoint.write({"charrnn": ours, "state_dict": state}, file)
+    archive.write({"charrnn": ours, "state_dict": state}, file)
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
     return tmp_path
 

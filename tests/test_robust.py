@@ -17,6 +17,7 @@ from test_checkpoint import make
 
 import charrnn
 from charrnn import GRUEncode, GRUResize, InputError, checkpoint
+from charrnn.archive import write
 
 # Configurations: keys with values that they take, and with values that they may not.
 
@@ -251,7 +252,7 @@ def test_changed_contents_are_an_error(tmp_path, kind):
             for key in path[:-1]:
                 part = part[key]
             part[path[-1]] = value
-            checkpoint.write(changed, file)
+            write(changed, file)
             for reader in (charrnn.load, lambda f: checkpoint.initialize(*model[:2], f)):
                 with contextlib.suppress(InputError):
                     reader(file)

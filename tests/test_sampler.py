@@ -11,7 +11,8 @@ import torch
 
 from charrnn import Charset, GRUEncode, GRUResize, InputError, sampler
 from charrnn.checkpoint import LanguageModel
-from charrnn.sampler import draw, probabilities, texts
+from charrnn.decoding import Decoding, draw, probabilities
+from charrnn.sampler import texts
 
 ALPHABET = "\nabcd"
 
@@ -49,7 +50,7 @@ def following(model, text):
 def test_samples_have_the_model_s_exact_probabilities(temperature):
     """Both of the first character and, for each of those, of the one after it."""
     model, samples = make(sharpness=1.5), 20_000
-    steps = texts(model.model, model.charset, "ab", 2, samples, temperature, seed=1)
+    steps = texts(model.model, model.charset, "ab", 2, samples, seed=1, temperature=temperature)
     next(steps)
     first, second = steps
     p = following(model, "ab").pow(1 / temperature)
@@ -82,16 +83,18 @@ def test_draw_at_the_borders():
 # The filters
 
 
-def by_brute_force(logits, temperature, top_k, top_p):
+def by_brute_force(logits, temperature, top_k, top_p, min_p, allowed):
     """The definition, in Python."""
-    order = sorted(range(len(logits)), key=lambda i: -logits[i])
+    order = [i for i in sorted(range(len(logits)), key=lambda i: -logits[i]) if i in allowed]
     if temperature == 0:
         return [float(i == order[0]) for i in range(len(logits))]
     kept = set(order)
-    if top_k is not None and top_k < len(logits):  # what equals the k-th stays with it
+    if top_k is not None and top_k < len(order):  # what equals the k-th stays with it
         kept = {i for i in order if logits[i] >= logits[order[top_k - 1]]}
-    weights = [np.exp(np.float64(x - max(logits)) / temperature) for x in logits]
-    weights = [w if i in kept else 0.0 for i, w in enumerate(weights)]
+    powers = [(np.float64(x) - logits[order[0]]) / temperature for x in logits]
+    weights = [np.exp(x) if i in kept else 0.0 for i, x in enumerate(powers)]
+    if min_p is not None:
+        weights = [w if w >= min_p * max(weights) else 0.0 for w in weights]
     chances = [w / sum(weights) for w in weights]
     if top_p is not None:
         fewest, together = set(), 0.0
@@ -116,11 +119,14 @@ LOGITS = [
 @pytest.mark.parametrize("top_k", [None, 1, 2, 3, 6, 100])
 @pytest.mark.parametrize("top_p", [None, 1e-9, 0.25, 0.5, 0.9, 1.0])
 def test_filters_are_as_defined(temperature, top_k, top_p):
-    found = probabilities(torch.tensor(LOGITS), temperature, top_k, top_p)
-    expected = torch.tensor([by_brute_force(row, temperature, top_k, top_p) for row in LOGITS])
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(found.sum(-1), torch.ones(4).double())
+    for min_p, allowed in itertools.product([None, 1e-9, 0.3, 1.0], [range(6), [1, 3, 4], [4]]):
+        mask = None if len(allowed) == 6 else torch.tensor([i in allowed for i in range(6)])
+        found = probabilities(torch.tensor(LOGITS), temperature, top_k, top_p, min_p, mask)
+        settings = temperature, top_k, top_p, min_p, allowed
+        expected = torch.tensor([by_brute_force(row, *settings) for row in LOGITS])
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(found.sum(-1), torch.ones(4).double())
 
 
 def test_extreme_temperatures_stay_finite():
@@ -186,7 +192,7 @@ def test_a_prompt_of_any_length_warms_the_state(model, length, monkeypatch):
     monkeypatch.setattr(sampler, "CHUNK", 10)
     text = "".join(itertools.islice(itertools.cycle("abcadb\nc"), length))
     prompt = model.charset.encode(text)
-    found = next(sampler.indices(model.model, model.charset, prompt, 1, 0, temperature=0))
+    found = next(sampler.indices(model.model, model.charset, prompt, 1, 0, Decoding(0)))
     assert found.item() == following(model, text).argmax().item()
     # All of its logits too, not the likeliest alone.
     chosen = [
@@ -194,7 +200,7 @@ def test_a_prompt_of_any_length_warms_the_state(model, length, monkeypatch):
         for seed in range(20)
     ]
     chances = following(model, text)[None]
-    uniforms = [sampler.Uniforms(seed, 1)(256)[0] for seed in range(20)]
+    uniforms = [sampler.Uniforms(seed, 1, length)(256)[0] for seed in range(20)]
     assert chosen == [draw(chances, u).item() for u in uniforms]
 
 
@@ -262,7 +268,7 @@ def test_bytes_come_as_whole_characters(by_bytes):
         parts = list(by_bytes.stream("€é", 50, seed=seed, temperature=1.5))
         assert parts[:2] == ["€", "é"]
         indices = sampler.indices(
-            by_bytes.model, by_bytes.charset, by_bytes.charset.encode("€é"), 1, seed, 1.5
+            by_bytes.model, by_bytes.charset, by_bytes.charset.encode("€é"), 1, seed, Decoding(1.5)
         )
         drawn = [step.item() for step in itertools.islice(indices, 50)]  # length counts bytes
         assert "".join(parts[2:]) == by_bytes.charset.decode(drawn)
@@ -289,8 +295,12 @@ def test_unknown_bytes(by_bytes):
     "bad",
     [
         {"length": -1}, {"length": 1.5}, {"temperature": -1}, {"temperature": float("nan")},
-        {"temperature": float("inf")}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.1}, {"seed": -1},
+        {"temperature": float("inf")}, {"temperature": "1"}, {"top_k": 0}, {"top_p": 0},
+        {"top_p": 1.1}, {"min_p": 0}, {"min_p": 1.1}, {"allow": ""}, {"allow": "re:x"},
+        {"allow": "re:("}, {"no_repeat": 0}, {"beam": 0}, {"length_penalty": -1}, {"seed": -1},
         {"seed": 2**64}, {"num_samples": 0}, {"stop": ""}, {"stop": ["a", ""]}, {"unknown": "drop"},
+        {"temperature": 0.5, "beam": 2}, {"top_k": 3, "beam": 2}, {"top_p": 0.5, "beam": 2},
+        {"min_p": 0.1, "beam": 2}, {"num_samples": 2, "beam": 2}, {"stop": 1},
     ],
     ids=str,
 )  # fmt: skip

@@ -11,7 +11,8 @@ from conftest import TEXT, TINY, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import checkpoint, cli, corpus
+from charrnn import cli, corpus
+from charrnn.archive import write
 from charrnn.callbacks.metrics import add_text
 from charrnn.errors import InputError, visible
 from charrnn.files import fetch
@@ -71,7 +72,7 @@ def with_settings(trained, file, change):
     """A checkpoint whose settings somebody changed."""
     saved = load(trained / "checkpoints" / "last.ckpt")
     change(saved["charrnn"]["settings"])
-    checkpoint.write(saved, file)
+    write(saved, file)
     return file
 
 
@@ -139,7 +140,7 @@ def test_a_target_of_another_package_must_be_allowed(command, text_file, tmp_pat
         "torch.nn.functional.relu",  # no class
         "torch.optim.lr_scheduler.types.FunctionType",  # imported there, not defined
         "pytorch_lightning.cli.LightningCLI",
-        "charrnn.checkpoint.os.system",
+        "charrnn.archive.os.system",
         "charrnnx.Model",
         "subprocess.Popen",
     ],

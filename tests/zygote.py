@@ -2,7 +2,8 @@
 
 Each child is a process of its own, as a person would start it, less the seconds of imports. Lines
 of JSON on standard input: {"argv", "cwd", "env", "out", "err"} starts one and answers its pid;
-{"wait": pid} answers its exit code, negative for a signal.
+{"wait": pid} answers its exit code, negative for a signal. With "tty", the name of a terminal, that
+is where it reads and writes, in place of files.
 """
 
 import json
@@ -14,9 +15,14 @@ import tempfile
 
 def child(request: dict) -> None:
     os.chdir(request["cwd"])
-    for number, name in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+    names = os.devnull, request.get("out"), request.get("err")
+    if "tty" in request:
+        os.setsid()  # so that the terminal becomes its own when it is opened, and Ctrl-C reaches it
+        names = [request["tty"]] * 3
+    for number, name in enumerate(names):
         file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # less what this process has read
     os.environ |= request["env"]
     tempfile.tempdir = None  # as TMPDIR says now
     sys.argv = request["argv"]

@@ -10,8 +10,8 @@ from pytorch_lightning import Callback
 from tqdm import tqdm
 
 from charrnn import checkpoint, loops, signals
+from charrnn.archive import link, write
 from charrnn.callbacks.metrics import flush, to_loggers
-from charrnn.checkpoint import link
 from charrnn.errors import InputError, check, visible
 
 
@@ -157,7 +157,7 @@ class AtomicIO(TorchCheckpointIO):
         if self.error is not None:  # of what must be on disk before it
             return
         try:
-            checkpoint.write(checkpoint_dict, path, Path(path).with_name("previous.ckpt"))
+            write(checkpoint_dict, path, Path(path).with_name("previous.ckpt"))
         except OSError as error:
             self.error = error
 

@@ -6,6 +6,7 @@ from tqdm import tqdm
 from charrnn import sampler
 from charrnn.callbacks.metrics import add_text
 from charrnn.charset import Charset
+from charrnn.decoding import Decoding
 from charrnn.errors import check, visible
 
 
@@ -27,7 +28,8 @@ class Samples(Callback):
         prompt: str = "",
     ):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
-        sampler.check_settings(length, temperature, None, None, None)
+        sampler.check_length(length)
+        Decoding(temperature=temperature)
         self.every_n_steps, self.length = every_n_steps, length
         self.temperature, self.prompt = temperature, prompt
         self.last: int | None = None

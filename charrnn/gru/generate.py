@@ -54,18 +54,26 @@ class Generator:
         weakref.finalize(self, native.function("sampler_close", gates.dtype), self.sampler)
 
     def __call__(
-        self, uniforms: Tensor, temperature: float, top_k: int | None, top_p: float | None
+        self,
+        uniforms: Tensor,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        min_p: float | None = None,
+        allowed: Tensor | None = None,
     ) -> Tensor:
         """The next characters' indices (N, B), from numbers in [0, 1), (N, B) float64.
 
-        Filters are those of ``sampler.probabilities``. Raises FloatingPointError where logits are
+        Filters are those of ``decoding.probabilities``. Raises FloatingPointError where logits are
         not finite.
         """
         uniforms = uniforms.contiguous()
+        if allowed is not None:
+            allowed = allowed.expand(self.logits.shape).contiguous()
         drawn = torch.empty(uniforms.shape, dtype=torch.int64)
         native.call(
-            "sampler_run", self.logits, self.sampler.value, uniforms, drawn, len(drawn),
-            temperature, min(top_k or 0, self.logits.size(1)), top_p or 0.0,
+            "sampler_run", self.logits, self.sampler.value, uniforms, allowed, drawn, len(drawn),
+            temperature, min(top_k or 0, self.logits.size(1)), top_p or 0.0, min_p or 0.0,
         )  # fmt: skip
         return drawn
 

@@ -147,7 +147,7 @@ ARGUMENTS = {
     "gru_backward": "ppplpppppppppplllliii",
     "cross_entropy": "ppppdplli",
     "sampler_open": "pppppplllliii",
-    "sampler_run": "ppppldldi",
+    "sampler_run": "pppppldlddi",
     "sampler_close": "p",
 }
 

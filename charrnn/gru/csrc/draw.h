@@ -1,4 +1,4 @@
-// One character drawn from a row of logits: charrnn.sampler.probabilities and draw, in float64.
+// One character drawn from a row of logits: charrnn.decoding.probabilities and draw, in float64.
 //
 // V vocabulary size.
 #pragma once
@@ -9,11 +9,11 @@
 
 #include "tile.h"
 
-// Temperature divides the logits, 0 takes the likeliest; top_k 0 and top_p 0 leave all.
+// Temperature divides the logits, 0 takes the likeliest; top_k, top_p and min_p of 0 leave all.
 struct Filters {
     double temperature;
     long top_k;
-    double top_p;
+    double top_p, min_p;
 };
 
 // Memory of one draw.
@@ -26,13 +26,14 @@ struct DrawRoom {
 
 constexpr long NOTHING = -1;  // where the logits are not finite
 
-// The first of the likeliest.
+// The first of the likeliest that are allowed.
 template <class T>
-inline long likeliest(const T *logits, long size) {
-    long best = 0;
+inline long likeliest(const T *logits, long size, const uint8_t *allowed) {
+    long best = NOTHING;
     for (long j = 0; j < size; j++) {
+        if (allowed && !allowed[j]) continue;
         if (!std::isfinite(logits[j])) return NOTHING;
-        if (logits[j] > logits[best]) best = j;
+        if (best == NOTHING || logits[j] > logits[best]) best = j;
     }
     return best;
 }
@@ -86,13 +87,17 @@ inline double sum_up(const double *x, long count, double *ends) {
 }
 
 // The index at which the sum of the chances first exceeds a share of them all, in [0, 1).
+// allowed (V): 0 where an index has no chance at all; null where each may have one.
 template <class T>
-long draw(const T *logits, long size, const Filters &f, double uniform, DrawRoom &room) {
-    if (f.temperature == 0) return likeliest(logits, size);
+long draw(const T *logits, long size, const Filters &f, const uint8_t *allowed, double uniform,
+          DrawRoom &room) {
+    if (f.temperature == 0) return likeliest(logits, size, allowed);
     constexpr long W = lanes<double>;
     const long count = vectors<double>(size);
     double *x = room.chances, *ends = room.copy;
     for (long j = 0; j < count * W; j++) x[j] = j < size ? double(logits[j]) : -INFINITY;
+    if (allowed)
+        for (long j = 0; j < size; j++) x[j] = allowed[j] ? x[j] : -INFINITY;
     V<double> highest = load(x);
     for (long i = 1; i < count; i++) {
         V<double> v = load(x + i * W);
@@ -103,9 +108,11 @@ long draw(const T *logits, long size, const Filters &f, double uniform, DrawRoom
     for (long i = 0; i < count; i++)
         store(x + i * W, (load(x + i * W) - most) / f.temperature);
     if (f.top_k && f.top_k < size) keep_top_k(x, room.copy, size, f.top_k);
+    const double none = Vector<double>::lowest;
+    const double least = f.min_p ? std::max(std::log(f.min_p), none) : none;
     for (long i = 0; i < count; i++) {
         V<double> power = load(x + i * W), e = exp_negative<double>(power);
-        store(x + i * W, power < Vector<double>::lowest ? V<double>{} : e);
+        store(x + i * W, power < least ? V<double>{} : e);
     }
     double sum = sum_up(x, count, ends);
     if (!std::isfinite(sum)) return NOTHING;

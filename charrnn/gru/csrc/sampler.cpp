@@ -4,7 +4,8 @@
 //   table   (V, 3H): W_ih x + b_ih of layer 0, of every character
 //   states  (2, L, B, H): two, of which one is read while the other is written
 //   logits  (B, V): of the next character
-// The mathematics is that of charrnn/gru/reference.py and charrnn/sampler.py. A row's numbers are
+//   allowed (B, V): 0 where a character may not come; null where all may
+// The mathematics is that of charrnn/gru/reference.py and charrnn/decoding.py. A row's numbers are
 // the same to the last bit however many rows and threads there are: every sum runs over its terms
 // in their order.
 
@@ -174,12 +175,14 @@ struct Walk {
     }
 
     // Draws n characters of each row into out (n, B), while the logits are finite.
-    void run(const double *uniforms, int64_t *out, long n, const Filters &filters, DrawRoom &room,
-             std::atomic<bool> &finite) {
+    void run(const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
+             const Filters &filters, DrawRoom &room, std::atomic<bool> &finite) {
         for (long t = 0; t < n && finite; t++) {
             for (long row = begin; row < end; row++) {
                 const long at = t * s.rows + row;
-                long index = draw(s.logits + row * s.size, s.size, filters, uniforms[at], room);
+                const uint8_t *mask = allowed ? allowed + row * s.size : nullptr;
+                long index =
+                    draw(s.logits + row * s.size, s.size, filters, mask, uniforms[at], room);
                 if (index == NOTHING) finite = false, index = 0;
                 out[at] = s.index[row] = index;
             }
@@ -191,15 +194,15 @@ struct Walk {
 // One row stays on one thread. Two that share its products wait for each other longer than they
 // save where other processes hold the cores: at H = 512, on two such cores, 190 us for 120.
 template <class T, bool hard>
-bool run(Sampler<T> &s, const double *uniforms, int64_t *out, long n, const Filters &filters,
-         int threads) {
+bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
+         const Filters &filters, int threads) {
     const long blocks = std::min<long>(threads, s.rows);
     std::vector<std::unique_ptr<DrawRoom>> rooms;
     for (long i = 0; i < blocks; i++) rooms.emplace_back(new DrawRoom(s.size));
     std::atomic<bool> finite{true};
     parallel_for(blocks, threads, [&](long i) {
         Walk<T, hard> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
-        walk.run(uniforms, out, n, filters, *rooms[i], finite);
+        walk.run(uniforms, allowed, out, n, filters, *rooms[i], finite);
     });
     s.now = (s.now + n) % 2;
     return finite;
@@ -222,15 +225,16 @@ bool run(Sampler<T> &s, const double *uniforms, int64_t *out, long n, const Filt
         return NO_MEMORY;                                                                         \
     }                                                                                             \
     extern "C" int sampler_run_##suffix(T *logits, void *sampler, const double *uniforms,         \
-                                        int64_t *out, long n, double temperature, long top_k,     \
-                                        double top_p, int threads) try {                          \
+                                        const uint8_t *allowed, int64_t *out, long n,             \
+                                        double temperature, long top_k, double top_p,             \
+                                        double min_p, int threads) try {                          \
         Sampler<T> &s = *static_cast<Sampler<T> *>(sampler);                                      \
         s.logits = logits;                                                                        \
-        const Filters filters{temperature, top_k, top_p};                                         \
+        const Filters filters{temperature, top_k, top_p, min_p};                                  \
         const long operations = n * s.rows * s.hidden * (6 * s.hidden * s.count + s.size);        \
         threads = threads_for(operations, threads);                                               \
-        bool finite = s.hard ? run<T, true>(s, uniforms, out, n, filters, threads)                \
-                             : run<T, false>(s, uniforms, out, n, filters, threads);              \
+        bool finite = s.hard ? run<T, true>(s, uniforms, allowed, out, n, filters, threads)       \
+                             : run<T, false>(s, uniforms, allowed, out, n, filters, threads);     \
         return finite ? DONE : NOT_FINITE;                                                        \
     } catch (const std::bad_alloc &) {                                                            \
         return NO_MEMORY;                                                                         \
