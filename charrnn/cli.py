@@ -132,7 +132,7 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
         if not free or Guard.interrupted:
             return None
         try:
-            check_pairs(overrides())
+            check_pairs(cfg, overrides())
             return job(cfg)
         except Exception as error:
             line = explain(error)
@@ -168,7 +168,11 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
             for folder in Guard.made:
                 folder.rmdir()
         return
-    jobs = sweeps.report(sweep)
+    try:
+        jobs = sweeps.report(sweep)
+    except InputError as error:  # a full disk, or one that may not be written
+        print(visible(f"error: {error}"), file=sys.stderr)
+        jobs = sweeps.read(sweep)
     if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
         argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
     if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
@@ -277,7 +281,7 @@ class Guard(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         with errors_that_exit():
-            check_pairs(config.hydra.overrides.task)
+            check_pairs(config, config.hydra.overrides.task)
             Guard.check(without_hydra(config), Path(config.hydra.run.dir))
             claim(config)
 
@@ -288,13 +292,14 @@ class Guard(Callback):
             claim_sweep(config)
 
 
-def check_pairs(overrides: typing.Iterable[str]) -> None:
-    """Raise InputError where two keys are given that say the same in two ways."""
-    given = {k: v for k, v in sweeps.split(list(overrides)).items() if v not in ("", "null")}
-    if {"model.hidden_size", "model.parameters"} <= given.keys():
+def check_pairs(config: DictConfig, overrides: typing.Iterable[str]) -> None:
+    """Raise InputError where a hidden size is given that the settings choose by another key."""
+    given = sweeps.split(list(overrides)).get("model.hidden_size", "")
+    budget = OmegaConf.select(config, "model.parameters")
+    if given not in ("", "null") and budget:
         raise InputError(
-            f"model.parameters={given['model.parameters']}: chooses the hidden size; leave out"
-            f" model.hidden_size={given['model.hidden_size']}, or this key"
+            f"model.parameters={budget}: chooses the hidden size; leave out"
+            f" model.hidden_size={given}, or give model.parameters=null"
         )
 
 
@@ -373,7 +378,8 @@ def claim_sweep(config: DictConfig) -> None:
                 f"hydra.sweep.dir={folder}: cannot be made ({error.strerror}); name another folder"
             ) from error
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    fixed = [o.key_or_group for o in parsed if not o.is_sweep_override()]
+    swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    fixed = [o.key_or_group for o in parsed if o.key_or_group not in swept]
     quoted = str(folder).replace("\\", "\\\\").replace("'", r"\'")
     with read_write(config):
         config.hydra.sweep.dir = escaped(str(folder))
@@ -494,7 +500,8 @@ def explain(error: BaseException) -> str | None:
         return "no job of the search finished"
     if type(error).__module__.startswith(("submitit.", "joblib.")):
         return f"launcher: {text}"
-    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
+    too_large = ("can't allocate memory", "Storage size calculation overflowed")
+    if isinstance(error, RuntimeError) and any(words in text for words in too_large):
         return f"not enough memory for these sizes: {text}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
         return f"trainer: {text}"

@@ -17,7 +17,8 @@ p { margin: .3rem 0; color: #5b6773 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }
 th { text-align: left; font-weight: 600; border-bottom: 2px solid #d7dde3; padding: .25rem .6rem }
 td { border-bottom: 1px solid #e8ecf0; padding: .25rem .6rem }
-.number { text-align: right } .failed { color: #b42318 } .dot { font-size: 1.2em; line-height: 1 }
+.number { text-align: right; white-space: nowrap }
+.failed { color: #b42318 } .dot { font-size: 1.2em; line-height: 1 }
 svg { display: block; max-width: 100%; height: auto } svg text { font-size: 12px; fill: #5b6773 }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem }
 .grid { stroke: #e8ecf0 } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round }
@@ -112,7 +113,8 @@ def scatter(key: str, jobs: list, colours: dict[Path, str]) -> str:
     is_number = all(n is not None for n in numbers)
     order = {name: n if is_number else i for i, (name, n) in enumerate(zip(names, numbers))}
     picture = Picture(510, 300, list(order.values()), [job.best for job in jobs], wide=True)
-    ticks = None if is_number and len(order) > 6 else [(at, name) for name, at in order.items()]
+    ticks = [(at, f"{at:.4g}" if is_number else name) for name, at in order.items()]
+    ticks = None if is_number and len(order) > 6 else sorted(ticks)
     marks = [picture.frame(key, "best bpc", ticks)]
     for job in reversed(jobs):
         x, y = picture.x(order[job.overrides[key]]), picture.y(job.best)
@@ -168,12 +170,18 @@ class Picture:
             parts.append(f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
         if ticks is None:
             ticks = [(v, f"{v:g}") for v in self.x_ticks()]
+        end = -math.inf
         for place, name in ticks:
-            x, text = self.x(place), escape(name if len(name) < 22 else name[:20] + "…")
+            x, text = self.x(place), name if len(name) < 22 else name[:20] + "…"
             parts.append(
                 f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{self.TOP}" y2="{floor}"/>'
             )
-            parts.append(f'<text x="{x:.1f}" y="{floor + 17}" text-anchor="middle">{text}</text>')
+            if x - 3.3 * len(text) < end:  # there is no room for it
+                continue
+            end = x + 3.3 * len(text) + 6
+            parts.append(
+                f'<text x="{x:.1f}" y="{floor + 17}" text-anchor="middle">{escape(text)}</text>'
+            )
         middle, half = (left + right) / 2, (self.TOP + floor) / 2
         parts.append(
             f'<text x="{middle}" y="{self.height - 8}" text-anchor="middle"'

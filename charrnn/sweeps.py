@@ -26,6 +26,7 @@ from charrnn.errors import InputError, visible
 NOT_SETTINGS = ("launcher", "sweep")
 """Groups that say how jobs are started; a job is the same whatever started it."""
 DONE = ("finished", "stopped")
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 held: list[typing.IO] = []
 """The locks of this process, for those that it starts to hold them too."""
 
@@ -63,8 +64,9 @@ class Job:
 
     @property
     def command(self) -> str:
-        """What runs it alone."""
-        return shlex.join(["python", "train.py", *self.given])
+        """What runs it alone, from here."""
+        script = TRAIN.relative_to(Path.cwd()) if TRAIN.is_relative_to(Path.cwd()) else TRAIN
+        return shlex.join(["python", str(script), *self.given])
 
 
 def folder_name(sweep: Path, number: int, overrides: list[str], fixed: list[str]) -> str:
@@ -118,7 +120,8 @@ def short(value: str | int | float) -> str:
 
 def varied(overrides: list[str], fixed: list[str]) -> dict[str, str | int | float]:
     """The overrides of a job that are not the same in all, with numbers as numbers."""
-    pairs = {k: v for k, v in split(overrides).items() if k not in (*fixed, *NOT_SETTINGS)}
+    left_out = (*fixed, *NOT_SETTINGS)
+    pairs = {k: bare(v) for k, v in split(overrides).items() if k not in left_out}
     for key, value in pairs.items():
         with contextlib.suppress(ValueError):
             pairs[key] = float(value)
@@ -127,12 +130,28 @@ def varied(overrides: list[str], fixed: list[str]) -> dict[str, str | int | floa
     return pairs
 
 
+def bare(value: str) -> str:
+    """A value without the quotes and backslashes that Hydra's grammar needs; '' stays."""
+    quote = value[:1]
+    if len(value) > 2 and quote in ("'", '"') and value.endswith(quote):
+        return value[1:-1].replace(f"\\{quote}", quote)
+    return re.sub(r"\\([^\w'\"])", r"\1", value)
+
+
 def record_of(run: Path) -> dict:
-    """What ``.hydra/job.json`` says; nothing where there is none."""
+    """What ``.hydra/job.json`` says; nothing where there is none, or it is damaged."""
     try:
-        return json.loads((run / ".hydra" / "job.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        content = json.loads((run / ".hydra" / "job.json").read_text("utf-8"))
+        kinds = {"overrides": list, "state": str, "reason": str}
+        whole = all(isinstance(content[key], kind) for key, kind in kinds.items())
+        return content if whole and are_texts(content["overrides"]) else {}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
+
+
+def are_texts(values: object) -> bool:
+    """Whether it is a list of texts."""
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def record(run: Path, overrides: list[str], state: str, reason: str = "") -> None:
@@ -217,7 +236,8 @@ def read_job(run: Path, number: int) -> Job:
     recorded = record_of(run)
     overrides = recorded.get("overrides")
     if overrides is None:
-        overrides = plain_yaml(run / ".hydra" / "overrides.yaml") or []
+        overrides = plain_yaml(run / ".hydra" / "overrides.yaml")
+        overrides = overrides if are_texts(overrides) else []
     state = recorded.get("state", "half done")
     if state not in DONE and is_running(run):
         state = "running"
@@ -231,33 +251,35 @@ def read_job(run: Path, number: int) -> Job:
             if row["train/chars_per_second"]:
                 speeds.append(float(row["train/chars_per_second"]))
     found = re.match(r"\d+", run.name)
+    about = plain_yaml(run / ".hydra" / "about.yaml")
+    parameters = about.get("parameters") if isinstance(about, dict) else None
     return Job(
         folder=run,
-        overrides={k: v for k, v in split(overrides).items() if k not in NOT_SETTINGS},
+        overrides={k: bare(v) for k, v in split(overrides).items() if k not in NOT_SETTINGS},
         state=state,
         reason=recorded.get("reason", ""),
         curve=curve,
         speed=statistics.median(speeds) if speeds else None,
-        parameters=(plain_yaml(run / ".hydra" / "about.yaml") or {}).get("parameters"),
+        parameters=parameters if isinstance(parameters, int) else None,
         number=int(found[0]) if found else number,
         given=[o for o in overrides if o.partition("=")[0] not in NOT_SETTINGS],
     )
 
 
 def plain_yaml(file: Path):
-    """What a file holds, None where there is none or it is torn."""
+    """What a file holds, None where there is none or it is damaged."""
     try:
         return yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):
         return None
 
 
 def rows(file: Path) -> list[dict]:
-    """The rows of a CSV file; none where there is no file."""
+    """The rows of a CSV file; none where there is no file, or it is damaged."""
     try:
         with open(file, newline="") as f:
             return list(csv.DictReader(f))
-    except OSError:
+    except (OSError, ValueError, csv.Error):
         return []
 
 
@@ -286,7 +308,10 @@ def table(jobs: list[Job]) -> list[list[str]]:
 
 
 def write(sweep: Path, jobs: list[Job]) -> None:
-    """results.csv, with full numbers, and results.html, each whole or not at all."""
+    """results.csv, with full numbers, and results.html, each whole or not at all.
+
+    Raises InputError, naming the file, where it cannot be written.
+    """
     from charrnn import results
 
     keys = swept(jobs)
@@ -300,22 +325,30 @@ def write(sweep: Path, jobs: list[Job]) -> None:
         lines.append([*line, job.speed, job.parameters, job.state, job.reason])
     for name in ("results.csv", "results.html"):
         scratch = sweep / f".{name}.{os.getpid()}"
-        with open(scratch, "w", newline="", encoding="utf-8") as f:
-            if name.endswith("csv"):
-                csv.writer(f).writerows(lines)
-            else:
-                f.write(results.page(sweep.name, jobs, swept(jobs), table(jobs)))
-        os.replace(scratch, sweep / name)
+        try:
+            with open(scratch, "w", newline="", encoding="utf-8", errors="replace") as f:
+                if name.endswith("csv"):
+                    csv.writer(f).writerows(lines)
+                else:
+                    f.write(results.page(sweep.resolve().name, jobs, swept(jobs), table(jobs)))
+            os.replace(scratch, sweep / name)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+            reason = f"cannot be written ({error.strerror})"
+            raise InputError(f"{sweep / name}: {reason}") from error
 
 
 def report(sweep: Path) -> list[Job]:
-    """Print the table, write the files, and name what failed; returns the jobs."""
+    """Print the table, name what failed, and write the files; returns the jobs.
+
+    Raises InputError, after the table, where a file cannot be written.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     jobs = read(sweep)
-    write(sweep, jobs)
     head, *body = table(jobs)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(head):
@@ -332,6 +365,7 @@ def report(sweep: Path) -> list[Job]:
         print(f"{len(failed)} of {len(jobs)} jobs failed:")
     for job in failed:
         print(visible(f"  {job.folder.name}: {job.reason}\n    {job.command}"))
+    write(sweep, jobs)
     near = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
     print(visible(f"results          {near / 'results.html'} (and results.csv)"))
     print(visible(f"curves           tensorboard --logdir {shlex.quote(str(near))}"))

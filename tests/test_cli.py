@@ -1,5 +1,6 @@
 """The command line: what is wrong gives one line, exit code 2 and no folder; help; texts."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from charrnn import cli
+from charrnn.errors import InputError
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
 
@@ -72,6 +74,7 @@ BAD_TRAIN = {
     "model.backend=cuda": ["model.backend=cuda", "reference"],
     "model._target_=charrnn.models.Other": ["model._target_=charrnn.models.Other"],
     "model.parameters=50": ["model.parameters=50", "at least"],
+    "model.parameters=1000000000000000": ["not enough memory"],
     "task.max_characters=0": ["task.max_characters=0", "at least 1"],
     "task.max_characters=9999999999": ["task.max_characters", "trainer.max_epochs=-1"],
     "trainer.max_time=soon": ["trainer.max_time=soon", "DD:HH:MM:SS"],
@@ -147,6 +150,17 @@ def test_one_size_is_enough(command, place):
     result = command("train.py", *arguments, cwd=place)
     assert_one_line(result, ["model.parameters=3000", "leave out", "model.hidden_size=8"])
     assert listing(place) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "ok"),
+    [("8", 300, False), ("8", None, True), ("null", 300, True), (None, 300, True)],
+)
+def test_a_size_beside_the_budget_of_a_preset(size, budget, ok):
+    config = OmegaConf.create({"model": {"hidden_size": 128, "parameters": budget}})
+    overrides = ["sweep=shape"] + ([f"model.hidden_size={size}"] if size else [])
+    with contextlib.nullcontext() if ok else pytest.raises(InputError, match="leave out"):
+        cli.check_pairs(config, overrides)
 
 
 def test_a_file_that_may_not_be_read(place):

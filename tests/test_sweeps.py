@@ -51,7 +51,8 @@ def numbers(run):
 def test_a_grid_with_failing_jobs(command, place):
     result = command(
         "train.py", "-m", "data.path=text.txt", *SHORT, "model=gru_encode,gru_resize",
-        "optimizer=sgd", "optimizer.lr=1,1e30", "trainer.gradient_clip_val=null", cwd=place,
+        "optimizer=sgd", "optimizer.lr=2", "trainer.gradient_clip_val=null",
+        "optimizer.lr=1,1e30", cwd=place,
     )  # fmt: skip
     assert result.code == 1, result.err
     (sweep,) = place.glob("multirun/*/*")
@@ -76,7 +77,8 @@ def test_a_grid_with_failing_jobs(command, place):
     weights = load(sweep / names[2] / "checkpoints/last.ckpt")["state_dict"]
     assert int(row["parameters"]) == sum(w.numel() for w in weights.values())
     assert "2 of 4 jobs failed:" in result.out
-    lines = [line for line in result.out.splitlines() if line.startswith("    python train.py ")]
+    start = f"    python {ROOT / 'train.py'} "
+    lines = [line for line in result.out.splitlines() if line.startswith(start)]
     alone = command(*shlex.split(lines[0])[1:], cwd=place)
     assert alone.code == 2 and "the loss is" in alone.err
     assert "results.html" in result.out and (sweep / "results.html").exists()
@@ -338,6 +340,47 @@ def test_the_page_in_a_browser(whole, tmp_path):
     )  # fmt: skip
     assert done.stdout.count("<polyline") == 3 and done.stdout.count("<tr>") == 4
     assert "3 finished" in done.stdout and done.stdout.count("<svg") == 2
+
+
+def test_search_values_are_named_in_few_characters():
+    """Six of them stand beside each other below their picture, where there is room."""
+    rates = ["0.0001000790385438", "0.0004634241230001", "0.00047", "0.0144868338872"]
+    html, _ = page_of([job(i, CURVE, lr=rate) for i, rate in enumerate(rates)])
+    assert ">0.0001001<" in html and ">0.01449<" in html and ">0.0004634<" in html
+    assert ">0.00047<" not in html.partition("Best bpc against")[2]  # on top of another
+
+
+@pytest.mark.parametrize(
+    ("value", "bare"),
+    [("plain.txt", "plain.txt"), ("'a b,c'", "a b,c"), (r"'it\'s'", "it's"), ('"x"', "x"),
+     (r"00\:00\:10", "00:00:10"), ("''", "''"), ("'", "'"), ("", ""), (r"'\n\n'", r"\n\n")],
+)  # fmt: skip
+def test_values_are_shown_without_their_quotes(value, bare):
+    assert sweeps.varied([f"data.x={value}"], []) == {"data.x": bare}
+
+
+BROKEN = {
+    "job.json": ['{"overr', "[1, 2]", '{"overrides": "abc", "state": 3, "reason": ""}', "null"],
+    "overrides.yaml": ["- 3", ": : [", "abc"],
+    "about.yaml": ["[a]", "parameters: many", b"\xff\xfe"],
+    "../metrics.csv": [b"step,val/bpc\n\xff,1", b"step\n\0", "step,val/bpc\nx,y"],
+}
+
+
+def test_damaged_jobs_keep_no_sweep_from_its_answer(tmp_path, capsys):
+    jobs = [(file, content) for file, contents in BROKEN.items() for content in contents]
+    for number, (file, content) in enumerate(jobs):
+        folder = tmp_path / str(number) / ".hydra"
+        folder.mkdir(parents=True)
+        content = content if isinstance(content, bytes) else content.encode()
+        (folder / file).write_bytes(content)
+    assert len(sweeps.report(tmp_path)) == len(answer(tmp_path)) == len(jobs)
+    capsys.readouterr()
+    (tmp_path / "results.html").unlink()
+    (tmp_path / "results.html").mkdir()
+    with pytest.raises(sweeps.InputError, match=r"results.html: cannot be written"):
+        sweeps.report(tmp_path)
+    assert "half done" in capsys.readouterr().out and not list(tmp_path.glob(".*"))
 
 
 def test_no_sweep_there(tmp_path):
