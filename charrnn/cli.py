@@ -13,6 +13,8 @@ import re
 import shlex
 import signal
 import sys
+import threading
+import time
 import traceback
 import types
 import typing
@@ -126,6 +128,8 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
     input, in ``error.txt``.
     """
     run = Path(HydraConfig.get().runtime.output_dir)
+    if with_joblib(HydraConfig.get()) and not Guard.sweep:
+        end_with_sweep()
     with sweeps.alone(run) as free:
         if not free:
             print(visible(f"{run.name}: another process is at it"))
@@ -152,6 +156,22 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
                 raise
             Guard.interrupted = True  # for the jobs that this worker would get next
             return None
+
+
+@functools.cache
+def end_with_sweep() -> None:
+    """Have this worker of joblib's save and end where the sweep's own process dies."""
+    sweep = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not Guard.interrupted:  # it saves
+            time.sleep(0.1)
+        os._exit(128 + signal.SIGTERM)  # instead of waiting for more jobs
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def with_joblib(settings: DictConfig) -> bool:

@@ -31,29 +31,45 @@ def start(place, *arguments):
     )  # fmt: skip
 
 
-def test_joblib_with_two_jobs_at_once(place):
-    """Ended by Ctrl-C, which saves both, and started again."""
-    arguments = (
-        "launcher=joblib", "hydra.launcher.n_jobs=2", "optimizer.lr=1e-3,2e-3,-1",
-        "trainer.max_epochs=40", "hydra.sweep.dir=sweep",
-    )  # fmt: skip
-    sweep, runs = place / "sweep", ("0_lr=0.001", "1_lr=0.002")
-    process = start(place, *arguments)
-    while not all((sweep / run / "checkpoints" / "round_0001.ckpt").exists() for run in runs):
+AT_ONCE = (
+    "launcher=joblib", "hydra.launcher.n_jobs=2", "optimizer.lr=1e-3,2e-3,-1",
+    "trainer.max_epochs=40", "hydra.sweep.dir=sweep",
+)  # fmt: skip
+RUNS = ("0_lr=0.001", "1_lr=0.002")
+
+
+def start_both(place):
+    """A sweep of which two jobs are under way."""
+    process = start(place, *AT_ONCE)
+    rounds = [place / "sweep" / run / "checkpoints" / "round_0001.ckpt" for run in RUNS]
+    while not all(file.exists() for file in rounds):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
+    return process
+
+
+def test_workers_of_joblib_save_and_end_where_the_sweep_is_killed(place):
+    process = start_both(place)
+    process.kill()
+    out, _ = process.communicate(timeout=30)  # until the last worker has closed it
+    assert out.count("SIGTERM: saved after window") == 2
+
+
+def test_joblib_with_two_jobs_at_once(place):
+    """Ended by Ctrl-C, which saves both, and started again."""
+    sweep, process = place / "sweep", start_both(place)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (130, ""), err
     assert out.count("SIGINT: saved after window") == 2
-    process = start(place, *arguments)
+    process = start(place, *AT_ONCE)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert err.splitlines() == ["error: 2_lr=-1: optimizer.lr=-1 must be above 0"]
     states = {job.number: job.state for job in sweeps.read(sweep)}
     assert states == {0: "finished", 1: "finished", 2: "failed"}
     assert "1 of 3 jobs failed" in out and "untrained" not in out
-    for run in runs:
+    for run in RUNS:
         about = yaml.safe_load((sweep / run / ".hydra" / "about.yaml").read_text())
         assert about["threads"] == max(1, os.cpu_count() // 2)
         assert load(sweep / run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 800
