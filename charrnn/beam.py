@@ -41,7 +41,6 @@ def search(
     ends = [charset.encode(s) for s in decoding.stops if not charset.unknown(s)]
     if charset.documents:
         ends.append(np.array([charset.boundary]))
-    before = torch.from_numpy(recent)
     texts, sums = torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.float64)
     best, best_score = texts[0], -np.inf
     for n in range(1, length + 1):
@@ -49,7 +48,9 @@ def search(
         if not scores.isfinite().all():
             raise FloatingPointError("logits are not finite")
         if decoding.no_repeat:
-            whole = torch.cat([before.expand(len(texts), -1), texts], 1)[:, -RECENT:]
+            whole = np.concatenate([np.tile(recent, (len(texts), 1)), texts.numpy()], 1)[
+                :, -RECENT:
+            ]
             mask = without_repeats(allowed, whole, decoding.no_repeat, vocab_size)
             scores = scores.masked_fill(~mask, -torch.inf)
         elif allowed is not None:

@@ -168,7 +168,7 @@ def pieces(
     steps = (native_steps if native else Steps)(model, logits, state)
     # The guard looks at each character before the next.
     sizes, later = (PIECES, [max(PIECES)] * 4) if native and not n else ([1] * BLOCK,) * 2
-    recent = torch.from_numpy(context.recent).expand(num_samples, -1)
+    recent = np.tile(context.recent, (num_samples, 1))
     uniforms = Uniforms(seed, num_samples, context.count)
     left = math.inf if length is None else length
     while left:
@@ -179,7 +179,7 @@ def pieces(
                 mask = without_repeats(allowed, recent, n, logits.size(1)) if n else allowed
                 drawn = steps(part, *decoding.filters, mask)
                 if n:
-                    recent = torch.cat([recent, drawn.t()], 1)[:, -RECENT:]
+                    recent = np.concatenate([recent, drawn.t().numpy()], 1)[:, -RECENT:]
                 yield drawn
         sizes = later
 
