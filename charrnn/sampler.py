@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from charrnn import beam
 from charrnn.charset import BOUNDARY, Charset
 from charrnn.decoding import RECENT, Decoding, draw, is_whole, probabilities, without_repeats
-from charrnn.errors import InputError, check
+from charrnn.errors import check
 from charrnn.gru import GRU
 from charrnn.models import GRUEncode, GRUResize
+from charrnn.text import Writer, encode_prompt
 
 CHUNK = 1000  # characters of a prompt that are read at once
 PIECES = [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]  # characters that come at once, 256 together
@@ -35,29 +36,6 @@ def check_seed(seed: int | None) -> int:
     in_range = seed is None or (is_whole(seed, 0) and seed < 2**64)
     check("seed", seed, in_range, "a whole number, at least 0 and below 2**64, or null")
     return secrets.randbits(32) if seed is None else seed
-
-
-def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.ndarray:
-    """Indices of a prompt, (N,).
-
-    Args:
-        unknown: what to do with a character outside the alphabet: "error", "skip" it, or
-            "replace" it by U+FFFD, index 0.
-
-    Raises:
-        InputError: names the character.
-    """
-    check("unknown", unknown, unknown in ("error", "skip", "replace"), "error, skip or replace")
-    if unknown != "replace" and (missing := charset.unknown(prompt)):
-        if unknown == "error":
-            raise InputError(
-                f"prompt: the model does not know {charset.named(missing)}; change it, or say"
-                " unknown=skip or unknown=replace"
-            )
-        # Not every index 0, which a U+FFFD of the prompt has too.
-        known = [c not in missing for c in charset.characters(prompt)]
-        return charset.encode(prompt)[known]
-    return charset.encode(prompt)
 
 
 class Context(NamedTuple):
@@ -248,7 +226,7 @@ def texts(
         model: as in :mod:`charrnn.models`; left in the mode that it was in.
         length: characters after the prompt (bytes with unit="byte").
         seed: None draws one.
-        unknown: as in :func:`encode_prompt`.
+        unknown: as in :func:`charrnn.text.encode_prompt`.
         settings: those of :class:`charrnn.decoding.Decoding`.
 
     Raises:
@@ -289,30 +267,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-class Writer:
-    """One sample's text, piece by piece, up to the first of the stop strings."""
-
-    def __init__(self, charset: Charset, stops: list[str]):
-        self.decode, self.stops = charset.decoder(), stops
-        self.documents = charset.documents
-        self.longest = max(map(len, stops), default=1)
-        self.tail = ""  # what may be the beginning of a stop string
-        self.ended = False
-
-    def __call__(self, indices: np.ndarray, last: bool) -> str:
-        """What indices (n,) add."""
-        if self.ended:
-            return ""
-        added = self.decode(indices) + (self.decode(None) if last else "")
-        if self.documents and BOUNDARY in added:
-            added, self.ended = added.partition(BOUNDARY)[0], True
-        if not self.stops:
-            return added
-        text = self.tail + added
-        ends = [text.find(stop) + len(stop) for stop in self.stops if stop in text]
-        self.ended = self.ended or bool(ends)
-        start = len(self.tail)
-        self.tail = text[max(0, len(text) - self.longest + 1) :]
-        return text[start : min(ends, default=None)]

@@ -12,7 +12,8 @@ from charrnn.archive import Damaged, checksum, read_whole, write
 from charrnn.charset import Charset
 from charrnn.decoding import Decoding, is_whole
 from charrnn.errors import InputError, check
-from charrnn.sampler import Context, Writer, encode_prompt, evaluating, pieces
+from charrnn.sampler import Context, evaluating, pieces
+from charrnn.text import Writer, encode_prompt
 
 FORMAT = 1  # of the dictionary in a file
 
@@ -38,7 +39,7 @@ class Session:
         """Read a text.
 
         Args:
-            unknown: as in ``sampler.encode_prompt``, whose InputError leaves the session as it was.
+            unknown: as in ``text.encode_prompt``, whose InputError leaves the session as it was.
         """
         self._read(encode_prompt(self.charset, text, unknown))
         return self
