@@ -67,6 +67,21 @@ def test_a_stream_that_is_left_has_read_what_it_gave(model):
     assert "ab" + taken + following == model.generate("ab", 71, seed=2)
 
 
+def test_a_stream_that_is_left_before_its_first_character_has_read_nothing(model):
+    session = model.session(seed=2)
+    session.stream(500).close()
+    assert session.generate(0) == "" and session.context is None
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("charrnn.session.pieces", interrupted)
+        session.generate(9)
+    assert session.context is None
+    assert session.feed("ab").generate(30) == model.session(seed=2).feed("ab").generate(30)
+
+
 def test_what_stops_a_text_has_been_read(model):
     session, fresh = model.session(seed=7).feed("a"), model.session(seed=7)
     text = "a" + session.generate(400, stop="b")
@@ -101,7 +116,8 @@ def test_a_session_is_kept_in_a_file(model, tmp_path):
     session.generate(20)
     session.save(tmp_path / "deep" / "session")
     assert torch.load(tmp_path / "deep" / "session", weights_only=True)["seed"] == 2**64 - 1
-    assert (tmp_path / "deep" / "session").stat().st_size < 30_000
+    model.session(seed=1).feed("abc" * 300).save(tmp_path / "long")
+    assert (tmp_path / "long").stat().st_size < 15_000  # nothing but what goes on
     expected = session.fork().generate(50, no_repeat=5), session.fork(seed=1).generate(50)
     again = model.session(tmp_path / "deep" / "session")
     assert again.fork().generate(50, no_repeat=5) == expected[0]
