@@ -62,10 +62,9 @@ def test_unknown_characters(command, trained):
 
 def test_alphabets_and_beams(command, trained, model):
     """Brackets are characters as any others, and not a list."""
-    out = sample(command, trained, "allow=[a,b]\\n", "length=50", "seed=1")
-    assert out == model.generate("", 50, seed=1, allow="[a,b]\n") and set(out) <= set("[a,b]\n")
-    out = sample(command, trained, "beam=3", "allow=re:[^ \\n]", "length=9", "no_repeat=2")
-    assert out == model.generate("", 9, beam=3, allow=r"re:[^ \n]", no_repeat=2)
+    out = sample(command, trained, "beam=3", "allow=[a,b]\\n", "length=50", "no_repeat=2")
+    assert out == model.generate("", 50, beam=3, allow="[a,b]\n", no_repeat=2)
+    assert set(out) <= set("[a,b]\n")
     result = command("sample.py", f"checkpoint={trained}", "beam=3", "temperature=0.5")
     assert (result.code, result.out) == (2, "") and result.err.count("\n") == 1
     assert "temperature=0.5 must be 1 with beam" in result.err
