@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from charrnn import cli
 from charrnn.errors import check, visible
+from charrnn.settings import check_call, check_type
 
 
 def job(cfg: DictConfig) -> None:
@@ -16,12 +17,12 @@ def job(cfg: DictConfig) -> None:
     settings = OmegaConf.to_container(cfg, resolve=True)
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
     scoring = {key: settings.pop(key) for key in ("score", "by")}
-    cli.check_type("raw", raw, bool)
-    cli.check_type("interactive", talk, bool)
+    check_type("raw", raw, bool)
+    check_type("interactive", talk, bool)
     of_text = ("prompt", "length", "num_samples", "seed", "unknown")
     ours = {key: settings.pop(key) for key in of_text}
-    cli.check_call(sampler.texts, ours)
-    cli.check_call(Decoding, settings)
+    check_call(sampler.texts, ours)
+    check_call(Decoding, settings)
     settings |= {key: interactive.unescape(settings[key]) for key in ("stop", "allow")}
     alone = not talk or ours["num_samples"] == 1
     check("num_samples", ours["num_samples"], alone, "1 with interactive=true")
@@ -38,7 +39,7 @@ def write_scores(model, settings: dict) -> None:
     """What each character or line of a file costs, as a table."""
     from charrnn import scoring
 
-    cli.check_call(scoring.table, settings)
+    check_call(scoring.table, settings)
     for line in scoring.table(model, **settings):
         print(line)
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from charrnn import cli, processes, provenance, sweeps
 from charrnn.errors import Diverged, InputError, check
+from charrnn.settings import check_call, check_settings, check_type, nearest, train_yaml
 
 FIXED = {
     "model": {"dropout", "backend", "parameters"},
@@ -77,17 +78,17 @@ def evaluate(cfg: DictConfig) -> None:
     settings = OmegaConf.to_container(cfg, resolve=True)
     asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
     data = {key: value for key, value in settings.pop("data").items() if value is not None}
-    cli.check_type("checkpoint", path, str)
+    check_type("checkpoint", path, str)
     for key in settings:
         known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
-        raise InputError(f"{key}: nothing reads this key{cli.nearest(key, known)}")
+        raise InputError(f"{key}: nothing reads this key{nearest(key, known)}")
 
     from charrnn import figures
     from charrnn.datamodule import CharDataModule
 
-    cli.check_type("evaluate.output", output := asked.pop("output"), str | None)
-    cli.check_call(figures.report, asked, "evaluate.")
-    cli.check_call(CharDataModule, data, "data.")
+    check_type("evaluate.output", output := asked.pop("output"), str | None)
+    check_call(figures.report, asked, "evaluate.")
+    check_call(CharDataModule, data, "data.")
     if output is not None and not Path(output).expanduser().parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
     result = figures.report(cli.newest_run() if path == "latest" else path, data, **asked)
@@ -170,7 +171,7 @@ def repeat() -> None:
 
 def store(name: str, settings: dict, hydra: dict) -> None:
     """Make settings a configuration, which has what train.yaml says of Hydra."""
-    ours = cli.train_yaml()
+    ours = train_yaml()
     config = {
         **cli.escaped(settings),
         "allow_targets": ours["allow_targets"],  # not what those settings would like to be allowed
@@ -219,7 +220,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
                 if cfg.trainer.get(key, 1) in (1, "1", None):
                     cfg.trainer[key] = number
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    cli.check_settings(settings)
+    check_settings(settings)
 
     import torch
 

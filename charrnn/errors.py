@@ -41,3 +41,8 @@ def visible(text: str) -> str:
     Tab and newline pass. Lone surrogates stand for bytes, which could be control characters.
     """
     return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """A text without its line breaks and indents."""
+    return " ".join(part.strip() for part in text.splitlines() if part.strip())

@@ -11,11 +11,12 @@ from conftest import TEXT, TINY, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import cli, corpus
+from charrnn import corpus
 from charrnn.archive import write
 from charrnn.callbacks.metrics import add_text
 from charrnn.errors import InputError, visible
 from charrnn.files import fetch
+from charrnn.settings import check_targets
 
 with warnings.catch_warnings():  # of a library that TensorBoard brings
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -147,7 +148,7 @@ def test_a_target_of_another_package_must_be_allowed(command, text_file, tmp_pat
 )
 def test_targets_that_no_config_may_name(target):
     with pytest.raises(InputError, match=r"scheduler\.x\._target_="):
-        cli.check_targets("scheduler", {"x": {"_target_": target}}, [])
+        check_targets("scheduler", {"x": {"_target_": target}}, [])
 
 
 def test_hydra_s_own_part_names_no_strange_targets(command, text_file, tmp_path):
@@ -169,10 +170,10 @@ def test_hydra_s_own_part_names_no_strange_targets(command, text_file, tmp_path)
 
 def test_targets_that_configs_name():
     for target in ("torch.optim.Adam", "charrnn.models.GRUEncode", "pytorch_lightning.Trainer"):
-        cli.check_targets("x", {"_target_": target}, [])
-    cli.check_targets("x", {"_target_": "collections.abc.Mapping"}, ["collections"])
+        check_targets("x", {"_target_": target}, [])
+    check_targets("x", {"_target_": "collections.abc.Mapping"}, ["collections"])
     with pytest.raises(InputError):
-        cli.check_targets("x", {"_target_": "collectionsx.Mapping"}, ["collections"])
+        check_targets("x", {"_target_": "collectionsx.Mapping"}, ["collections"])
 
 
 # Texts
