@@ -106,8 +106,8 @@ def newest_run() -> Path:
             " checkpoint=PATH"
         )
     file = max(files, key=lambda f: f.stat().st_mtime)
-    # By the clock, which may have been set back since: so it is said.
-    print(f"checkpoint={visible(str(file))}", file=sys.stderr)
+    if len(files) > 1:  # by the clock, which may have been set back since: so it is said
+        print(f"checkpoint={visible(str(file))}", file=sys.stderr)
     return file
 
 

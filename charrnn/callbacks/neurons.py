@@ -60,7 +60,8 @@ class Neurons(Callback):
         charset = Charset(**task.description["charset"])
         if self.text is None:
             data = trainer.datamodule
-            tokens = (data.validation or data.stream).tokens[: self.length].long()
+            begin = data.validation.begin - 1 if data.validation else 0
+            tokens = (data.validation or data.stream).tokens[begin : begin + self.length].long()
         else:
             tokens = torch.from_numpy(charset.encode(self.text).astype(np.int64))[: self.length]
         self.inputs = tokens[:, None].to(task.device)
