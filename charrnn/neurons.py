@@ -214,6 +214,7 @@ def visible_character(character: str) -> str:
 
 
 def rounded(values: np.ndarray, digits: int) -> list[float]:
+    """Numbers for JSON, with so many digits after the point."""
     return np.round(values.astype(np.float64), digits).tolist()
 
 
