@@ -12,6 +12,7 @@ from conftest import TEXT, fit
 from pytorch_lightning import Callback
 
 from charrnn import Charset, GRUEncode, GRUResize, InputError, RowStream
+from charrnn.datamodule import CharDataModule
 from charrnn.evaluation import BURN_IN, score
 from charrnn.task import CharTask, gradient_stats
 
@@ -210,3 +211,29 @@ def test_the_shorter_way_to_a_step_is_lightnings(tmp_path, clip):
         found.append((counters, [p.detach().clone() for p in model.parameters()]))
     assert found[0][0] == found[1][0]
     assert all(a.equal(b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden")  # Lightning says whose it takes
+@pytest.mark.parametrize("owner", [CharTask, CharDataModule], ids=lambda owner: owner.__name__)
+@pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])
+def test_who_wants_to_see_a_window_is_shown_it(tmp_path, monkeypatch, owner, hook):
+    seen = []
+
+    def look(self, batch, dataloader_idx):
+        seen.append(batch.index)
+        return batch
+
+    monkeypatch.setattr(owner, hook, look, raising=False)
+    fit(
+        tmp_path, SHORT, make_model(GRUEncode), data={"batch_size": B, "seq_len": T},
+        max_steps=3, limit_val_batches=0,
+    )  # fmt: skip
+    assert seen[-3:] == [0, 1, 2]
+
+
+def test_a_profiler_is_not_replaced(tmp_path):
+    _, trainer = fit(
+        tmp_path, SHORT, make_model(GRUEncode), data={"batch_size": B, "seq_len": T},
+        max_steps=3, limit_val_batches=0, profiler="simple",
+    )  # fmt: skip
+    assert len(trainer.profiler.recorded_durations["run_training_batch"]) == 3
