@@ -26,6 +26,8 @@ def job(cfg: DictConfig) -> None:
     settings |= {key: interactive.unescape(settings[key]) for key in ("stop", "allow")}
     alone = not talk or ours["num_samples"] == 1
     check("num_samples", ours["num_samples"], alone, "1 with interactive=true")
+    alone = not talk or scoring["score"] is None
+    check("interactive", talk, alone, "false with score")
     model = checkpoint.load(cli.newest_run() if path == "latest" else path)
     if scoring["score"] is not None:
         return write_scores(model, scoring)

@@ -248,6 +248,11 @@ def test_bad_settings_of_sample(command, place, argument):
     assert listing(place) == before
 
 
+def test_a_prompt_scores_nothing(command, place):
+    result = command("sample.py", "score=good.txt", "interactive=true", cwd=place)
+    assert_one_line(result, ["interactive=true", "false with score"])
+
+
 def test_latest_where_there_is_no_run(command, tmp_path):
     result = command("sample.py", cwd=tmp_path)
     assert_one_line(result, ["checkpoint=latest", "train.py", "checkpoint=PATH"])
