@@ -547,7 +547,7 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
     if trainer.world_size > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     print(summary(trainer, task, run))
-    if data.test and trainer.is_global_zero:
+    if data.test and trainer.limit_test_batches and trainer.is_global_zero:
         print(tested(run, data.test, trainer.strategy.root_device))
     losses = (loss for windows, loss in task.validations if windows)
     return task.stopped, min(losses, default=math.nan) / math.log(2)

@@ -55,6 +55,32 @@ def test_the_command_line(command, trained, model):
     assert "unknown" not in found and "unknown" not in result.out
 
 
+@pytest.mark.parametrize(
+    "preset", ["tiny_shakespeare", "tiny_shakespeare_10min", "tiny_shakespeare_60min"]
+)
+def test_a_reference_result_at_toy_size(command, tmp_path, preset):
+    """By the two commands of the README: the run's own test is the warm figure."""
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    result = command(
+        "train.py", f"experiment={preset}", "data.path=text.txt", "data.test_size=600",
+        "model.hidden_size=8", "data.batch_size=3", "data.seq_len=50", "trainer.max_epochs=2",
+        "callbacks.samples=null", "hydra.run.dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert f"{len(TEXT) - 600:,} characters train" in result.out
+    assert "validation " not in result.out  # nothing chooses on the split that is reported
+    (line,) = (line for line in result.out.splitlines() if line.startswith("test "))
+    result = command(
+        "train.py", "mode=evaluate", "checkpoint=run", "evaluate.dynamic=rms", "evaluate.lr=1e-4",
+        "evaluate.decay=1e-3", "evaluate.output=figures.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    found = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert (found["split"], found["characters"]) == ("test", 600)
+    assert f"{found['warm']['nats']:.4f} nats" in line and "(last.ckpt)" in line
+    assert 0 < found["dynamic"]["nats"] != found["warm"]["nats"]
+
+
 def test_another_text_with_unknown_characters(trained, tmp_path):
     text = TEXT[:700] + "\u2603 \u2603"
     (tmp_path / "other.txt").write_text(text, "utf-8")

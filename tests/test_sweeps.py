@@ -22,7 +22,7 @@ SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callb
 COMMON = ("search", "stop_worse", "ablation")  # what the others are made of
 ABLATIONS = {"rollover": 3, "reset": 2, "gate": 2, "kind": 2, "window": 5}
 FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
-SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, *ABLATIONS, "lr")]
+SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, *ABLATIONS, "lr", "recipe")]
 
 
 @pytest.fixture
@@ -256,18 +256,41 @@ def test_shipped_searches(command, place, name):
         assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
 
 
+PARTS = ("data.valid_size=500", "data.test_size=500")
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_shipped_ablations(command, place, name):
     result = command(
         "train.py", f"sweep={name}", "data.path=text.txt", "hydra.sweeper.params.seed=2",
-        "model.hidden_size=8" if name != "kind" else "model.parameters=3000",
+        "model.hidden_size=8" if name != "kind" else "model.parameters=3000", *PARTS,
         "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", cwd=place,
     )  # fmt: skip
     assert result.code == 0, result.err
+    assert "\ntest " not in result.out  # that part is left alone
     rows = answer(place / "sweep")
     assert [row["state"] for row in rows] == ["finished"] * ABLATIONS[name]
     if name == "kind":
         assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
+
+
+def test_the_search_for_the_reference_results(command, place):
+    """Each size has its own number of passes."""
+    result = command(
+        "train.py", "sweep=recipe", "data.path=text.txt", *PARTS, "data.seq_len=64",
+        "trainer.limit_train_batches=1", "sweep.sizes.512x1.hidden_size=9",
+        "sweep.sizes.256x2.hidden_size=7", "hydra.sweeper.params.'sweep.size'='512x1,256x2'",
+        "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "\ntest " not in result.out
+    found = {
+        row["sweep.size"]: load(place / "sweep" / row["folder"] / "checkpoints" / "last.ckpt")
+        for row in answer(place / "sweep")
+    }
+    for size, layers, hidden, passes in (("512x1", 1, 9, 5), ("256x2", 2, 7, 6)):
+        ours = found[size]["charrnn"]
+        assert ours["carry"].shape == (layers, 16, hidden) and ours["windows"] == passes
 
 
 class Tags(HTMLParser):
