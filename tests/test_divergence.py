@@ -29,8 +29,9 @@ class Mine(GRUEncode):
     def trained(self):
         import gc
         from charrnn.task import CharTask
-        return next(t for t in gc.get_objects() if type(t) is CharTask
-                    and t.model is self).global_step + 1
+        if not hasattr(self, "tasks"):
+            self.tasks = [t for t in gc.get_objects() if type(t) is CharTask and t.model is self]
+        return self.tasks[0].global_step + 1
 """
 
 

@@ -12,7 +12,10 @@ from conftest import ROOT, TEXT, TINY, load, same
 
 from charrnn import sweeps
 
-SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=20", "callbacks.samples=null")
+SHORT = (
+    *TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=20", "callbacks.samples=null",
+    "data.valid_size=100",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -279,7 +279,7 @@ def test_the_search_for_the_reference_results(command, place):
     result = command(
         "train.py", "sweep=recipe", "data.path=text.txt", *PARTS, "data.seq_len=64",
         "trainer.limit_train_batches=1", "sweep.sizes.512x1.hidden_size=9",
-        "sweep.sizes.256x2.hidden_size=7", "hydra.sweeper.params.'sweep.size'='512x1,256x2'",
+        "sweep.sizes.256x2.hidden_size=7", "sweep.size=512x1,256x2",
         "hydra.sweep.dir=sweep", cwd=place,
     )  # fmt: skip
     assert result.code == 0, result.err
