@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import TEXT
+from conftest import LIBRARY
 
 from charrnn import Charset, GRUEncode, GRUResize
 from charrnn.charset import BOUNDARY
@@ -138,7 +138,7 @@ def test_one_row_is_the_sum_of_the_scores(model, N):
 def learned(request):
     """A model that has learned something, and 12,000 characters."""
     documents, torch_state = request.param, torch.get_rng_state()
-    text = (TEXT.replace("\n\n", f"\n{BOUNDARY}") if documents else TEXT)[:12_000]
+    text = (LIBRARY.replace("\n\n", f"\n{BOUNDARY}") if documents else LIBRARY)[:12_000]
     charset = Charset(text, documents=documents)
     indices = torch.from_numpy(charset.encode(text).astype(np.int64))
     torch.manual_seed(0)

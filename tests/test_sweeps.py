@@ -278,8 +278,8 @@ def test_the_search_for_the_reference_results(command, place):
     """Each size has its own number of passes."""
     result = command(
         "train.py", "sweep=recipe", "data.path=text.txt", *PARTS, "data.seq_len=64",
-        "trainer.limit_train_batches=1", "sweep.sizes.512x1.hidden_size=9",
-        "sweep.sizes.256x2.hidden_size=7", "sweep.size=512x1,256x2",
+        "trainer.limit_train_batches=1", "sweep.size=512x1,256x2",
+        "sweep.sizes={512x1: {hidden_size: 9}, 256x2: {hidden_size: 7}}",
         "hydra.sweep.dir=sweep", cwd=place,
     )  # fmt: skip
     assert result.code == 0, result.err

@@ -38,9 +38,9 @@ template <class T>
 void pack_gates(T *packed, const T *weight, long hidden, long gates, int threads) {
     parallel_for(vectors<T>(hidden), threads, [&](long c) {
         T *panel = packed + c * panel_size<T>(hidden, gates);
-        pack_panel(panel, hidden, gates, [&](long gate, long lane) {
+        pack_panel(panel, hidden, gates, [&](long k, long gate, long lane) {
             long unit = c * lanes<T> + lane;
-            return unit < hidden ? weight + (gate * hidden + unit) * hidden : nullptr;
+            return unit < hidden ? weight[(gate * hidden + unit) * hidden + k] : T(0);
         });
     });
 }

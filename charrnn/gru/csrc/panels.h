@@ -24,9 +24,9 @@ struct GateMatrix : Matrix<T> {
     GateMatrix(const T *weight, long units, long terms, long gates)
         : Matrix<T>(terms, gates, gates * vectors<T>(units)) {
         for (long p = 0; p < this->panels(); p++)
-            pack_panel(this->panel(p), terms, gates, [&](long gate, long lane) {
+            pack_panel(this->panel(p), terms, gates, [&](long k, long gate, long lane) {
                 long unit = p * lanes<T> + lane;
-                return unit < units ? weight + (gate * units + unit) * terms : nullptr;
+                return unit < units ? weight[(gate * units + unit) * terms + k] : T(0);
             });
     }
 };

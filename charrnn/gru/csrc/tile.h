@@ -51,20 +51,13 @@ inline long panel_size(long terms, long width) {
     return terms * width * lanes<T>;
 }
 
-constexpr long PACK_TERMS = 64;  // at a time, so that what is written stays in the first cache
-
-// Packs a panel of `width` vectors: column(v, lane) points to the terms of that lane of vector v,
-// or nowhere, for zeros.
-template <class T, class Column>
-inline void pack_panel(T *panel, long terms, long width, const Column &column) {
-    for (long first = 0; first < terms; first += PACK_TERMS) {
-        const long end = std::min(terms, first + PACK_TERMS);
-        for (long j = 0; j < width * lanes<T>; j++) {
-            const T *source = column(j / lanes<T>, j % lanes<T>);
-            for (long k = first; k < end; k++)
-                panel[k * width * lanes<T> + j] = source ? source[k] : T(0);
-        }
-    }
+// Packs a panel of `width` vectors: source(k, v, lane) is element k of column `lane` of vector v.
+template <class T, class Source>
+inline void pack_panel(T *panel, long terms, long width, const Source &source) {
+    for (long v = 0; v < width; v++)
+        for (long lane = 0; lane < lanes<T>; lane++)
+            for (long k = 0; k < terms; k++)
+                panel[(k * width + v) * lanes<T> + lane] = source(k, v, lane);
 }
 
 // Where the elements of a tile's rows are: element k of row m is data[m * row + k * term].
@@ -145,10 +138,11 @@ inline void pack_columns(T *packed, long terms, long n, int threads, const Colum
     parallel_for(panels, threads, [&](long i) {
         long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
         T *panel = packed + panel_size<T>(terms, first);
-        pack_panel(panel, terms, width, [&](long v, long lane) {
-            const long j = (first + v) * lanes<T> + lane;
-            return j < n ? column(j) : nullptr;
-        });
+        for (long j = 0; j < width * lanes<T>; j++) {
+            const T *source = first * lanes<T> + j < n ? column(first * lanes<T> + j) : nullptr;
+            for (long k = 0; k < terms; k++)
+                panel[k * width * lanes<T> + j] = source ? source[k] : T(0);
+        }
     });
 }
 
