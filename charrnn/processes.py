@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import connection
 from typing import NamedTuple
 
 from charrnn import signals
@@ -112,11 +113,17 @@ def run(work: Callable, count: int, files: list, *args):
                 ends = number in (signal.SIGINT, signal.SIGTERM)
                 os.kill(process.pid, number if ends else signal.SIGTERM)
 
-    failed = None
+    failed = killed = None
     with signals.Listener(hand_on) as listener:
         try:
-            while not processes.join(grace_period=GRACE):
-                pass
+            ended = False
+            while not ended:
+                connection.wait(processes.sentinels)
+                # Whoever misses a killed one may have ended too, and join may look at it first.
+                if killed is None:
+                    codes = enumerate(process.exitcode or 0 for process in processes.processes)
+                    killed = next(((i, -code) for i, code in codes if code < 0), None)
+                ended = processes.join(grace_period=GRACE)
         except (ProcessExitedException, ProcessRaisedException) as error:
             failed = error
         kind, value = (None, None) if results.empty() else results.get()
@@ -129,9 +136,10 @@ def run(work: Callable, count: int, files: list, *args):
     code = getattr(failed, "exit_code", 1)
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise SystemExit(code)
-    if kind and code in (1, 2):  # else one was killed, and the others only miss it
-        raise RuntimeError(value)
-    raise RuntimeError(str(failed))
+    if killed:  # whom the others only miss
+        rank, number = killed
+        raise RuntimeError(f"process {rank} terminated with signal {signal.Signals(number).name}")
+    raise RuntimeError(value if kind else str(failed))
 
 
 def one_rank(

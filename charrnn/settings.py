@@ -46,8 +46,8 @@ def known_keys() -> list[str]:
                 collect(value, f"{prefix}{name}.")
 
     for file in CONF.rglob("*.yaml"):
-        group = file.parent.relative_to(CONF).as_posix()
-        in_group = group not in (".", "experiment")
+        group = file.relative_to(CONF).parts[0] if file.parent != CONF else "."
+        in_group = group not in (".", "experiment", "sweep")
         if group != ".":
             keys.add(group)
         collect(yaml.safe_load(file.read_text("utf-8")), f"{group}." if in_group else "")

@@ -294,7 +294,7 @@ def test_help_and_settings(script, arguments, tmp_path):
     assert (done.returncode, done.stderr) == (0, "\n")  # neither of the two slow imports
     if arguments == ["--help"]:
         lines = done.stdout.splitlines()
-        assert len(lines) <= 40 and max(map(len, lines)) <= 110
+        assert len(lines) <= 40 and max(map(len, lines)) <= 100
     else:
         assert ("seed: 3" in done.stdout) == (arguments[0] == "seed=3")
     assert listing(tmp_path) == []

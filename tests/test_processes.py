@@ -192,9 +192,7 @@ def test_a_process_that_is_killed_ends_a_run(folder, train):
     run = folder / "killed"
     result = train(*TWO, f"hydra.run.dir={run}", *failing("kill")).wait()
     assert result.code == 1 and time.monotonic() - start < 60
-    # On a busy machine the other's loss of it may be seen first.
-    words = ("process 1 terminated with signal SIGKILL", "process 0 failed")
-    assert any(said in result.err for said in words), result.err
+    assert "process 1 terminated with signal SIGKILL" in result.err
     assert result.err.count("Traceback") == 1  # not also of those that missed it
     assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 39
 

@@ -19,7 +19,7 @@ from conftest import ROOT, TEXT, TINY, load, metrics, same
 from charrnn import results, sweeps
 
 SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callbacks.samples=null")
-COMMON = ("search", "stop_worse", "ablation")  # what the others are made of
+COMMON = ("search", "stop_worse")  # what the others are made of
 ABLATIONS = {"rollover": 3, "reset": 2, "gate": 2, "kind": 2, "window": 5}
 FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
 SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, *ABLATIONS, "lr", "recipe")]
