@@ -43,8 +43,10 @@ class Terminal:
         return shown.replace("\r\n", "\n")
 
     def rest(self) -> str:
-        """All that is shown until nothing more comes for a second."""
+        """All that is shown until nothing more comes for a second, which is within 20."""
+        end = time.monotonic() + 20
         while select.select([self.master], [], [], 1)[0]:
+            assert time.monotonic() < end
             self.seen += os.read(self.master, 10_000).decode("utf-8", "replace")
         shown, self.seen = self.seen, ""
         return shown.replace("\r\n", "\n")

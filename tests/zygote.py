@@ -9,6 +9,7 @@ is where it reads and writes, in place of files.
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 
@@ -17,6 +18,8 @@ def child(request: dict) -> None:
     os.chdir(request["cwd"])
     names = os.devnull, request.get("out"), request.get("err")
     if "tty" in request:
+        # Where the tests run in a shell's background, it is ignored, and a person's shell is not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()  # so that the terminal becomes its own when it is opened, and Ctrl-C reaches it
         names = [request["tty"]] * 3
     for number, name in enumerate(names):
