@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -21,23 +20,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from charrnn import cli, processes, provenance, sweeps
 from charrnn.errors import Diverged, InputError, check
 from charrnn.settings import check_call, check_settings, check_type, nearest, train_yaml
-
-FIXED = {
-    "model": {"dropout", "backend", "parameters"},
-    "data": {
-        "path",
-        "valid_path",
-        "test_path",
-        "charset",
-        "url",
-        "sha256",
-        "cache_dir",
-        "batch_size",
-    },
-    "optimizer": None,
-    "scheduler": None,
-}
-"""What a resumed run keeps, but for these keys; of optimizer and scheduler only the kind."""
 
 PATHS = ("path", "valid_path", "test_path", "charset")
 """Of data."""
@@ -224,7 +206,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
 
     import torch
 
-    from charrnn import checkpoint
+    from charrnn import checkpoint, checks
 
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -237,21 +219,21 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     torch.manual_seed(cfg.seed)
     saved = checkpoint.read(cfg.resume) if cfg.resume else None
     if saved and not cfg.model.get("parameters"):
-        refuse_changes(saved["charrnn"]["settings"], settings)
+        checks.no_changes(saved["charrnn"]["settings"], settings)
     data = cli.build("data", cfg.data)
-    check_trainer(cfg.trainer)
+    checks.trainer_keys(cfg.trainer)
     texts = {key: {"sha256": c.sha256, "size": len(c.tokens)} for key, c in data.corpora.items()}
     corpus = texts.pop("data.path") | texts
     charset = data.corpus.charset
     if saved:
-        refuse_texts(saved["charrnn"], corpus, charset.state_dict())
+        checks.same_texts(saved["charrnn"], corpus, charset.state_dict())
     model = cli.build("model", cfg.model, vocab_size=len(charset))
     if cfg.model.get("parameters"):
         size = model.gru.hidden_size
         print(f"model.parameters={cfg.model.parameters:,}: model.hidden_size={size}")
         settings["model"] |= {"hidden_size": size, "parameters": None}
         if saved:
-            refuse_changes(saved["charrnn"]["settings"], settings)
+            checks.no_changes(saved["charrnn"]["settings"], settings)
     model.boundary = charset.boundary
     if cfg.init_from:
         taken = checkpoint.initialize(model, charset, cfg.init_from)
@@ -266,7 +248,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     description = {"settings": settings, "charset": charset.state_dict(), "corpus": corpus}
     optimizer = cli.build("optimizer", cfg.optimizer)
     scheduler = cli.build("scheduler", cfg.scheduler)
-    try_out(cfg, optimizer, scheduler)
+    checks.optimization(cfg, optimizer, scheduler)
     task = cli.build("task", cfg.task, model, optimizer, scheduler, description)
     if saved:
         task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
@@ -279,11 +261,11 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         "trainer", cfg.trainer, default_root_dir=str(run), logger=logger, callbacks=callbacks,
         use_distributed_sampler=False,  # each process has rows of its own in the stream
     )  # fmt: skip
-    check_processes(cfg, trainer)
+    checks.process_count(cfg, trainer)
     data.share(trainer.global_rank, trainer.world_size)
-    check_lengths(cfg.trainer, data)
+    checks.lengths(cfg.trainer, data)
     if saved:
-        check_rows(saved["charrnn"]["carry"].size(1), cfg.data.batch_size, trainer.world_size)
+        checks.rows_stay(saved["charrnn"]["carry"].size(1), cfg.data.batch_size, trainer.world_size)
     if task.max_characters:
         limit_characters(trainer, task, data)
     return trainer, task, data, saved
@@ -306,142 +288,11 @@ def limit_characters(trainer, task, data) -> None:
     loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)
 
 
-def refuse_changes(before: dict, now: dict) -> None:
-    """Raise InputError for a setting that a resumed run cannot have otherwise."""
-    pairs = [("seed", before["seed"], now["seed"]), ("init_from", None, now["init_from"])]
-    for group, free in FIXED.items():
-        keys = {"_target_"} if free is None else {*before[group], *now[group]} - free
-        pairs += [(f"{group}.{k}", before[group].get(k), now[group].get(k)) for k in sorted(keys)]
-    for key, old, new in pairs:
-        if old != new:
-            raise InputError(
-                f"{key}={new}: cannot be changed in a run that is resumed (it is {old} there);"
-                " start a new one, with init_from=RUN for its weights"
-            )
-
-
-def refuse_texts(saved: dict, corpus: dict, charset: dict) -> None:
-    """Raise InputError for a text or an alphabet other than that of the run that is resumed."""
-    before = saved["corpus"]
-    for key in ("data.path", "data.valid_path", "data.test_path"):
-        old, new = (c if key == "data.path" else c.get(key) for c in (before, corpus))
-        if (old is None) != (new is None):
-            raise InputError(f"{key}: cannot be {'given' if new else 'left out'} in a resumed run")
-        if new and (old["size"], old["sha256"]) != (new["size"], new["sha256"]):
-            raise InputError(
-                f"resume: the corpus has changed since (it was {old['size']} characters, SHA-256"
-                f" {old['sha256'][:12]}...; it is {new['size']}, {new['sha256'][:12]}...);"
-                f" give the same text with {key}=FILE"
-            )
-    if saved["charset"] != charset:
-        raise InputError("resume: the alphabet has changed since; give the same with data.charset=")
-
-
-def check_key(trainer: DictConfig, key: str, ok, wanted: str) -> None:
-    """Raise InputError unless a key of the trainer is not set, or ok."""
-    value = trainer.get(key)
-    check(f"trainer.{key}", value, value is None or ok(value), wanted)
-
-
-def check_trainer(trainer: DictConfig) -> None:
-    """Raise InputError for what Lightning would refuse, or misunderstand, later."""
-    whole = "a whole number, at least 1"
-    asked = functools.partial(check_key, trainer)
-    asked("accumulate_grad_batches", lambda v: v == 1, "1: every window is a step")
-    asked("num_nodes", lambda v: isinstance(v, int) and v >= 1, whole)
-    asked(
-        "strategy",
-        lambda v: (
-            "DDPStrategy" in v.get("_target_", "")
-            if isinstance(v, DictConfig)
-            else (v in ("auto", "ddp", "ddp_find_unused_parameters_true"))
-        ),
-        "auto, ddp, or a DDPStrategy as _target_",
-    )
-    for key in ("log_every_n_steps", "check_val_every_n_epoch"):
-        asked(key, lambda v: v >= 1, whole)
-    for key in ("max_epochs", "max_steps"):
-        asked(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
-    asked("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
-    asked("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
-
-
-def check_lengths(trainer: DictConfig, data) -> None:
-    """Raise InputError for a part of a round, or of the validation text, that there is not."""
-    asked = functools.partial(check_key, trainer)
-    windows = data.round_length(trainer.get("limit_train_batches", 1.0))
-    if trainer.get("check_val_every_n_epoch", 1) is not None:
-        asked(
-            "val_check_interval",
-            lambda v: not isinstance(v, str) and 0 < v <= (1 if isinstance(v, float) else windows),
-            f"at most the {windows} windows of a round, or a share of it above 0, at most 1.0",
-        )
-    shortest = 1 / max(1, len(data.validation))
-    asked(
-        "limit_val_batches",
-        lambda v: v >= 0 and (isinstance(v, int) or v == 0 or v >= shortest),
-        f"a whole number of windows, or a share of them, at least {shortest:.2g}",
-    )
-
-
 def is_finished(trainer, saved: dict) -> bool:
     """Whether a run that is taken up has nothing left to do."""
     ours = saved["charrnn"]
     by_rounds = 0 < (trainer.max_epochs or -1) <= ours["rounds"]
     return by_rounds or 0 < trainer.max_steps <= ours["windows"]
-
-
-def try_out(cfg: DictConfig, optimizer, scheduler) -> None:
-    """Make both for a parameter of no matter, so that a value out of range shows now."""
-    import inspect
-
-    import torch
-
-    rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("alpha")
-    check("optimizer.lr", rate, rate is None or 0 < rate < math.inf, "above 0")
-    check("optimizer.alpha", decay, decay is None or 0 <= decay < 1, "at least 0 and below 1")
-    try:
-        made = optimizer([torch.zeros(1, requires_grad=True)])
-    except (ValueError, TypeError) as error:
-        raise cli.named("optimizer", cfg.optimizer, error) from error
-    total = {}
-    if "total_steps" in inspect.signature(scheduler).parameters:
-        limits = (cfg.trainer.get("max_epochs"), cfg.trainer.get("max_steps"))
-        ends = any(v is not None and v > 0 for v in limits)
-        check("trainer.max_epochs", limits[0], ends, "at least 1 with a rate that falls to an end")
-        total = {"total_steps": 1}
-    try:
-        scheduler(made, **total)
-    except (ValueError, TypeError) as error:
-        raise cli.named("scheduler", cfg.scheduler, error) from error
-
-
-def check_processes(cfg: DictConfig, trainer) -> None:
-    """Raise InputError where the processes are not as many as the trainer's settings say."""
-    here = processes.place()
-    if not here:
-        wanted = "1, unless torchrun or srun starts a process for each device"
-        check("trainer.num_nodes", trainer.num_nodes, trainer.num_nodes == 1, wanted)
-    elif (trainer.num_devices, trainer.num_nodes * here.per_node) != (
-        here.per_node, here.world_size
-    ):  # fmt: skip
-        raise InputError(
-            f"trainer.devices={cfg.trainer.devices}: {here.world_size} processes were started,"
-            f" {here.per_node} on each machine; leave trainer.devices and trainer.num_nodes out"
-        )
-    way, alone = cfg.task.get("on_divergence"), trainer.world_size == 1
-    check("task.on_divergence", way, alone or way != "rollback", "stop with several processes")
-
-
-def check_rows(rows: int, batch_size: int, world_size: int) -> None:
-    """Raise InputError unless a resumed run has as many rows as before, over all processes."""
-    if rows != batch_size * world_size:
-        share, rest = divmod(rows, world_size)
-        raise InputError(
-            f"data.batch_size={batch_size}: the run that is resumed has {rows} rows, which with"
-            + (f" {world_size} processes" if world_size > 1 else " one process")
-            + (" cannot be kept" if rest else f" is data.batch_size={share}")
-        )
 
 
 def job(cfg: DictConfig) -> float | None:
