@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from charrnn import cli, processes, provenance, sweeps
+from charrnn import cli, messages, processes, provenance, sweeps
 from charrnn.errors import Diverged, InputError, check
 from charrnn.settings import check_call, check_settings, check_type, nearest, train_yaml
 
@@ -35,7 +35,7 @@ others = None
 def main() -> None:
     modes = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("mode=")]
     sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("mode=")]
-    with cli.one_line_errors():
+    with messages.one_line_errors():
         mode = modes[-1] if modes else "train"
         check("mode", mode, mode in ("train", "evaluate"), "train or evaluate")
         if mode == "evaluate" and {"-m", "--multirun"} & set(sys.argv):
@@ -43,7 +43,7 @@ def main() -> None:
     if mode == "evaluate":
         cli.main("evaluate", evaluate)
         return
-    cli.be_lenient()
+    messages.be_lenient()
     requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     folders = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith("hydra.run.dir=")]
     if requeued and folders and (Path(folders[-1]) / ".hydra").is_dir():
@@ -85,7 +85,7 @@ def as_one_of_several() -> None:
     first = not processes.place().rank
     if not first:
         processes.quiet()
-    with cli.one_line_errors():
+    with messages.one_line_errors():
         others = processes.meeting_point()
         if {"-m", "--multirun"} & set(sys.argv):
             if not first:
@@ -107,7 +107,7 @@ def as_one_of_several() -> None:
 
 
 def start() -> None:
-    with cli.one_line_errors():
+    with messages.one_line_errors():
         given = [a for a in sys.argv[1:] if re.match(r"\+{0,2}resume=", a)]
         path = given[-1].partition("=")[2].strip("'\"") if given else ""
         if path not in ("", "null"):
@@ -333,7 +333,7 @@ def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
     here = processes.place()
     if here and here.rank:
         processes.quiet()
-    cli.be_lenient()
+    messages.be_lenient()
     try:
         if others and not here.rank:
             others.set("run", str(run))
@@ -354,7 +354,7 @@ def one_of(cfg: DictConfig, hydra: DictConfig) -> tuple[str, float]:
     try:
         return train(cfg, Path(HydraConfig.get().runtime.output_dir))
     except Exception as error:
-        if line := cli.explain(error):
+        if line := messages.explain(error):
             raise InputError(line) from error
         raise
 

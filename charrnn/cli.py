@@ -1,8 +1,7 @@
-"""What train.py and sample.py share: Hydra, checked settings, and errors in one line."""
+"""What train.py and sample.py share: Hydra, its overrides, and the folders of runs and sweeps."""
 
 import contextlib
 import copy
-import errno
 import functools
 import itertools
 import logging
@@ -15,7 +14,7 @@ import threading
 import time
 import traceback
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -26,19 +25,10 @@ from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
-from charrnn import sweeps
+from charrnn import messages, sweeps
 from charrnn.errors import InputError, one_line, shown, visible
-from charrnn.settings import (
-    CONF,
-    HYDRA_TARGETS,
-    OPEN,
-    check_settings,
-    check_targets,
-    known_keys,
-    nearest,
-)
+from charrnn.settings import CONF, HYDRA_TARGETS, OPEN, check_settings, check_targets
 
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
 # (read by GNU OpenMP when torch loads it). Two runs on two cores at once are twice as fast for it.
@@ -46,20 +36,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # The signal with which submitit lets SLURM announce the end of a job's time; ours as well.
 os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says that is full or ill
 PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data.url",
          "data.cache_dir", "resume", "init_from", "checkpoint", "evaluate.output",
          "score")  # fmt: skip
 TEXTS = ("prompt", "stop", "allow", "callbacks.samples.prompt", "callbacks.neurons.text",
          "data.document", *PATHS)  # fmt: skip
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
-EXTRAS = {
-    "optuna": "sweep",
-    "joblib": "joblib",
-    "submitit_local": "slurm",
-    "submitit_slurm": "slurm",
-}
-"""What installs a sweeper or a launcher."""
 
 
 def main(config_name: str, job: Callable, guard: Callable | None = None) -> None:
@@ -75,18 +57,18 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # the errors reach the lines below
     Guard.check = staticmethod(guard)
     hydra._internal.hydra.Callbacks = Callbacks
-    logging.setLogRecordFactory(visible_record)
+    logging.setLogRecordFactory(messages.visible_record)
 
     @functools.wraps(job)
     def in_one_line(cfg: DictConfig) -> None:
         if in_sweep():
             return one_of_many(job, cfg)
-        with one_line_errors():
+        with messages.one_line_errors():
             return job(cfg)
 
     given = list(sys.argv)
     try:
-        with one_line_errors():
+        with messages.one_line_errors():
             sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
             start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             start(in_one_line)()
@@ -134,14 +116,14 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
             check_pairs(cfg, overrides())
             return job(cfg)
         except Exception as error:
-            line = explain(error)
+            line = messages.explain(error)
             if not line:
-                with full_disk_passes():
+                with messages.full_disk_passes():
                     (run / "error.txt").write_text(traceback.format_exc(), "utf-8")
                 first, *rest = str(error).strip().splitlines() or [""]
                 text = f"{first}: {rest[-1].strip()}" if rest else first
                 line = f"{type(error).__name__}: {text} (see error.txt there)"
-            with full_disk_passes():
+            with messages.full_disk_passes():
                 sweeps.record(run, overrides(), "failed", line)
             sys.stdout.flush()
             print(visible(f"error: {run.name}: {line}"), file=sys.stderr)
@@ -212,67 +194,6 @@ def varied() -> dict:
     return sweeps.varied(overrides(), HydraConfig.get().job.config.override_dirname.exclude_keys)
 
 
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Where an error is one of input, print it in one line and exit with 2; 130 after Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # as with `sample.py | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if os.environ.get("CHARRNN_TRACEBACK") or not (line := explain(error)):
-            raise
-        sys.stdout.flush()
-        print(f"error: {visible(line)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def visible_record(*args, **kwargs) -> logging.LogRecord:
-    """What logs get: Hydra says every job's overrides in one."""
-    record = logging.LogRecord(*args, **kwargs)
-    record.msg, record.args = visible(record.getMessage()), ()
-    return record
-
-
-class Lenient:
-    """A stream that loses what a full disk does not take, so that a log ends no training."""
-
-    def __init__(self, stream: typing.TextIO):
-        self.stream = stream
-
-    def __getattr__(self, name: str):
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        with full_disk_passes():
-            self.stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with full_disk_passes():
-            self.stream.flush()
-
-
-def be_lenient() -> None:
-    """Have what this process says pass a full disk."""
-    for name in ("stdout", "stderr"):
-        if not isinstance(stream := getattr(sys, name), Lenient):
-            setattr(sys, name, Lenient(stream))
-
-
-@contextlib.contextmanager
-def full_disk_passes() -> Iterator[None]:
-    """Let go what cannot be written on a full disk: it must not end a sweep."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-
-
 class Callbacks(hydra._internal.hydra.Callbacks):
     """Hydra's, which are the first that it makes of what a config names."""
 
@@ -295,14 +216,14 @@ class Guard(Callback):
     """Whether jobs beside each other were told to save and end."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
-        with errors_that_exit():
+        with messages.errors_that_exit():
             check_pairs(config, config.hydra.overrides.task)
             Guard.check(without_hydra(config), Path(config.hydra.run.dir))
             claim(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         """What is wrong with every job shows before the first folder."""
-        with errors_that_exit():
+        with messages.errors_that_exit():
             check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
             claim_sweep(config)
 
@@ -316,17 +237,6 @@ def check_pairs(config: DictConfig, overrides: typing.Iterable[str]) -> None:
             f"model.parameters={budget}: chooses the hidden size; leave out"
             f" model.hidden_size={given}, or give model.parameters=null"
         )
-
-
-@contextlib.contextmanager
-def errors_that_exit() -> Iterator[None]:
-    """End the process at any error: Hydra makes warnings of a callback's, but lets an exit pass."""
-    try:
-        with one_line_errors():
-            yield
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -477,50 +387,6 @@ def escaped(value):
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     return value
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for an error that a person's input made; None for one of ours."""
-    text = one_line(str(error))
-    if isinstance(error, InputError):
-        return text
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return f"a file cannot be written ({error.strerror})"
-    if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
-        if match[1] in known_keys():
-            if "--config-name=resumed" in sys.argv:
-                return (
-                    f"{match[1]}: cannot be changed in a run that is resumed; start a new one, with"
-                    " init_from=RUN for its weights"
-                )
-            if "--config-name=repeated" in sys.argv:
-                return f"{match[1]}: a run that is repeated keeps it; only single keys may differ"
-        return f"{match[1]}: no such key{nearest(match[1])}"
-    if text.startswith("Config group override must be a string"):
-        groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-        given = [a for a in sys.argv[1:] if a.partition("=")[0].lstrip("+") in groups]
-        return f"{' '.join(given)}: names no option of its group; --help lists them"
-    if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
-        if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
-            extra = EXTRAS.get(match[2], "dev")
-            return f'{match[2]}: not installed; pip install -e ".[{extra}]"'
-        if match := re.search(r"Missing mandatory value: (\S+)", text):
-            key = getattr(error, "full_key", None) or match[1]
-            return f"{key}: missing; give {key}=VALUE"
-        return text
-    # Optuna's words, by the kind of storage, when it looks for the best trial and there is none.
-    if text in ("No trials are completed yet.", "Record does not exist."):
-        return "no job of the search finished"
-    if type(error).__module__.startswith(("submitit.", "joblib.")):
-        return f"launcher: {text}"
-    too_large = ("can't allocate memory", "Storage size calculation overflowed")
-    if isinstance(error, RuntimeError) and any(words in text for words in too_large):
-        return f"not enough memory for these sizes: {text}"
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
-        return f"trainer: {text}"
-    return None
 
 
 def build(prefix: str, node: DictConfig, *args, **kwargs):

@@ -118,9 +118,9 @@ def compose(train, folder, given):
     """All that a run is made of, as train.py makes it before its folder."""
     from hydra import compose, initialize_config_dir
 
-    from charrnn import cli
+    from charrnn import cli, messages
 
-    with cli.one_line_errors():
+    with messages.one_line_errors():
         read = [cli.as_hydra_reads(argument) for argument in given]
         with initialize_config_dir(str(cli.CONF), version_base="1.3"):
             settings = compose("train", read)
