@@ -1,13 +1,16 @@
-"""What cannot be in a run, said in one line before the run has a folder."""
+"""What cannot be in a run, said in one line before the run has a folder.
+
+Settings are OmegaConf's.
+"""
 
 import functools
 import inspect
 import math
+from collections.abc import Mapping
 
 import torch
-from omegaconf import DictConfig
 
-from charrnn import cli, processes
+from charrnn import messages, processes
 from charrnn.errors import InputError, check
 
 FIXED = {
@@ -52,13 +55,13 @@ def same_texts(saved: dict, corpus: dict, charset: dict) -> None:
         raise InputError("resume: the alphabet has changed since; give the same with data.charset=")
 
 
-def key_is(trainer: DictConfig, key: str, ok, wanted: str) -> None:
+def key_is(trainer, key: str, ok, wanted: str) -> None:
     """Raise InputError unless a key of the trainer is not set, or ok."""
     value = trainer.get(key)
     check(f"trainer.{key}", value, value is None or ok(value), wanted)
 
 
-def trainer_keys(trainer: DictConfig) -> None:
+def trainer_keys(trainer) -> None:
     """Raise InputError for what Lightning would refuse, or misunderstand, later."""
     whole = "a whole number, at least 1"
     asked = functools.partial(key_is, trainer)
@@ -68,7 +71,7 @@ def trainer_keys(trainer: DictConfig) -> None:
         "strategy",
         lambda v: (
             "DDPStrategy" in v.get("_target_", "")
-            if isinstance(v, DictConfig)
+            if isinstance(v, Mapping)
             else (v in ("auto", "ddp", "ddp_find_unused_parameters_true"))
         ),
         "auto, ddp, or a DDPStrategy as _target_",
@@ -79,10 +82,11 @@ def trainer_keys(trainer: DictConfig) -> None:
         asked(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
     asked("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
     asked("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
-    asked("limit_test_batches", lambda v: v in (0, 1.0), "1.0, or 0, which leaves the test out")
+    whole_or_none = "1.0, or 0, which leaves the test out"
+    asked("limit_test_batches", lambda v: v == 0 or (type(v) is float and v == 1), whole_or_none)
 
 
-def lengths(trainer: DictConfig, data) -> None:
+def lengths(trainer, data) -> None:
     """Raise InputError for a part of a round, or of the validation text, that there is not."""
     asked = functools.partial(key_is, trainer)
     windows = data.round_length(trainer.get("limit_train_batches", 1.0))
@@ -100,7 +104,7 @@ def lengths(trainer: DictConfig, data) -> None:
     )
 
 
-def optimization(cfg: DictConfig, optimizer, scheduler) -> None:
+def optimization(cfg, optimizer, scheduler) -> None:
     """Make both for a parameter of no matter, so that a value out of range shows now."""
     rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("alpha")
     check("optimizer.lr", rate, rate is None or 0 < rate < math.inf, "above 0")
@@ -108,7 +112,7 @@ def optimization(cfg: DictConfig, optimizer, scheduler) -> None:
     try:
         made = optimizer([torch.zeros(1, requires_grad=True)])
     except (ValueError, TypeError) as error:
-        raise cli.named("optimizer", cfg.optimizer, error) from error
+        raise messages.named("optimizer", cfg.optimizer, error) from error
     total = {}
     if "total_steps" in inspect.signature(scheduler).parameters:
         limits = (cfg.trainer.get("max_epochs"), cfg.trainer.get("max_steps"))
@@ -118,10 +122,10 @@ def optimization(cfg: DictConfig, optimizer, scheduler) -> None:
     try:
         scheduler(made, **total)
     except (ValueError, TypeError) as error:
-        raise cli.named("scheduler", cfg.scheduler, error) from error
+        raise messages.named("scheduler", cfg.scheduler, error) from error
 
 
-def process_count(cfg: DictConfig, trainer) -> None:
+def process_count(cfg, trainer) -> None:
     """Raise InputError where the processes are not as many as the trainer's settings say."""
     here = processes.place()
     if not here:

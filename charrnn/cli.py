@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from charrnn import messages, sweeps
-from charrnn.errors import InputError, one_line, shown, visible
+from charrnn.errors import InputError, visible
 from charrnn.settings import CONF, HYDRA_TARGETS, OPEN, check_settings, check_targets
 
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
@@ -397,26 +397,6 @@ def build(prefix: str, node: DictConfig, *args, **kwargs):
         return hydra.utils.instantiate(escaped(escaped(plain)), *args, **kwargs)
     except InstantiationException as error:
         where = re.search(r"full_key: (\S+)", str(error))
-        raise named(where[1] if where else prefix, node, error.__cause__ or error) from error
-
-
-def named(prefix: str, node: DictConfig, error: BaseException) -> Exception:
-    """An error of a ``_target_`` as an InputError that begins with the key at fault."""
-    text = one_line(str(error))
-    if isinstance(error, InputError):
-        return InputError(f"{prefix}.{text}" if re.match(r"\w+=", text) else text)
-    if not (isinstance(error, ValueError | TypeError) or "Misconfiguration" in repr(error)):
-        return error if isinstance(error, Exception) else InputError(text)
-    # Other libraries name the key, or its value alone.
-    words = set(re.findall(r"\w+", text))
-    keys = [k for k in node if k in words]
-    values = [
-        k
-        for k, v in node.items()
-        if isinstance(v, int | float | str)
-        and re.search(rf"(?<![\w.-]){re.escape(str(v))}(?![\w.])", text)
-    ]
-    for found in (keys, values):
-        if len(found) == 1:
-            return InputError(f"{prefix}.{found[0]}={shown(node[found[0]])}: {text}")
-    return InputError(f"{prefix}: {text}")
+        raise messages.named(
+            where[1] if where else prefix, node, error.__cause__ or error
+        ) from error

@@ -8,11 +8,9 @@ import re
 import sys
 import traceback
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from omegaconf.errors import OmegaConfBaseException
-
-from charrnn.errors import InputError, one_line, visible
+from charrnn.errors import InputError, one_line, shown, visible
 from charrnn.settings import CONF, known_keys, nearest
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says that is full or ill
@@ -120,7 +118,7 @@ def explain(error: BaseException) -> str | None:
         groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
         given = [a for a in sys.argv[1:] if a.partition("=")[0].lstrip("+") in groups]
         return f"{' '.join(given)}: names no option of its group; --help lists them"
-    if isinstance(error, OmegaConfBaseException) or type(error).__module__.startswith("hydra."):
+    if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
             extra = EXTRAS.get(match[2], "dev")
             return f'{match[2]}: not installed; pip install -e ".[{extra}]"'
@@ -139,3 +137,25 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
         return f"trainer: {text}"
     return None
+
+
+def named(prefix: str, node: Mapping, error: BaseException) -> Exception:
+    """An error of a ``_target_`` as an InputError that begins with the key at fault."""
+    text = one_line(str(error))
+    if isinstance(error, InputError):
+        return InputError(f"{prefix}.{text}" if re.match(r"\w+=", text) else text)
+    if not (isinstance(error, ValueError | TypeError) or "Misconfiguration" in repr(error)):
+        return error if isinstance(error, Exception) else InputError(text)
+    # Other libraries name the key, or its value alone.
+    words = set(re.findall(r"\w+", text))
+    keys = [k for k in node if k in words]
+    values = [
+        k
+        for k, v in node.items()
+        if isinstance(v, int | float | str)
+        and re.search(rf"(?<![\w.-]){re.escape(str(v))}(?![\w.])", text)
+    ]
+    for found in (keys, values):
+        if len(found) == 1:
+            return InputError(f"{prefix}.{found[0]}={shown(node[found[0]])}: {text}")
+    return InputError(f"{prefix}: {text}")

@@ -66,7 +66,9 @@ class Job:
     def command(self) -> str:
         """What runs it alone, from here."""
         script = TRAIN.relative_to(Path.cwd()) if TRAIN.is_relative_to(Path.cwd()) else TRAIN
-        return shlex.join(["python", str(script), *self.given])
+        # A sweep's file has more than the search: what all its jobs have.
+        alone = ["hydra.mode=RUN"] if any(o.startswith("sweep=") for o in self.given) else []
+        return shlex.join(["python", str(script), *self.given, *alone])
 
 
 def folder_name(sweep: Path, number: int, overrides: list[str], fixed: list[str]) -> str:
@@ -262,7 +264,7 @@ def read_job(run: Path, number: int) -> Job:
         speed=statistics.median(speeds) if speeds else None,
         parameters=parameters if isinstance(parameters, int) else None,
         number=int(found[0]) if found else number,
-        given=[o for o in overrides if o.partition("=")[0] not in NOT_SETTINGS],
+        given=[o for o in overrides if o.partition("=")[0] != "launcher"],
     )
 
 

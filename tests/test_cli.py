@@ -100,6 +100,7 @@ BAD_TRAIN = {
     "trainer.max_epochs=0": ["trainer.max_epochs=0", "at least 1"],
     "trainer.max_epochs=many": ["trainer.max_epochs=many", "a whole number"],
     "trainer.limit_train_batches=0": ["trainer.limit_train_batches=0", "above 0"],
+    "+trainer.limit_test_batches=1": ["trainer.limit_test_batches=1", "1.0, or 0"],
     "trainer.val_check_interval=9999": ["trainer.val_check_interval=9999", "1000"],
     "trainer.val_check_interval=x": ["trainer.val_check_interval=x", "DD:HH:MM:SS"],
     "trainer.log_every_n_steps=0": ["trainer.log_every_n_steps=0", "at least 1"],

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, TEXT, load, metrics, same
 
-from charrnn import signals, sweeps
+from charrnn import processes, signals, sweeps
 from charrnn.processes import Place, place
 
 # 3 rows of each of 2 processes; a pass has ceil(386 / 6) = 65 windows. A run ends just after its
@@ -195,6 +195,26 @@ def test_a_process_that_is_killed_ends_a_run(folder, train):
     assert "process 1 terminated with signal SIGKILL" in result.err
     assert result.err.count("Traceback") == 1  # not also of those that missed it
     assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 39
+
+
+def killed_and_missed():
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("missed")
+
+
+def test_a_killed_process_is_named_where_another_ended_too(monkeypatch):
+    """Both before anybody looked, as on a busy machine."""
+    wait = processes.connection.wait
+
+    def late(sentinels, *args, **kwargs):
+        for sentinel in list(sentinels):
+            wait([sentinel])
+        return wait(sentinels, *args, **kwargs)
+
+    monkeypatch.setattr(processes.connection, "wait", late)
+    with pytest.raises(RuntimeError, match=r"^process 1 terminated with signal SIGKILL$"):
+        processes.run(killed_and_missed, 2, [])
 
 
 def test_who_saves_for_a_killed_process_holds_the_folder(folder, train):

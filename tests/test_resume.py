@@ -90,7 +90,7 @@ def test_killed_at_random_moments(command, whole, text_file, tmp_path, scheduler
     run = tmp_path / "run"
     seconds = random.Random(scheduler)
     process = command.start("train.py", *arguments(run, scheduler, text_file))
-    for _ in range(2):
+    for _ in range(3):
         wait_for(run / "checkpoints" / "last.ckpt")
         time.sleep(seconds.uniform(0.05, 0.6))
         os.kill(process.pid, signal.SIGKILL)

@@ -293,6 +293,24 @@ def test_the_search_for_the_reference_results(command, place):
         assert ours["carry"].shape == (layers, 16, hidden) and ours["windows"] == passes
 
 
+def test_a_failed_job_of_a_shipped_sweep_alone(command, place):
+    """It has what the sweep's file says: here two rounds, and no test."""
+    swept = ("sweep=gate", "data.path=text.txt", *PARTS, "seed=1", "model.hidden_size=8",
+             "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep")  # fmt: skip
+    result = command("train.py", *swept, "model.gate=wrong,sigmoid", cwd=place)
+    assert result.code == 1, result.err
+    (line,) = (line for line in result.out.splitlines() if line.startswith("    python "))
+    alone = shlex.split(line)[2:]
+    refused = command("train.py", *alone, cwd=place)
+    assert refused.code == 2 and "gate=wrong must be" in refused.err
+    right = [argument.replace("wrong", "sigmoid") for argument in alone]
+    result = command("train.py", *right, "hydra.run.dir=run", cwd=place)
+    assert result.code == 0 and "\ntest " not in result.out, result.err
+    saved = [load(place / run / "checkpoints" / "last.ckpt")
+             for run in ("run", "sweep/1_gate=sigmoid")]  # fmt: skip
+    assert same(*(part["state_dict"] for part in saved))
+
+
 class Tags(HTMLParser):
     """Fails where tags do not match; collects what would fetch or run something."""
 
