@@ -17,6 +17,7 @@ def job(cfg: DictConfig) -> None:
     settings = OmegaConf.to_container(cfg, resolve=True)
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
     scoring = {key: settings.pop(key) for key in ("score", "by")}
+    check_type("checkpoint", path, str | list[str])
     check_type("raw", raw, bool)
     check_type("interactive", talk, bool)
     of_text = ("prompt", "length", "num_samples", "seed", "unknown")

@@ -60,7 +60,7 @@ def evaluate(cfg: DictConfig) -> None:
     settings = OmegaConf.to_container(cfg, resolve=True)
     asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
     data = {key: value for key, value in settings.pop("data").items() if value is not None}
-    check_type("checkpoint", path, str)
+    check_type("checkpoint", path, str | list[str])
     for key in settings:
         known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
         raise InputError(f"{key}: nothing reads this key{nearest(key, known)}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from charrnn import evaluation, models, sampler
 from charrnn.archive import Damaged, checksum, read_whole
 from charrnn.charset import Charset
+from charrnn.ensemble import Ensemble
 from charrnn.errors import InputError, visible
 from charrnn.session import Session
 
@@ -37,6 +38,21 @@ def find(path: str | Path) -> Path:
             f"{path}: no checkpoint there; give a run's folder or a file of its checkpoints/"
         )
     return file
+
+
+def find_all(paths: str | Path | list[str | Path]) -> list[Path]:
+    """The checkpoint files of a path, or of a list of them; of a sweep's folder each job's last.
+
+    Raises InputError where one is missing.
+    """
+    files = []
+    for path in paths if isinstance(paths, list) else [paths]:
+        path = Path(path).expanduser()
+        jobs = sorted(f.parent for f in path.glob("*/.hydra/"))
+        files += [find(p) for p in (jobs if jobs and (path / "multirun.yaml").exists() else [path])]
+    if not files:
+        raise InputError("checkpoint=[]: names no checkpoint; give one, or several")
+    return files
 
 
 def last(run: Path) -> Path:
@@ -143,6 +159,22 @@ def fitting() -> Iterator[None]:
         ) from error
 
 
+def build_all(files: list[Path], saved: list[dict]) -> tuple[nn.Module, Charset]:
+    """What :func:`build` makes of one checkpoint, or an ensemble of several with one alphabet.
+
+    Raises InputError, naming the file, where an alphabet is another.
+    """
+    built = [build(checkpoint) for checkpoint in saved]
+    models, (charset, *others) = zip(*built)
+    for file, other in zip(files[1:], others):
+        if other.state_dict() != charset.state_dict():
+            raise InputError(
+                f"{file}: of another alphabet than {files[0]}; models that predict together have"
+                " the same"
+            )
+    return models[0] if len(models) == 1 else Ensemble(models).eval(), charset
+
+
 def _build(checkpoint: dict) -> tuple[nn.Module, Charset]:
     ours = checkpoint["charrnn"]
     charset = Charset(**ours["charset"])
@@ -206,12 +238,16 @@ def _initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
     return len(pairs) - 1
 
 
-def load(path: str | Path) -> "LanguageModel":
+def load(path: str | Path | list[str | Path]) -> "LanguageModel":
     """A trained model from a checkpoint, or from a run's folder (its last checkpoint).
 
-    Nothing but the file is needed. Raises InputError as :func:`read` does.
+    A list of them, or the folder of a sweep, gives the models together, as one that predicts the
+    mean of their probabilities (see :class:`charrnn.ensemble.Ensemble`).
+
+    Nothing but the files is needed. Raises InputError as :func:`read` does.
     """
-    return LanguageModel(*build(read(path)))
+    files = find_all(path)
+    return LanguageModel(*build_all(files, [read(file) for file in files]))
 
 
 class LanguageModel:

@@ -366,6 +366,10 @@ def as_hydra_reads(arg: str) -> str:
         return arg
     ends = value[0] + value[-1]
     is_list = ends == "[]" and not key.endswith("prompt") and key != "allow"
+    if is_list and key in PATHS and not re.search(r"['\"\\\[{]", value[1:]):
+        names = [name.strip() for name in value[1:-1].split(",")]
+        value = f"[{','.join(map(quoted, names))}]" if all(names) else value
+        return f"{key}={value}"
     is_null = value == "null" and not key.endswith("prompt")
     if is_list or is_null or (ends in ("''", '""') and len(value) > 1):
         return arg

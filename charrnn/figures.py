@@ -24,7 +24,7 @@ Part = tuple[Tensor, int, int]
 
 
 def report(
-    path: str | Path,
+    path: str | Path | list[str | Path],
     data: dict,
     split: str | None = None,
     rows: int | None = None,
@@ -39,7 +39,7 @@ def report(
     """The figures of a checkpoint, in plain containers.
 
     Args:
-        path: a checkpoint or a run's folder.
+        path: a checkpoint, a run's folder, or several, as :func:`charrnn.load` takes them.
         data: settings of :class:`charrnn.datamodule.CharDataModule` that are other than in
             training. Of another ``path`` all is scored, unless ``split`` is given.
         split: train, valid, test or all; None is test where the text has that part, else valid.
@@ -65,11 +65,17 @@ def report(
     ok = form is not None or not search
     check("evaluate.search", search, ok, "false without evaluate.dynamic=sgd or rms")
 
-    file = checkpoint.find(path)
-    saved = checkpoint.read(file)
-    model, charset = checkpoint.build(saved)
+    files = checkpoint.find_all(path)
+    every = [checkpoint.read(file) for file in files]
+    model, charset = checkpoint.build_all(files, every)
+    saved, other = every[0], "path" in data
+    for file, one in zip(files, every) if not other else ():
+        if trained_on(one["charrnn"]) != trained_on(saved["charrnn"]):
+            raise InputError(
+                f"{file}: trained on another text or split than {files[0]}; of different ones,"
+                " give what to score with data.path=FILE"
+            )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    other = "path" in data
     if other and split is None:
         split, data = "all", data | {"train_fraction": 1.0, "valid_size": None, "test_size": 0}
     text = open_text(saved["charrnn"], charset, data)
@@ -83,8 +89,8 @@ def report(
     cold = EvaluationWindows(tokens, SEQ_LEN, begin, end, warm.rows, 0)
     found = {"cold": evaluation.evaluate(model, cold), "warm": evaluation.evaluate(model, warm)}
     result = {
-        "checkpoint": str(file),
-        "windows": saved["charrnn"].get("windows"),
+        "checkpoint": one_or_all([str(file) for file in files]),
+        "windows": one_or_all([one["charrnn"].get("windows") for one in every]),
         "sha256": text.corpora.get(f"data.{split}_path", text.corpus).sha256,
         "split": split,
         "characters": found["warm"].characters,
@@ -131,6 +137,17 @@ def open_text(ours: dict, charset: Charset, data: dict) -> CharDataModule:
                 " one, with data.path=FILE"
             )
     return text
+
+
+def trained_on(ours: dict) -> tuple:
+    """The sums of a checkpoint's texts, and how they were split."""
+    data = ours["settings"].get("data") or {}
+    return ours.get("corpus"), *map(data.get, ("train_fraction", "valid_size", "test_size"))
+
+
+def one_or_all(values: list):
+    """A list of one as that one."""
+    return values[0] if len(values) == 1 else values
 
 
 def has(part: Part) -> bool:
@@ -194,9 +211,10 @@ def follow(
 
 def table(result: dict) -> str:
     """What :func:`report` returned, for people."""
-    after = "" if result["windows"] is None else f", window {result['windows']:,}"
+    files, windows = result["checkpoint"], result["windows"]
+    each = zip(files, windows) if isinstance(files, list) else [(files, windows)]
     lines = [
-        f"model    {visible(result['checkpoint'])}{after}",
+        *(f"model    {visible(f)}" + ("" if n is None else f", window {n:,}") for f, n in each),
         f"text     {result['split']}, {result['characters']:,} characters scored"
         f" (SHA-256 {result['sha256'][:12]}...)",
         "",

@@ -82,6 +82,11 @@ class CommandLine:
 def cache(tmp_path_factory):
     """Encoded texts go where the tests' files go."""
     folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a test run compile once
+        shared = tmp_path_factory.getbasetemp().parent / "native"
+        shared.mkdir(exist_ok=True)
+        (folder / "charrnn").mkdir()
+        (folder / "charrnn" / "native").symlink_to(shared, target_is_directory=True)
     os.environ["XDG_CACHE_HOME"] = str(folder)
     return folder
 

@@ -49,7 +49,7 @@ def test_only_a_few_know_lightning():
 def test_nothing_reaches_back():
     """Each file imports from the way of the data before it; none from the command line."""
     way = ["errors", "settings", "charset", "files", "corpus", "stream", "gru", "models",
-           "decoding", "beam", "text", "sampler", "archive", "session", "evaluation", "dynamic",
+           "ensemble", "decoding", "beam", "text", "sampler", "archive", "session", "evaluation", "dynamic",
            "checkpoint", "interactive", "export", "properties", "neurons", "schedulers", "scoring",
            "datamodule", "figures", "loops", "task", "signals", "processes", "results", "sweeps",
            "callbacks", "provenance", "search", "messages", "checks", "cli",

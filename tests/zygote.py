@@ -6,12 +6,20 @@ of JSON on standard input: {"argv", "cwd", "env", "out", "err"} starts one and a
 is where it reads and writes, in place of files.
 """
 
+import importlib
 import json
 import os
 import runpy
 import signal
 import sys
 import tempfile
+
+IMPORTED = ("hydra", "pooch", "pytorch_lightning", "torch.utils.tensorboard")
+IMPORTED += tuple(
+    f"charrnn.{name}"
+    for name in ("callbacks", "checks", "cli", "datamodule", "figures", "provenance", "schedulers",
+                 "task", "gru.generate", "gru.loss", "gru.native")
+)  # fmt: skip
 
 
 def child(request: dict) -> None:
@@ -35,12 +43,9 @@ def child(request: dict) -> None:
 
 
 def main() -> None:
-    import hydra
-    import pooch
-    import pytorch_lightning
-    import torch.utils.tensorboard  # noqa: F401
-
-    hydra, pooch, pytorch_lightning  # noqa: B018
+    sys.path[0] = os.path.dirname(sys.path[0])  # where train.py is
+    for name in IMPORTED:
+        importlib.import_module(name)
     while line := sys.stdin.readline():
         request = json.loads(line)
         if "wait" in request:

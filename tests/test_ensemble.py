@@ -1,0 +1,145 @@
+"""Several models together: the mean of their probabilities, wherever one model is taken."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEXT, TINY
+from test_checkpoint import make
+
+import charrnn
+from charrnn import GRUEncode, GRUResize, InputError, dynamic, figures
+from charrnn.archive import write
+from charrnn.evaluation import EvaluationWindows, evaluate
+
+ALPHABET = "\n abcdefgh"
+SHAPES = [(GRUEncode, 5, 3), (GRUResize, 7, 1), (GRUEncode, 5, 2)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Checkpoints of models that differ in kind, hidden size and layers."""
+    folder = tmp_path_factory.mktemp("members")
+    for i, (kind, hidden_size, layers) in enumerate(SHAPES):
+        write(make(kind, ALPHABET, hidden_size, layers, seed=i)[2], folder / f"{i}.ckpt")
+    return [folder / f"{i}.ckpt" for i in range(len(SHAPES))]
+
+
+@pytest.fixture(scope="module")
+def together(files):
+    return charrnn.load(files)
+
+
+@torch.no_grad()
+def test_the_mean_of_the_probabilities(files, together):
+    torch.manual_seed(0)
+    inputs = torch.randint(0, 11, (13, 4))
+    every = []
+    for file in files:
+        model = charrnn.load(file).model
+        every.append(model(inputs, model.initial_state(4))[0].softmax(-1))
+    wanted = torch.stack(every).mean(0)
+    state, parts = together.model.initial_state(4), []
+    for window in inputs.split([1, 5, 7]):
+        logits, state = together.model(window, state)
+        parts.append(logits.exp())
+    torch.testing.assert_close(torch.cat(parts), wanted)
+    row = together.model(inputs[:, 2:3], together.model.initial_state(1))[0].exp()
+    torch.testing.assert_close(row, wanted[:, 2:3])
+
+
+def test_one_is_itself(files):
+    text = "a bad cab\n"
+    assert (charrnn.load(files[:1]).score(text) == charrnn.load(files[0]).score(text)).all()
+
+
+def test_scores_samples_and_sessions(files, together):
+    text = "a bad cab\nfed a gaffe"
+    every = np.stack([charrnn.load(file).score(text) for file in files])
+    np.testing.assert_allclose(together.score(text), -np.log(np.exp(-every).mean(0)), atol=1e-5)
+    written = together.generate("ab", 40, seed=3)
+    assert together.generate_many(3, "ab", 40, seed=3)[0] == written != "ab"
+    session = together.session(seed=3).feed("a").feed("b")
+    assert "ab" + session.fork().generate(40) == written
+    greedy = together.generate("ab", 9, temperature=0)
+    for n in range(2, len(greedy)):  # one character at a time, by the scores of each way on
+        ways = together.score_many([greedy[:n] + c for c in ALPHABET])
+        assert ALPHABET[np.argmin([way[-1] for way in ways])] == greedy[n]
+
+
+def test_dynamic_evaluation(together):
+    torch.manual_seed(0)
+    tokens = torch.randint(1, 11, (300,))
+    model, windows = together.model, EvaluationWindows(tokens, 7, 150, rows=1, burn_in=20)
+    static = evaluate(model, windows).nats
+    squares = dynamic.mean_squares(model, tokens[:150], 7)
+    assert dynamic.evaluate(model, windows, 0.0, 0.0, squares).nats == pytest.approx(static)
+    assert dynamic.evaluate(model, windows, 1e-3, 0.0, squares).nats != pytest.approx(static)
+
+
+def test_what_they_have_no_share_in(together):
+    with pytest.raises(InputError, match="no units in common"):
+        together.activations("abc")
+    with pytest.raises(InputError, match="no units in common"):
+        together.gates("abc")
+
+
+def test_of_another_alphabet(files, tmp_path):
+    write(make(GRUEncode, "abc")[2], tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match=r"other\.ckpt: of another alphabet than .*0\.ckpt"):
+        charrnn.load([*files, tmp_path / "other.ckpt"])
+    with pytest.raises(InputError, match="names no checkpoint"):
+        charrnn.load([])
+
+
+def test_a_sweep_over_seeds(command, tmp_path):
+    """The hour of the README at toy size, by its two commands."""
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    result = command(
+        "train.py", "experiment=tiny_shakespeare_60min", "data.path=text.txt", "data.test_size=600",
+        "model.hidden_size=8", "data.batch_size=3", "data.seq_len=50", "trainer.max_epochs=1",
+        "callbacks.samples=null", "hydra.sweep.dir=sweep", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    jobs = sorted(f.parent for f in tmp_path.glob("sweep/*/checkpoints"))
+    assert [job.name.partition("=")[2] for job in jobs] == ["1", "2", "3", "4", "5"]
+    result = command(
+        "train.py", "mode=evaluate", "checkpoint=sweep", "evaluate.dynamic=rms", "evaluate.lr=1e-4",
+        "evaluate.output=figures.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    found = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    names = [f"sweep/{job.name}/checkpoints/last.ckpt" for job in jobs]
+    assert found["checkpoint"] == names and len(found["windows"]) == 5
+    assert all(name in result.out for name in names)
+    alone = [figures.report(job, {})["warm"]["nats"] for job in jobs]
+    assert found["characters"] == 600 and found["warm"]["nats"] < np.mean(alone)
+    texts = [charrnn.load(job).score(TEXT)[-600:] for job in jobs]
+    wanted = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
+    assert found["warm"]["nats"] == pytest.approx(wanted, abs=1e-3)
+    assert 0 < found["dynamic"]["nats"] != found["warm"]["nats"]
+
+    sampled = command("sample.py", f"checkpoint=[{jobs[0]}, {jobs[1]}]", "seed=1", cwd=tmp_path)
+    wanted = charrnn.load(jobs[:2]).generate(seed=1)
+    assert (sampled.code, sampled.out, sampled.err) == (0, wanted, "")
+
+    (jobs[3] / "checkpoints" / "last.ckpt").unlink()
+    result = command("train.py", "mode=evaluate", "checkpoint=sweep", cwd=tmp_path)
+    assert result.code == 2 and f"{jobs[3].name}: no checkpoint there" in result.err
+
+
+def test_of_another_split(command, trained, tmp_path):
+    """Text that one of them has learned is nothing to be judged by."""
+    text = f"data.path={trained.parent / 'text.txt'}"
+    result = command(
+        "train.py", text, "hydra.run.dir=more", "trainer.max_epochs=1", "data.train_fraction=0.95",
+        "trainer.limit_train_batches=3", *TINY, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    pair = f"checkpoint=[{trained},more]"
+    result = command("train.py", "mode=evaluate", pair, cwd=tmp_path)
+    assert result.code == 2 and len(result.err.splitlines()) == 1
+    assert "more/checkpoints/last.ckpt: trained on another text or split" in result.err
+    result = command("train.py", "mode=evaluate", pair, text, cwd=tmp_path)
+    assert (result.code, result.err) == (0, "")
