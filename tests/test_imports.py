@@ -52,7 +52,8 @@ def test_nothing_reaches_back():
            "ensemble", "decoding", "beam", "text", "sampler", "archive", "session", "evaluation",
            "dynamic", "checkpoint", "interactive", "export", "properties", "neurons", "schedulers",
            "scoring", "datamodule", "figures", "loops", "task", "signals", "processes", "results",
-           "sweeps", "callbacks", "provenance", "search", "messages", "checks", "cli", "benchmarks"]  # fmt: skip
+           "sweeps", "callbacks", "provenance", "search", "messages", "checks", "cli",
+           "benchmarks"]  # fmt: skip
     for name, file in NAMES.items():
         parts = name.removesuffix(".py").split("/")
         if parts[0] != "charrnn" or parts[1] == "__init__":
