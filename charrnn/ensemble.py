@@ -3,6 +3,8 @@
 T time steps, B rows, V vocabulary size, L layers and H hidden size of a member.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +52,10 @@ class Ensemble(nn.Module):
         outputs, state = self.outputs(inputs, state)
         logits = torch.stack([m.decoder(o) for m, o in zip(self.members, outputs)])
         every = logits.log_softmax(-1)
-        return torch.logsumexp(every, 0) - torch.tensor(len(every)).log(), state
+        return torch.logsumexp(every, 0) - math.log(len(every)), state
 
     nll = CharModel.nll
 
     def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """Raises InputError: the units of different models are not one model's."""
         raise InputError("checkpoint: several models have no units in common; load one of them")
