@@ -39,7 +39,7 @@ def main() -> None:
         mode = modes[-1] if modes else "train"
         check("mode", mode, mode in ("train", "evaluate"), "train or evaluate")
         if mode == "evaluate" and {"-m", "--multirun"} & set(sys.argv):
-            raise InputError("-m: mode=evaluate takes one checkpoint at a time")
+            raise InputError("-m: mode=evaluate is no sweep; several at once are checkpoint=[A,B]")
     if mode == "evaluate":
         cli.main("evaluate", evaluate)
         return
@@ -87,13 +87,6 @@ def as_one_of_several() -> None:
         processes.quiet()
     with messages.one_line_errors():
         others = processes.meeting_point()
-        if {"-m", "--multirun"} & set(sys.argv):
-            if not first:
-                sys.exit(2)
-            raise InputError(
-                "-m: several processes that were started together make one run; a sweep starts"
-                " its own, with trainer.devices"
-            )
     if first:
         try:
             start()

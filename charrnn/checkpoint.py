@@ -7,14 +7,14 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn import evaluation, models, sampler
+from charrnn import evaluation, models, sampler, sweeps
 from charrnn.archive import Damaged, checksum, read_whole
 from charrnn.charset import Charset
 from charrnn.ensemble import Ensemble
@@ -40,18 +40,26 @@ def find(path: str | Path) -> Path:
     return file
 
 
-def find_all(paths: str | Path | list[str | Path]) -> list[Path]:
-    """The checkpoint files of a path, or of a list of them; of a sweep's folder each job's last.
+def find_all(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The checkpoint files of a path, or of several; of a sweep's folder the last of each run.
 
-    Raises InputError where one is missing.
+    Raises InputError where one is missing, or a run of a sweep is not at its end.
     """
     files = []
-    for path in paths if isinstance(paths, list) else [paths]:
+    for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path).expanduser()
-        jobs = sorted(f.parent for f in path.glob("*/.hydra/"))
-        files += [find(p) for p in (jobs if jobs and (path / "multirun.yaml").exists() else [path])]
+        if not (path / "multirun.yaml").is_file():
+            files.append(find(path))
+            continue
+        for job in sorted(sweeps.read(path), key=sweeps.by_number):
+            if job.state not in sweeps.DONE:
+                raise InputError(
+                    f"{job.folder}: {job.state}; start the sweep again, or give a list of"
+                    " its other runs"
+                )
+            files.append(find(job.folder))
     if not files:
-        raise InputError("checkpoint=[]: names no checkpoint; give one, or several")
+        raise InputError("checkpoint: names none; give one, or several")
     return files
 
 
@@ -162,17 +170,24 @@ def fitting() -> Iterator[None]:
 def build_all(files: list[Path], saved: list[dict]) -> tuple[nn.Module, Charset]:
     """What :func:`build` makes of one checkpoint, or an ensemble of several with one alphabet.
 
-    Raises InputError, naming the file, where an alphabet is another.
+    Raises InputError, which names the file where there are several.
     """
-    built = [build(checkpoint) for checkpoint in saved]
-    models, (charset, *others) = zip(*built)
-    for file, other in zip(files[1:], others):
-        if other.state_dict() != charset.state_dict():
+    if len(files) == 1:
+        return build(saved[0])
+    members, charset = [], None
+    for file, one in zip(files, saved):
+        try:
+            member, theirs = build(one)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+        charset = charset or theirs
+        if theirs.state_dict() != charset.state_dict():
             raise InputError(
                 f"{file}: of another alphabet than {files[0]}; models that predict together have"
                 " the same"
             )
-    return models[0] if len(models) == 1 else Ensemble(models).eval(), charset
+        members.append(member)
+    return Ensemble(members).eval(), charset
 
 
 def _build(checkpoint: dict) -> tuple[nn.Module, Charset]:
@@ -238,10 +253,10 @@ def _initialize(model: nn.Module, charset: Charset, path: str | Path) -> int:
     return len(pairs) - 1
 
 
-def load(path: str | Path | list[str | Path]) -> "LanguageModel":
+def load(path: str | Path | Iterable[str | Path]) -> "LanguageModel":
     """A trained model from a checkpoint, or from a run's folder (its last checkpoint).
 
-    A list of them, or the folder of a sweep, gives the models together, as one that predicts the
+    Several of them, or the folder of a sweep, give the models together, as one that predicts the
     mean of their probabilities (see :class:`charrnn.ensemble.Ensemble`).
 
     Nothing but the files is needed. Raises InputError as :func:`read` does.
@@ -303,6 +318,8 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _inside(self, text: str, gates: bool) -> tuple[np.ndarray, ...]:
+        if isinstance(self.model, Ensemble):
+            raise InputError("several models have no units in common; load one of them")
         inputs, state = self._indices(text)[:, None], self.model.initial_state(1)
         if not len(inputs):
             nothing = np.zeros((state.size(0), state.size(2), 0), np.float32)

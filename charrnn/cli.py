@@ -26,7 +26,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from charrnn import messages, sweeps
+from charrnn import messages, processes, sweeps
 from charrnn.errors import InputError, visible
 from charrnn.settings import CONF, HYDRA_TARGETS, OPEN, check_settings, check_targets
 
@@ -69,7 +69,9 @@ def main(config_name: str, job: Callable, guard: Callable | None = None) -> None
     given = list(sys.argv)
     try:
         with messages.one_line_errors():
-            sys.argv[1:] = [as_hydra_reads(arg) for arg in sys.argv[1:]]
+            read = [as_hydra_reads(arg) for arg in sys.argv[1:]]
+            # Between settings Hydra takes an option for the end of them.
+            sys.argv[1:] = sorted(read, key=lambda arg: arg not in ("-m", "--multirun"))
             start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             start(in_one_line)()
         if Guard.interrupted:
@@ -224,6 +226,11 @@ class Guard(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         """What is wrong with every job shows before the first folder."""
         with messages.errors_that_exit():
+            if processes.place():
+                raise InputError(
+                    "hydra.mode=MULTIRUN: several processes that were started together make one"
+                    " run; a sweep starts its own, with trainer.devices"
+                )
             check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
             claim_sweep(config)
 
@@ -349,11 +356,16 @@ def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
+LISTED = r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,"""
+"""A name in a list of them, with its quotes, and the comma after it."""
+
+
 def as_hydra_reads(arg: str) -> str:
     """An override as a person means it.
 
-    Paths and prompts are quoted, so that commas and parentheses in them stand for themselves, and
-    keys of ``OPEN`` groups are set whether or not the group's file names them.
+    Paths and prompts are quoted, so that commas and parentheses in them stand for themselves; in a
+    list of paths, which its commas divide, a comma of a name stands in quotes. Keys of ``OPEN``
+    groups are set whether or not the group's file names them.
     """
     key, equals, value = arg.partition("=")
     if not equals:
@@ -366,10 +378,11 @@ def as_hydra_reads(arg: str) -> str:
         return arg
     ends = value[0] + value[-1]
     is_list = ends == "[]" and not key.endswith("prompt") and key != "allow"
-    if is_list and key in PATHS and not re.search(r"['\"\\\[{]", value[1:]):
-        names = [name.strip() for name in value[1:-1].split(",")]
-        value = f"[{','.join(map(quoted, names))}]" if all(names) else value
-        return f"{key}={value}"
+    if is_list and key in PATHS:
+        names = re.findall(LISTED, value[1:-1] + ",")
+        if all(names) and not any(re.match(r"[\[{]|[^'\"].*\\", name) for name in names):
+            names = [name if name[0] in "'\"" else quoted(name) for name in names]
+            return f"{key}=[{','.join(names)}]"
     is_null = value == "null" and not key.endswith("prompt")
     if is_list or is_null or (ends in ("''", '""') and len(value) > 1):
         return arg

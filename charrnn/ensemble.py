@@ -3,12 +3,12 @@
 T time steps, B rows, V vocabulary size, L layers and H hidden size of a member.
 """
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
 
-from charrnn.errors import InputError
 from charrnn.models import CharModel
 
 
@@ -50,12 +50,7 @@ class Ensemble(nn.Module):
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Indices (T, B) and state (1, B, S) to log p, (T, B, V), and the state after them."""
         outputs, state = self.outputs(inputs, state)
-        logits = torch.stack([m.decoder(o) for m, o in zip(self.members, outputs)])
-        every = logits.log_softmax(-1)
-        return torch.logsumexp(every, 0) - math.log(len(every)), state
+        each = (m.decoder(o).log_softmax(-1) for m, o in zip(self.members, outputs))
+        return functools.reduce(torch.logaddexp, each) - math.log(len(outputs)), state
 
     nll = CharModel.nll
-
-    def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """Raises InputError: the units of different models are not one model's."""
-        raise InputError("checkpoint: several models have no units in common; load one of them")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from charrnn import checkpoint, dynamic, evaluation
+from charrnn import checkpoint, datamodule, dynamic, evaluation
 from charrnn.charset import Charset
 from charrnn.datamodule import CharDataModule
 from charrnn.errors import InputError, check, visible
@@ -69,11 +69,12 @@ def report(
     every = [checkpoint.read(file) for file in files]
     model, charset = checkpoint.build_all(files, every)
     saved, other = every[0], "path" in data
-    for file, one in zip(files, every) if not other else ():
+    whole = other and split in (None, "all") and not search
+    for file, one in zip(files, every) if not whole and len(files) > 1 else ():
         if trained_on(one["charrnn"]) != trained_on(saved["charrnn"]):
             raise InputError(
-                f"{file}: trained on another text or split than {files[0]}; of different ones,"
-                " give what to score with data.path=FILE"
+                f"{file}: trained on another text or another part of it than {files[0]}; together"
+                " they are judged by the whole of one more, data.path=FILE"
             )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if other and split is None:
@@ -139,10 +140,13 @@ def open_text(ours: dict, charset: Charset, data: dict) -> CharDataModule:
     return text
 
 
-def trained_on(ours: dict) -> tuple:
-    """The sums of a checkpoint's texts, and how they were split."""
-    data = ours["settings"].get("data") or {}
-    return ours.get("corpus"), *map(data.get, ("train_fraction", "valid_size", "test_size"))
+def trained_on(ours: dict) -> tuple[dict, tuple[int, int, int]]:
+    """The sums of a checkpoint's texts, and how many characters trained, validated and tested."""
+    data = ours["settings"].get("data")
+    if not data:
+        raise InputError("checkpoint: does not say what it was trained on; give data.path=FILE")
+    sizes = data.get("train_fraction"), data.get("valid_size"), data.get("test_size") or 0
+    return ours["corpus"], datamodule.split(ours["corpus"]["size"], *sizes)
 
 
 def one_or_all(values: list):

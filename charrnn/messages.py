@@ -113,6 +113,8 @@ def explain(error: BaseException) -> str | None:
                 )
             if "--config-name=repeated" in sys.argv:
                 return f"{match[1]}: a run that is repeated keeps it; only single keys may differ"
+            group = match[1].rpartition(".")[0]
+            return f"{match[1]}: nothing reads this key, since another setting has {group}=null"
         return f"{match[1]}: no such key{nearest(match[1])}"
     if text.startswith("Config group override must be a string"):
         groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}

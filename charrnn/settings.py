@@ -134,8 +134,9 @@ def check_node(prefix: str, node: object) -> None:
     if "_target_" not in node:
         for name, value in node.items():
             check_node(f"{prefix}.{name}", value)
-            if prefix == "callbacks" and not isinstance(value, dict | None):
-                raise InputError(f"{prefix}.{name}={value} must be a group of keys, or null")
+            complete = value is None or (isinstance(value, dict) and "_target_" in value)
+            if prefix == "callbacks" and not complete:
+                raise InputError(f"{prefix}.{name}={value} must be null, or name a _target_")
         return
     check_call(get_target(f"{prefix}._target_", node["_target_"]), node, f"{prefix}.")
 

@@ -66,8 +66,9 @@ class Job:
     def command(self) -> str:
         """What runs it alone, from here."""
         script = TRAIN.relative_to(Path.cwd()) if TRAIN.is_relative_to(Path.cwd()) else TRAIN
-        # A sweep's file has more than the search: what all its jobs have.
-        alone = ["hydra.mode=RUN"] if any(o.startswith("sweep=") for o in self.given) else []
+        # A sweep's file has more than the search: what all its jobs have. A preset may be one.
+        files = ("sweep=", "experiment=")
+        alone = ["hydra.mode=RUN"] if any(o.startswith(files) for o in self.given) else []
         return shlex.join(["python", str(script), *self.given, *alone])
 
 

@@ -145,6 +145,15 @@ def test_bad_settings_of_train(command, place, argument):
     assert listing(place) == before
 
 
+def test_a_part_that_is_left_out(command, place):
+    before = listing(place)
+    words = {"": ["samples.length: ", "samples=null"], "++": ["callbacks.samples={", "_target_"]}
+    for plus, wanted in words.items():
+        arguments = ("callbacks.samples=null", f"{plus}callbacks.samples.length=5")
+        assert_one_line(command("train.py", *arguments, "data.path=good.txt", cwd=place), wanted)
+    assert listing(place) == before
+
+
 def test_one_size_is_enough(command, place):
     before = listing(place)
     arguments = ("data.path=good.txt", "model.parameters=3000", "model.hidden_size=8")
@@ -311,6 +320,24 @@ def test_texts_reach_the_settings_as_they_are(text):
     if not quoted:
         value = OverridesParser.create().parse_override(argument).value()
         assert OmegaConf.create({"prompt": str(value)}).prompt == text
+
+
+LISTS = {
+    "[a=1, b c.txt,(d)]": ["a=1", "b c.txt", "(d)"],
+    """["0_lr=0.1,seed=1",it's, '3,${x}']""": ["0_lr=0.1,seed=1", "it's", "3,${x}"],
+    r"""['it\'s',null,7]""": ["it's", "null", "7"],
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_lists_of_paths_hold_names_as_they_are(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    argument = cli.as_hydra_reads(f"checkpoint={text}")
+    value = OverridesParser.create().parse_override(argument).value()
+    assert OmegaConf.create({"key": [str(name) for name in value]}).key == LISTS[text]
+    for left in ("[]", "[a,,b]", "[[a],b]", "[{a:b}]", r"[a\,b]"):  # to Hydra
+        assert cli.as_hydra_reads(f"data.path={left}") == f"data.path={left}"
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))

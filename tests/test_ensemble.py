@@ -1,5 +1,6 @@
 """Several models together: the mean of their probabilities, wherever one model is taken."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from conftest import TEXT, TINY
 from test_checkpoint import make
 
 import charrnn
-from charrnn import GRUEncode, GRUResize, InputError, dynamic, figures
+from charrnn import GRUEncode, GRUResize, InputError, dynamic, figures, sweeps
 from charrnn.archive import write
 from charrnn.evaluation import EvaluationWindows, evaluate
 
@@ -69,28 +70,52 @@ def test_scores_samples_and_sessions(files, together):
 
 
 def test_dynamic_evaluation(together):
+    """All members by the gradient of the mean's loss, here of one step of SGD, by hand."""
     torch.manual_seed(0)
     tokens = torch.randint(1, 11, (300,))
     model, windows = together.model, EvaluationWindows(tokens, 7, 150, rows=1, burn_in=20)
     static = evaluate(model, windows).nats
     squares = dynamic.mean_squares(model, tokens[:150], 7)
     assert dynamic.evaluate(model, windows, 0.0, 0.0, squares).nats == pytest.approx(static)
-    assert dynamic.evaluate(model, windows, 1e-3, 0.0, squares).nats != pytest.approx(static)
+    two = EvaluationWindows(tokens, 7, 150, 164, rows=1, burn_in=0)
+    (first, then, _), (inputs, targets, _) = two
+    learned = copy.deepcopy(model).requires_grad_()
+    members, logp = learned.members, []
+    states = [m.initial_state(1) for m in members]
+    for m in members:
+        logp.append(m(first, states[len(logp)])[0].log_softmax(-1))
+    mean = torch.stack(logp).exp().mean(0).gather(-1, then[..., None])
+    (-mean.log().mean()).backward()
+    with torch.no_grad():
+        state = model(first, model.initial_state(1))[1]
+        for p in learned.parameters():
+            p -= 0.5 * p.grad
+        nats = learned.nll(inputs, targets, state)[0]
+    wanted = (-mean.log().sum().item() + nats.sum().item()) / 14
+    assert dynamic.evaluate(model, two, 0.5).nats == pytest.approx(wanted, rel=1e-5)
 
 
 def test_what_they_have_no_share_in(together):
-    with pytest.raises(InputError, match="no units in common"):
-        together.activations("abc")
-    with pytest.raises(InputError, match="no units in common"):
-        together.gates("abc")
+    for text in ("abc", ""):
+        for look in (together.activations, together.gates):
+            with pytest.raises(InputError, match="no units in common"):
+                look(text)
 
 
 def test_of_another_alphabet(files, tmp_path):
     write(make(GRUEncode, "abc")[2], tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt: of another alphabet than .*0\.ckpt"):
         charrnn.load([*files, tmp_path / "other.ckpt"])
-    with pytest.raises(InputError, match="names no checkpoint"):
+    with pytest.raises(InputError, match="names none"):
         charrnn.load([])
+
+
+def test_a_damaged_one_is_named(files, tmp_path):
+    damaged = make(GRUEncode, ALPHABET)[2]
+    damaged["charrnn"]["settings"]["model"]["hidden_size"] += 1
+    write(damaged, tmp_path / "damaged.ckpt")
+    with pytest.raises(InputError, match=r"damaged\.ckpt: .*do not fit one another"):
+        charrnn.load((*files, tmp_path / "damaged.ckpt"))
 
 
 def test_a_sweep_over_seeds(command, tmp_path):
@@ -127,6 +152,9 @@ def test_a_sweep_over_seeds(command, tmp_path):
     (jobs[3] / "checkpoints" / "last.ckpt").unlink()
     result = command("train.py", "mode=evaluate", "checkpoint=sweep", cwd=tmp_path)
     assert result.code == 2 and f"{jobs[3].name}: no checkpoint there" in result.err
+    sweeps.record(jobs[2], ["seed=3"], "running")  # and its process is gone
+    result = command("sample.py", "checkpoint=sweep", cwd=tmp_path)
+    assert result.code == 2 and f"{jobs[2].name}: half done; start the sweep again" in result.err
 
 
 def test_of_another_split(command, trained, tmp_path):
@@ -140,6 +168,9 @@ def test_of_another_split(command, trained, tmp_path):
     pair = f"checkpoint=[{trained},more]"
     result = command("train.py", "mode=evaluate", pair, cwd=tmp_path)
     assert result.code == 2 and len(result.err.splitlines()) == 1
-    assert "more/checkpoints/last.ckpt: trained on another text or split" in result.err
+    assert "more/checkpoints/last.ckpt: trained on another text or another part" in result.err
     result = command("train.py", "mode=evaluate", pair, text, cwd=tmp_path)
     assert (result.code, result.err) == (0, "")
+    with pytest.raises(InputError, match="another part of it"):  # which of them is the split's?
+        other = {"path": str(trained.parent / "text.txt")}
+        figures.report([trained, tmp_path / "more"], other, split="valid")

@@ -337,6 +337,17 @@ def test_processes_of_srun_are_queued_again(folder, train, double):
     assert_the_same(run, double["mean"])
 
 
+@pytest.mark.parametrize("sweep", ["hydra.mode=MULTIRUN", "-m"])
+def test_a_sweep_is_not_for_processes_of_srun(folder, train, sweep):
+    more = {"MASTER_PORT": free_port()}
+    arguments = (sweep, "seed=1", f"hydra.sweep.dir={folder / 'none'}")
+    started = [train(*arguments, env=slurm(folder, rank, 2, **more)) for rank in range(2)]
+    results = [process.wait() for process in started]
+    assert [(r.code, r.out) for r in results] == [(2, "")] * 2 and not (folder / "none").exists()
+    assert results[0].err.count("\n") == 1 and "make one run; a sweep starts" in results[0].err
+    assert results[1].err == ""
+
+
 def free_port():
     import socket
 
