@@ -42,7 +42,7 @@ def test_several_samples(command, trained, model):
 
 @pytest.mark.parametrize(
     "prompt",
-    ["", "a, 'b'", '"x', "'x", "[1", "{'k': (1)}", "=", "1", "true", "null", "x\\", "\n\n"],
+    ["", "a, 'b'", "[1", "{'k': (1)}", "null", "x\\", "\n\n"],
 )
 def test_prompts_are_taken_as_they_are(command, trained, prompt):
     assert sample(command, trained, f"prompt={prompt}", "length=0") == prompt
