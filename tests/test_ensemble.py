@@ -122,7 +122,7 @@ def test_a_sweep_over_seeds(command, tmp_path):
     """The hour of the README at toy size, by its two commands."""
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
     result = command(
-        "train.py", "experiment=tiny_shakespeare_60min", "data.path=text.txt", "data.test_size=600",
+        "train.py", "experiment=shakespeare_60min", "data.path=text.txt", "data.test_size=600",
         "model.hidden_size=8", "data.batch_size=3", "data.seq_len=50", "trainer.max_epochs=1",
         "callbacks.samples=null", "hydra.sweep.dir=sweep", cwd=tmp_path,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def test_the_command_line(command, trained, model):
     assert "unknown" not in found and "unknown" not in result.out
 
 
-@pytest.mark.parametrize("preset", ["tiny_shakespeare", "tiny_shakespeare_10min"])
+@pytest.mark.parametrize("preset", ["tiny_shakespeare", "shakespeare_10min"])
 def test_a_reference_result_at_toy_size(command, tmp_path, preset):
     """By the two commands of the README: the run's own test is the warm figure."""
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
