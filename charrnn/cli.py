@@ -231,6 +231,9 @@ class Guard(Callback):
                     "hydra.mode=MULTIRUN: several processes that were started together make one"
                     " run; a sweep starts its own, with trainer.devices"
                 )
+            for given in config.hydra.overrides.hydra:
+                if given.lstrip("+").startswith("hydra.run.dir="):
+                    raise InputError(f"{given}: this is a sweep; name its folder, hydra.sweep.dir=")
             check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
             claim_sweep(config)
 

@@ -142,11 +142,11 @@ def open_text(ours: dict, charset: Charset, data: dict) -> CharDataModule:
 
 def trained_on(ours: dict) -> tuple[dict, tuple[int, int, int]]:
     """The sums of a checkpoint's texts, and how many characters trained, validated and tested."""
-    data = ours["settings"].get("data")
-    if not data:
+    data, corpus = ours["settings"].get("data"), ours.get("corpus")
+    if not (data and corpus):
         raise InputError("checkpoint: does not say what it was trained on; give data.path=FILE")
     sizes = data.get("train_fraction"), data.get("valid_size"), data.get("test_size") or 0
-    return ours["corpus"], datamodule.split(ours["corpus"]["size"], *sizes)
+    return corpus, datamodule.split(corpus["size"], *sizes)
 
 
 def one_or_all(values: list):

@@ -154,6 +154,14 @@ def test_a_part_that_is_left_out(command, place):
     assert listing(place) == before
 
 
+def test_the_folder_of_one_run_is_none_of_a_sweep(command, place):
+    before = listing(place)
+    arguments = ("experiment=shakespeare_60min", "data.path=good.txt", "hydra.run.dir=hour")
+    result = command("train.py", *arguments, cwd=place)
+    assert_one_line(result, ["hydra.run.dir=hour", "sweep", "hydra.sweep.dir="])
+    assert listing(place) == before
+
+
 def test_one_size_is_enough(command, place):
     before = listing(place)
     arguments = ("data.path=good.txt", "model.parameters=3000", "model.hidden_size=8")
