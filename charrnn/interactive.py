@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from charrnn.checkpoint import LanguageModel
 from charrnn.decoding import REGEX, Decoding
 from charrnn.errors import InputError, shown, visible
+from charrnn.language_model import LanguageModel
 from charrnn.sampler import check_length, check_seed
 from charrnn.session import Session
 

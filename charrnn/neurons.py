@@ -21,8 +21,8 @@ import torch
 
 from charrnn import checkpoint
 from charrnn.charset import UNKNOWN, Charset
-from charrnn.checkpoint import LanguageModel
 from charrnn.errors import InputError, check, visible
+from charrnn.language_model import LanguageModel
 from charrnn.properties import correlations, properties
 
 TEMPLATE = Path(__file__).with_name("neurons.html")

@@ -8,10 +8,10 @@ import torch
 
 from charrnn import evaluation
 from charrnn.charset import BOUNDARY
-from charrnn.checkpoint import LanguageModel
 from charrnn.corpus import read_text
 from charrnn.errors import check, visible
 from charrnn.files import find_files
+from charrnn.language_model import LanguageModel
 
 
 def table(model: LanguageModel, score: str | list[str], by: str = "character") -> Iterator[str]:

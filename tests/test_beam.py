@@ -10,7 +10,7 @@ from test_sampler import greedy, make
 
 from charrnn import Charset, GRUEncode
 from charrnn.charset import BOUNDARY
-from charrnn.checkpoint import LanguageModel
+from charrnn.language_model import LanguageModel
 
 LENGTH = 4
 SETTINGS = [

@@ -9,8 +9,8 @@ from test_native_sampler import by_the_loop, drawn, make
 
 from charrnn import Charset, GRUEncode, InputError, sampler
 from charrnn.charset import BOUNDARY
-from charrnn.checkpoint import LanguageModel
 from charrnn.decoding import RECENT, Decoding, without_repeats
+from charrnn.language_model import LanguageModel
 
 
 @pytest.mark.parametrize("allow", ["abc\n", "re:[x-zäöü]", "re:[^a-y]", "q"])

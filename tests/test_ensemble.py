@@ -2,11 +2,12 @@
 
 import copy
 import json
+import shlex
 
 import numpy as np
 import pytest
 import torch
-from conftest import TEXT, TINY
+from conftest import TEXT, TINY, load, same
 from test_checkpoint import make
 
 import charrnn
@@ -144,6 +145,12 @@ def test_a_sweep_over_seeds(command, tmp_path):
     wanted = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
     assert found["warm"]["nats"] == pytest.approx(wanted, abs=1e-3)
     assert 0 < found["dynamic"]["nats"] != found["warm"]["nats"]
+
+    again = shlex.split(sweeps.read_job(jobs[1], 1).command)[2:]
+    result = command("train.py", *again, "hydra.run.dir=alone", cwd=tmp_path)
+    assert result.code == 0, result.err
+    parts = (load(run / "checkpoints" / "last.ckpt") for run in (jobs[1], tmp_path / "alone"))
+    assert same(*(part["state_dict"] for part in parts))
 
     sampled = command("sample.py", f"checkpoint=[{jobs[0]}, {jobs[1]}]", "seed=1", cwd=tmp_path)
     wanted = charrnn.load(jobs[:2]).generate(seed=1)

@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 
 import charrnn
-from charrnn.checkpoint import LanguageModel
 from charrnn.decoding import Decoding
 from charrnn.errors import InputError, visible
 from charrnn.interactive import Shell
+from charrnn.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

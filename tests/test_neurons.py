@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from charrnn import Charset, GRUEncode, GRUResize, archive, checkpoint, neurons
 from charrnn.charset import BOUNDARY
-from charrnn.checkpoint import LanguageModel
 from charrnn.gru.reference import hard_sigmoid
+from charrnn.language_model import LanguageModel
 from charrnn.properties import correlations, properties
 
 NASTY = (

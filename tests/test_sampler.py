@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from charrnn import Charset, GRUEncode, GRUResize, InputError, sampler
-from charrnn.checkpoint import LanguageModel
 from charrnn.decoding import Decoding, draw, probabilities
+from charrnn.language_model import LanguageModel
 from charrnn.sampler import texts
 
 ALPHABET = "\nabcd"

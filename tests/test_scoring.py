@@ -10,7 +10,7 @@ from conftest import TEXT
 import charrnn
 from charrnn import Charset, GRUEncode, InputError
 from charrnn.charset import BOUNDARY
-from charrnn.checkpoint import LanguageModel
+from charrnn.language_model import LanguageModel
 from charrnn.scoring import table
 
 

@@ -10,7 +10,7 @@ from test_sampler import make
 import charrnn
 from charrnn import Charset, GRUEncode, InputError
 from charrnn.charset import BOUNDARY
-from charrnn.checkpoint import LanguageModel
+from charrnn.language_model import LanguageModel
 
 SETTINGS = [{}, {"temperature": 0}, {"top_p": 0.8, "no_repeat": 3}, {"beam": 3}, {"allow": "abc"}]
 
