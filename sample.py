@@ -5,14 +5,17 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
-from charrnn import cli
+from charrnn.cli import app as cli
+from charrnn.cli.schema import check_call, check_type
 from charrnn.errors import check, visible
-from charrnn.settings import check_call, check_type
 
 
 def job(cfg: DictConfig) -> None:
-    from charrnn import checkpoint, interactive, sampler
-    from charrnn.decoding import Decoding
+    from charrnn.checkpoint import format as checkpoint
+    from charrnn.cli import interactive
+    from charrnn.generation import sampler
+    from charrnn.generation.decoding import Decoding
+    from charrnn.runs import members
 
     settings = OmegaConf.to_container(cfg, resolve=True)
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
@@ -29,21 +32,22 @@ def job(cfg: DictConfig) -> None:
     check("num_samples", ours["num_samples"], alone, "1 with interactive=true")
     alone = not talk or scoring["score"] is None
     check("interactive", talk, alone, "false with score")
-    model = checkpoint.load(cli.newest_run() if path == "latest" else path)
+    files = members.find_all(cli.newest_run() if path == "latest" else path)
+    model, charset = checkpoint.build_all(files, [checkpoint.read(file) for file in files])
     if scoring["score"] is not None:
-        return write_scores(model, scoring)
+        return write_scores(model, charset, scoring)
     form = str if raw else visible
     if talk:
-        return interactive.Shell(model, ours, settings, form).run()
-    write(sampler.texts(model.model, model.charset, **ours, **settings), ours["num_samples"], form)
+        return interactive.Shell(model, charset, ours, settings, form).run()
+    write(sampler.texts(model, charset, **ours, **settings), ours["num_samples"], form)
 
 
-def write_scores(model, settings: dict) -> None:
+def write_scores(model, charset, settings: dict) -> None:
     """What each character or line of a file costs, as a table."""
-    from charrnn import scoring
+    from charrnn.evaluation import scoring
 
     check_call(scoring.table, settings)
-    for line in scoring.table(model, **settings):
+    for line in scoring.table(model, charset, **settings):
         print(line)
 
 

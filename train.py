@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -17,9 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from charrnn import cli, messages, processes, provenance, sweeps
+from charrnn.cli import app as cli
+from charrnn.cli import errors as messages
+from charrnn.cli.schema import check_call, check_settings, check_type, nearest, train_yaml
 from charrnn.errors import Diverged, InputError, check
-from charrnn.settings import check_call, check_settings, check_type, nearest, train_yaml
+from charrnn.runs import provenance, sweeps
+from charrnn.training import distributed as processes
 
 PATHS = ("path", "valid_path", "test_path", "charset")
 """Of data."""
@@ -65,15 +69,17 @@ def evaluate(cfg: DictConfig) -> None:
         known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
         raise InputError(f"{key}: nothing reads this key{nearest(key, known)}")
 
-    from charrnn import figures
-    from charrnn.datamodule import CharDataModule
+    from charrnn.data.datamodule import CharDataModule
+    from charrnn.evaluation import report as figures
+    from charrnn.runs import members
 
     check_type("evaluate.output", output := asked.pop("output"), str | None)
     check_call(figures.report, asked, "evaluate.")
     check_call(CharDataModule, data, "data.")
     if output is not None and not Path(output).expanduser().parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
-    result = figures.report(cli.newest_run() if path == "latest" else path, data, **asked)
+    files = members.find_all(cli.newest_run() if path == "latest" else path)
+    result = figures.report(files, data, **asked)
     print(figures.table(result))
     if output is not None:
         figures.write(result, Path(output).expanduser())
@@ -113,7 +119,7 @@ def start() -> None:
 
 def take_up(path: Path) -> None:
     """Make the configuration "resumed": a run's own settings, and its own folder."""
-    from charrnn import checkpoint
+    from charrnn.checkpoint import format as checkpoint
 
     if (path / ".hydra").is_dir() and not list((path / "checkpoints").glob("*.ckpt")):
         # Ended before its first checkpoint: from the beginning, with the same settings.
@@ -158,8 +164,11 @@ def store(name: str, settings: dict, hydra: dict) -> None:
 
 def started(run: Path) -> dict:
     """The settings with which a run was started. Raises InputError where they are not whole."""
+    from charrnn.checkpoint import format as checkpoint
+
     try:
         settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
+        settings = checkpoint.with_moved_targets(settings)
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
         folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
         for key in PATHS:
@@ -199,7 +208,8 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
 
     import torch
 
-    from charrnn import checkpoint, checks
+    from charrnn.checkpoint import format as checkpoint
+    from charrnn.cli import checks
 
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -213,7 +223,13 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     saved = checkpoint.read(cfg.resume) if cfg.resume else None
     if saved and not cfg.model.get("parameters"):
         checks.no_changes(saved["charrnn"]["settings"], settings)
-    data = cli.build("data", cfg.data)
+    given = {}
+    if cfg.data.get("charset") and checkpoint.holds_charset(cfg.data.charset):
+        reading = {key: cfg.data.get(key) for key in ("unit", "normalize", "lowercase")}
+        reading |= {"unit": reading["unit"] or "char", "lowercase": bool(reading["lowercase"])}
+        reading["documents"] = bool(cfg.data.get("document"))
+        given["charset"] = checkpoint.read_charset(cfg.data.charset, reading)
+    data = cli.build("data", cfg.data, **given)
     checks.trainer_keys(cfg.trainer)
     texts = {key: {"sha256": c.sha256, "size": len(c.tokens)} for key, c in data.corpora.items()}
     corpus = texts.pop("data.path") | texts
@@ -247,6 +263,9 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
         task.rollbacks = saved["charrnn"].get("rollbacks", 0)
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
+    for callback in callbacks:
+        if type(callback).__name__ == "StopWorse":
+            callback.finished = functools.partial(sweeps.finished_curves, run.parent)
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
     logger = cli.build("logger", cfg.logger, save_dir=str(run))
@@ -312,7 +331,7 @@ def job(cfg: DictConfig) -> float | None:
 
 def take_up_job(cfg: DictConfig, run: Path) -> None:
     """Have a job of a sweep go on from its last checkpoint, at the rate that rollbacks left."""
-    from charrnn import checkpoint
+    from charrnn.checkpoint import format as checkpoint
 
     file = checkpoint.last(run)
     cfg.resume, cfg.init_from = cli.escaped(str(file)), None
@@ -420,8 +439,8 @@ def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
     All is as the newest checkpoint that was still good has it, but for the learning rate. Raises
     the error where there may be no rollback, or there is nothing to roll back to.
     """
-    from charrnn import checkpoint
     from charrnn.callbacks.metrics import add_text
+    from charrnn.checkpoint import format as checkpoint
 
     if task.on_divergence == "stop":
         raise error
@@ -481,11 +500,13 @@ def summary(trainer, task, run: Path) -> str:
 
 def tested(run: Path, windows, device) -> str:
     """The loss of the best checkpoint on the text that is kept for that."""
-    from charrnn import checkpoint, evaluation
+    from charrnn.checkpoint import format as checkpoint
+    from charrnn.evaluation import static as evaluation
 
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
-    nats = evaluation.evaluate(checkpoint.load(file).model.to(device), windows).nats
+    model, _ = checkpoint.build(checkpoint.read(file))
+    nats = evaluation.evaluate(model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
 
 

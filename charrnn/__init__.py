@@ -9,13 +9,13 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "charrnn.checkpoint",
-    "Charset": "charrnn.charset",
+    "load": "charrnn.api",
+    "Charset": "charrnn.data.charset",
     "InputError": "charrnn.errors",
     "GRU": "charrnn.gru",
     "GRUEncode": "charrnn.models",
     "GRUResize": "charrnn.models",
-    "RowStream": "charrnn.stream",
+    "RowStream": "charrnn.data.stream",
 }
 __all__ = sorted(_HOME)
 

@@ -17,8 +17,9 @@ import tempfile
 IMPORTED = ("hydra", "pooch", "pytorch_lightning", "torch.utils.tensorboard")
 IMPORTED += tuple(
     f"charrnn.{name}"
-    for name in ("callbacks", "checks", "cli", "datamodule", "figures", "provenance", "schedulers",
-                 "task", "gru.generate", "gru.loss", "gru.native")
+    for name in ("callbacks", "cli.checks", "cli.app", "data.datamodule", "evaluation.report",
+                 "runs.provenance", "training.schedulers", "training.task", "gru.generate",
+                 "gru.loss", "gru.native")
 )  # fmt: skip
 
 

@@ -26,13 +26,14 @@ import torch
 import yaml
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from charrnn import callbacks, schedulers
+from charrnn import callbacks
 from charrnn.benchmarks import report
 from charrnn.benchmarks.training import difference
-from charrnn.datamodule import CharDataModule
+from charrnn.data.datamodule import CharDataModule
+from charrnn.data.stream import RowStream
 from charrnn.models import GRUEncode
-from charrnn.stream import RowStream
-from charrnn.task import CharTask
+from charrnn.training import schedulers
+from charrnn.training.task import CharTask
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

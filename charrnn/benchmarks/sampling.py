@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charrnn import sampler
 from charrnn.benchmarks import report
 from charrnn.benchmarks.training import Plain, operations
-from charrnn.charset import Charset
+from charrnn.data.charset import Charset
+from charrnn.generation import sampler
 from charrnn.gru import BACKENDS, RESETS
 from charrnn.models import GRUEncode
 

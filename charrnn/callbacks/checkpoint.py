@@ -9,10 +9,12 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
-from charrnn import checkpoint, loops, signals
-from charrnn.archive import link, write
 from charrnn.callbacks.metrics import flush, to_loggers
+from charrnn.checkpoint import format as checkpoint
+from charrnn.checkpoint.files import link, write
 from charrnn.errors import InputError, check, visible
+from charrnn.training import lightning_loops as loops
+from charrnn.training import signals
 
 
 class Checkpoint(Callback):

@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning import Callback
 
+from charrnn.analysis.page import label
 from charrnn.callbacks.metrics import to_loggers
-from charrnn.charset import Charset
+from charrnn.data.charset import Charset
 from charrnn.errors import check
-from charrnn.neurons import label
 
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
 """Colours of -1, 0 and 1."""

@@ -3,11 +3,11 @@
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
-from charrnn import sampler
 from charrnn.callbacks.metrics import add_text
-from charrnn.charset import Charset
-from charrnn.decoding import Decoding
+from charrnn.data.charset import Charset
 from charrnn.errors import check, visible
+from charrnn.generation import sampler
+from charrnn.generation.decoding import Decoding
 
 
 class Samples(Callback):
@@ -16,7 +16,7 @@ class Samples(Callback):
     The text comes from a random number generator of its own, and from a state of its own.
 
     Args:
-        length, temperature, prompt: as in :func:`charrnn.sampler.texts`; characters of the prompt
+        length, temperature, prompt: as in :func:`charrnn.generation.sampler.texts`; characters of the prompt
             that the model does not know are left out.
     """
 

@@ -2,11 +2,10 @@
 
 import math
 import statistics
-from pathlib import Path
+from collections.abc import Callable
 
 from pytorch_lightning import Callback
 
-from charrnn import sweeps
 from charrnn.errors import check
 
 
@@ -26,6 +25,8 @@ class StopWorse(Callback):
         check("after", after, after >= 0, "a whole number, at least 0")
         check("jobs", jobs, jobs >= 1, "a whole number, at least 1")
         self.after, self.jobs = after, jobs
+        self.finished: Callable[[int], list[list[float]]] = lambda windows: []
+        """The validation bpc of each finished job of the sweep up to a window; set by the sweep."""
 
     def on_validation_end(self, trainer, task) -> None:
         windows = trainer.global_step
@@ -41,9 +42,7 @@ class StopWorse(Callback):
 
     def reason(self, trainer, task, windows: int) -> str:
         """Why the job ends here; empty where it goes on."""
-        run = Path(trainer.default_root_dir)
-        others = sorted(run.parent.glob("*/.hydra/job.json"))
-        curves = [curve for f in others if (curve := finished_curve(f.parent.parent, windows))]
+        curves = self.finished(windows)
         if len(curves) < self.jobs:
             return ""
         best = min(loss for at, loss in task.validations if at > 0) / math.log(2)
@@ -54,10 +53,3 @@ class StopWorse(Callback):
             f"at window {windows}: its best, {best:.4f} bpc, is worse than the median"
             f" {median:.4f} of {len(curves)} jobs"
         )
-
-
-def finished_curve(run: Path, windows: int) -> list[float]:
-    """The validation bpc of a finished job up to a window; empty for a job that is not finished."""
-    if sweeps.record_of(run).get("state") != "finished":
-        return []
-    return [bpc for at, bpc in sweeps.read_job(run, 0).trained if at <= windows]

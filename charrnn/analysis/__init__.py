@@ -1,0 +1,1 @@
+"""What the units do: activations, their properties, the page."""

@@ -1,0 +1,1 @@
+"""Settings in, a run out: Hydra, overrides, schema, the commands."""

@@ -1,0 +1,206 @@
+"""The settings of a run against what reads them: keys, types, and the classes they may name."""
+
+import difflib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from charrnn.errors import InputError, check, one_line, shown
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+OPEN = ("trainer", "optimizer", "scheduler")
+"""Groups whose keys are those of a class of another library: any of them may be set."""
+GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
+TARGETS = (
+    "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
+)  # fmt: skip
+"""Where the classes lie that a config may name, besides those of its allow_targets."""
+HYDRA_TARGETS = ("charrnn", "hydra", "hydra_plugins", "optuna")
+"""Where those lie that a config may name below "hydra"."""
+
+
+def nearest(key: str, known: typing.Iterable[str] | None = None) -> str:
+    """A hint at the known key that looks most like one."""
+    known = known_keys() if known is None else list(known)
+    close = difflib.get_close_matches(key, known, 1)
+    if not close:  # the last part alone may be right, in another group
+        last = [k.rpartition(".")[2] for k in known]
+        close = difflib.get_close_matches(key.rpartition(".")[2], last, 1)
+        close = [known[last.index(c)] for c in close]
+    return f"; did you mean {close[0]}?" if close else "; --cfg job shows all keys"
+
+
+def known_keys() -> list[str]:
+    """Every key of every file in conf, with its group's name before it."""
+    keys = set()
+
+    def collect(node: object, prefix: str) -> None:
+        for name, value in (node or {}).items() if isinstance(node, dict) else ():
+            if name not in ("defaults", "hydra", "_target_", "_partial_"):
+                keys.add(prefix + name)
+                collect(value, f"{prefix}{name}.")
+
+    for file in CONF.rglob("*.yaml"):
+        group = file.relative_to(CONF).parts[0] if file.parent != CONF else "."
+        in_group = group not in (".", "experiment", "sweep")
+        if group != ".":
+            keys.add(group)
+        collect(yaml.safe_load(file.read_text("utf-8")), f"{group}." if in_group else "")
+    return sorted(keys)
+
+
+def check_settings(settings: dict) -> None:
+    """Raise InputError for a key that nothing reads or a value of a wrong type.
+
+    What is read are the parameters of each ``_target_``, and the top-level keys of train.yaml.
+    """
+    top = set(train_yaml()) - {"defaults", "hydra"}
+    top |= {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    allowed = settings.get("allow_targets")
+    check_type("allow_targets", allowed, list[str])
+    for key, value in settings.items():
+        if key not in top:
+            raise InputError(f"{key}: nothing reads this key{nearest(key)}")
+        check_targets(key, value, allowed)
+        check_node(key, value)
+    kinds = {"seed": int, "resume": str | None, "init_from": str | None}
+    for key, kind in kinds.items():
+        check_type(key, settings.get(key), kind)
+    check("seed", settings["seed"], 0 <= settings["seed"] < 2**64, "at least 0 and below 2**64")
+
+
+def train_yaml() -> dict:
+    """The keys of conf/train.yaml as they stand there."""
+    return yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
+
+
+def check_targets(
+    prefix: str, node: object, allowed: list[str], packages: tuple[str, ...] = TARGETS
+) -> None:
+    """Raise InputError for a ``_target_``, however deep, that a config may not name.
+
+    Settings come from checkpoints too, and those from anywhere: what is made from them are
+    classes of ``packages`` alone, defined there and not only imported, and what lies in packages
+    that the person who starts the run has allowed. Others are not even imported.
+    """
+    parts = node.items() if isinstance(node, dict) else ()
+    parts = enumerate(node) if isinstance(node, list) else parts
+    for name, part in parts:
+        check_targets(f"{prefix}.{name}", part, allowed, packages)
+    if not isinstance(node, dict) or "_target_" not in node:
+        return
+    target, key = node["_target_"], f"{prefix}._target_"
+    if not isinstance(target, str):
+        raise InputError(f"{key}={shown(target)} must be text")
+    if is_below(target, allowed):
+        return
+    names = ", ".join(packages)
+    package = target.partition(".")[0]
+    if not is_below(target, packages):
+        raise InputError(
+            f"{key}={shown(target)}: not of {names}; allow_targets=[{package}] lets it in"
+        )
+    found = get_target(key, target)
+    home = found.__module__ if isinstance(found, type) else ""
+    # Lightning's command line makes whatever it is told to.
+    if not is_below(home, packages) or (packages is TARGETS and "cli" in home.split(".")):
+        raise InputError(f"{key}={shown(target)}: no class of {names}; name one")
+
+
+def is_below(name: str, packages: typing.Iterable[str]) -> bool:
+    """Whether a dotted name is that of a package, or of something in it."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def get_target(key: str, target: str) -> Callable:
+    """What a ``_target_`` names. Raises InputError, naming the key, where there is nothing."""
+    try:
+        return pkgutil.resolve_name(target)
+    except Exception as error:
+        raise InputError(f"{key}={shown(target)}: {one_line(str(error))}") from error
+
+
+def check_node(prefix: str, node: object) -> None:
+    """Check the keys under one that may name a ``_target_``, against its parameters."""
+    if not isinstance(node, dict):
+        if prefix in GROUPS:
+            raise InputError(f"{prefix}={shown(node)} must be a group of keys; --cfg job shows it")
+        return
+    if "_target_" not in node:
+        for name, value in node.items():
+            check_node(f"{prefix}.{name}", value)
+            complete = value is None or (isinstance(value, dict) and "_target_" in value)
+            if prefix == "callbacks" and not complete:
+                raise InputError(f"{prefix}.{name}={value} must be null, or name a _target_")
+        return
+    check_call(get_target(f"{prefix}._target_", node["_target_"]), node, f"{prefix}.")
+
+
+def check_call(target: Callable, arguments: dict, prefix: str = "") -> None:
+    """Raise InputError unless a target takes these arguments, by name and by type."""
+    parameters = inspect.signature(target).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a class may name in its hints what it imports for type checkers only
+        hints = {}
+    for name, value in arguments.items():
+        if name in ("_target_", "_partial_") or (isinstance(value, dict) and "_target_" in value):
+            continue
+        if name not in parameters and not takes_all:
+            known = [prefix + p for p in parameters]
+            raise InputError(
+                f"{prefix}{name}: nothing reads this key{nearest(prefix + name, known)}"
+            )
+        check_type(prefix + name, value, hints.get(name, typing.Any))
+
+
+def check_type(name: str, value: object, hint: object) -> None:
+    """Raise InputError unless a value of a config file fits a type hint."""
+    if not fits(value, hint):
+        parts = typing.get_args(hint) if is_union(hint) else (hint,)
+        words = [WORDS.get(part) for part in parts]
+        for part in parts:
+            if typing.get_origin(part) is typing.Literal:
+                words += map(str, typing.get_args(part))
+        wanted = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
+        raise InputError(f"{name}={shown(value)} must be {wanted}")
+
+
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    list[str]: "a list of texts",
+}
+
+
+def is_union(hint: object) -> bool:
+    """Whether a type hint allows several types."""
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def fits(value: object, hint: object) -> bool:
+    """Whether a plain value is one of a type hint; what is not plain in the hint fits nothing."""
+    if hint is typing.Any:
+        return True
+    if is_union(hint):
+        return any(fits(value, part) for part in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    origin = typing.get_origin(hint) or hint
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if origin in (tuple, list) and isinstance(value, list):
+        inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
+        return not inner or all(any(fits(v, a) for a in inner) for v in value)
+    return isinstance(value, origin) if isinstance(origin, type) else True

@@ -1,0 +1,1 @@
+"""Text files become windows of indices: files, charset, corpus and its cache, stream, datamodule."""

@@ -1,0 +1,142 @@
+"""Dynamic evaluation: the parameters follow the text while it is scored.
+
+Krause et al. 2018, "Dynamic evaluation of neural sequence models", arXiv:1709.07432. With theta_g
+the trained parameters, theta those before a segment, and g the gradient of its mean loss,
+
+- sgd: theta + lambda (theta_g - theta) - eta g;
+- rms: theta + min(lambda RMS / mean(RMS), 1) (theta_g - theta) - eta g / (RMS + epsilon), each
+  element by itself, RMS^2 being the mean of the squared gradients of windows of the training text.
+
+T time steps in a segment, R rows, N characters.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from charrnn.data.stream import RowStream
+from charrnn.data.windows import EvaluationWindows
+from charrnn.evaluation.static import Figures
+
+EPSILON = 1e-5
+RATES = {
+    "sgd": (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0),
+    "rms": (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
+}
+"""Learning rates that a search tries, by the form."""
+DECAYS = (0.0, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
+
+
+def evaluate(
+    model: nn.Module,
+    windows: EvaluationWindows,
+    lr: float,
+    decay: float = 0.0,
+    mean_squares: list[Tensor] | None = None,
+) -> Figures:
+    """The figures of a model whose copy learns each segment after scoring it.
+
+    Args:
+        model: as in :mod:`charrnn.models`, in evaluation mode; it stays as it is.
+        windows: the segments. Of one row they are the text in its order; of several, each update
+            is made from a segment of every row.
+        lr: eta.
+        decay: lambda, at least 0, at most 1.
+        mean_squares: of :func:`mean_squares`, for the RMS form; None is SGD.
+
+    Returns figures that are not finite where the rate is so high that the parameters are not.
+    """
+    model = copy.deepcopy(model).requires_grad_()
+    parameters = list(model.parameters())
+    trained = [p.detach().clone() for p in parameters]
+    pulls, rates = [torch.full_like(p, decay) for p in trained], [lr] * len(trained)
+    if mean_squares is not None:
+        roots = [square.sqrt() for square in mean_squares]
+        mean = torch.cat([root.flatten() for root in roots]).mean()
+        pulls = [(decay / mean * root).clamp(max=1) for root in roots]
+        rates = [lr / (root + EPSILON) for root in roots]
+    figures, state = Figures(), windows.initial_state(model)
+    for window in windows:
+        inputs, targets = (part.to(state.device) for part in window[:2])
+        gradients, state = segment(model, figures, inputs, targets, state, parameters)
+        with torch.no_grad():
+            if decay:
+                torch._foreach_lerp_(parameters, trained, pulls)
+            if mean_squares is None:
+                torch._foreach_add_(parameters, gradients, alpha=-lr)
+            else:
+                torch._foreach_addcmul_(parameters, gradients, rates, value=-1)
+        if not math.isfinite(figures.total):
+            break
+    return figures
+
+
+def segment(
+    model: nn.Module,
+    figures: Figures,
+    inputs: Tensor,
+    targets: Tensor,
+    state: Tensor,
+    parameters: list[Tensor],
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Count a segment (T, R); returns the gradients of its mean loss, and the state after it."""
+    before = figures.characters
+    with torch.enable_grad():
+        logits, state = model(inputs, state)
+        loss = figures.add(logits, targets) / (figures.characters - before)
+    return torch.autograd.grad(loss, parameters), state.detach()
+
+
+def mean_squares(
+    model: nn.Module, tokens: Tensor, seq_len: int, rows: int = 100, windows: int = 200
+) -> list[Tensor]:
+    """The mean of the squared gradients of the loss of a training text, for each parameter.
+
+    Args:
+        tokens: (N,) indices of the text.
+        seq_len: T, that of the segments of an evaluation.
+        rows, windows: from so many evenly spaced places so many windows are read, one pass at most;
+            each window gives one gradient.
+    """
+    parameters = list(model.parameters())
+    stream = RowStream(tokens, max(1, min(rows, len(tokens) // seq_len)), seq_len)
+    sums = [torch.zeros_like(p) for p in parameters]
+    state, count = model.initial_state(stream.batch_size), min(windows, len(stream))
+    for _, window in zip(range(count), stream):
+        inputs, targets = (part.to(state.device) for part in window[:2])
+        gradients, state = segment(model, Figures(), inputs, targets, state, parameters)
+        torch._foreach_addcmul_(sums, gradients, gradients)
+    return [total / count for total in sums]
+
+
+def search(
+    loss: Callable[[float, float], float], lrs: tuple[float, ...], decays: tuple[float, ...]
+) -> tuple[float, float, list[tuple[float, float, float]]]:
+    """The learning rate and the decay of the least loss, found one after the other.
+
+    First the rate, with the first decay; then the decay; then the rate again, with that decay. Each
+    time values are tried in their order until the loss has not fallen twice in a row.
+
+    Returns:
+        The two, and what was tried: (rate, decay, loss) each.
+    """
+    tried: dict[tuple[float, float], float] = {}
+
+    def best(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+        rises = 0  # or stays
+        for pair in pairs:
+            if pair not in tried:
+                tried[pair] = loss(*pair)
+            least = min(tried.values())
+            rises = 0 if tried[pair] == least else rises + 1
+            if rises == 2:
+                break
+        return min((pair for pair in pairs if pair in tried), key=tried.__getitem__)
+
+    lr, _ = best([(lr, decays[0]) for lr in lrs])
+    lr, decay = best([(lr, decay) for decay in decays])
+    lr, decay = best([(rate, decay) for rate in lrs if rate >= lr])
+    return lr, decay, [(*pair, value) for pair, value in tried.items()]

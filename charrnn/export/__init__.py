@@ -1,0 +1,1 @@
+"""A model for elsewhere: safetensors, ONNX, torch."""

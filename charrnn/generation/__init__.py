@@ -1,0 +1,1 @@
+"""Logits become text: sampler, filters, beam search, sessions."""

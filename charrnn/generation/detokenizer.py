@@ -1,0 +1,59 @@
+"""Text on its way in and out: a prompt as indices, and drawn indices as text up to where it ends.
+
+N characters.
+"""
+
+import numpy as np
+
+from charrnn.data.charset import BOUNDARY, Charset
+from charrnn.errors import InputError, check
+
+
+def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.ndarray:
+    """Indices of a prompt, (N,).
+
+    Args:
+        unknown: what to do with a character outside the alphabet: "error", "skip" it, or
+            "replace" it by U+FFFD, index 0.
+
+    Raises:
+        InputError: names the character.
+    """
+    check("unknown", unknown, unknown in ("error", "skip", "replace"), "error, skip or replace")
+    if unknown != "replace" and (missing := charset.unknown(prompt)):
+        if unknown == "error":
+            raise InputError(
+                f"prompt: the model does not know {charset.named(missing)}; change it, or say"
+                " unknown=skip or unknown=replace"
+            )
+        # Not every index 0, which a U+FFFD of the prompt has too.
+        known = [c not in missing for c in charset.characters(prompt)]
+        return charset.encode(prompt)[known]
+    return charset.encode(prompt)
+
+
+class Writer:
+    """One sample's text, piece by piece, up to the first of the stop strings."""
+
+    def __init__(self, charset: Charset, stops: list[str]):
+        self.decode, self.stops = charset.decoder(), stops
+        self.documents = charset.documents
+        self.longest = max(map(len, stops), default=1)
+        self.tail = ""  # what may be the beginning of a stop string
+        self.ended = False
+
+    def __call__(self, indices: np.ndarray, last: bool) -> str:
+        """What indices (n,) add."""
+        if self.ended:
+            return ""
+        added = self.decode(indices) + (self.decode(None) if last else "")
+        if self.documents and BOUNDARY in added:
+            added, self.ended = added.partition(BOUNDARY)[0], True
+        if not self.stops:
+            return added
+        text = self.tail + added
+        ends = [text.find(stop) + len(stop) for stop in self.stops if stop in text]
+        self.ended = self.ended or bool(ends)
+        start = len(self.tail)
+        self.tail = text[max(0, len(text) - self.longest + 1) :]
+        return text[start : min(ends, default=None)]

@@ -1,0 +1,1 @@
+"""Folders of runs and sweeps: records, locks, provenance, reports."""

@@ -1,0 +1,1 @@
+"""One window's step and its state: task, schedulers, precision, distributed."""

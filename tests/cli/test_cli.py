@@ -1,0 +1,368 @@
+"""The command line: what is wrong gives one line, exit code 2 and no folder; help; texts."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT, TEXT, TINY, load
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from charrnn.cli import app as cli
+from charrnn.errors import InputError
+
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trained):
+    """A folder with texts and checkpoints, good and bad; nothing may be added to it."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "good.txt").write_text(TEXT, "utf-8")
+    (folder / "empty.txt").touch()
+    (folder / "one.txt").write_text("x")
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    last = trained / "checkpoints" / "last.ckpt"
+    (folder / "torn.ckpt").write_bytes(last.read_bytes()[:-2000])
+    (folder / "text.ckpt").write_text(TEXT)
+    torch.save({"state_dict": {}}, folder / "other.ckpt")
+    checkpoint = load(last)
+    checkpoint["charrnn"]["format"] = 99
+    torch.save(checkpoint, folder / "newer.ckpt")
+    shutil.copytree(trained, folder / "run")
+    return folder
+
+
+def listing(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+# What was asked for, and words that the one line must have.
+BAD_TRAIN = {
+    "data.path=nowhere.txt": ["data.path=nowhere.txt", "no such file"],
+    "data.path=*.nothing": ["data.path=*.nothing", "no such file"],
+    "data.path=empty.txt": ["empty.txt", "0 characters", "two"],
+    "data.path=one.txt": ["one.txt", "1 characters", "two"],
+    "data.path=folder": ["data.path=folder", "holds no file"],
+    "data.path=pipe": ["pipe", "no regular file"],
+    "data.path=loop": ["data.path=loop"],
+    "data.path=[]": ["data.path"],
+    "data.path=123": ["data.path=123", "no such file"],
+    "data=text": ["data.path", "missing"],
+    "data=nothing": ["nothing", "tiny_shakespeare"],
+    "data.unit=word": ["data.unit=word", "char or byte"],
+    "data.train_fraction=1.5": ["data.train_fraction=1.5", "at most 1"],
+    "data.train_fraction=0": ["data.train_fraction=0", "above 0"],
+    "data.batch_size=0": ["data.batch_size=0", "at least 1"],
+    "data.seq_len=-3": ["data.seq_len=-3", "at least 1"],
+    "data.batch_size=two": ["data.batch_size=two", "a whole number"],
+    "model.num_layers=0": ["model.num_layers=0", "at least 1"],
+    "model.hidden_size=0": ["model.hidden_size=0", "at least 1"],
+    "model.hidden_size=1.5": ["model.hidden_size=1.5", "a whole number"],
+    "model.hidden_size=null": ["model.hidden_size=null", "a whole number"],
+    "model.dropout=1": ["model.dropout=1", "below 1"],
+    "model.reset=never": ["model.reset=never", "after or before"],
+    "model.gate=soft": ["model.gate=soft", "sigmoid or hard_sigmoid"],
+    "model.backend=cuda": ["model.backend=cuda", "reference"],
+    "model._target_=charrnn.models.Other": ["model._target_=charrnn.models.Other"],
+    "model.parameters=50": ["model.parameters=50", "at least"],
+    "model.parameters=1000000000000000": ["not enough memory"],
+    "task.max_characters=0": ["task.max_characters=0", "at least 1"],
+    "task.max_characters=9999999999": ["task.max_characters", "trainer.max_epochs=-1"],
+    "trainer.max_time=soon": ["trainer.max_time=soon", "DD:HH:MM:SS"],
+    "launcher=other": ["other", "slurm"],
+    "model.hiden_size=3": ["model.hiden_size", "did you mean model.hidden_size?"],
+    "model=gru_other": ["gru_other", "gru_encode"],
+    "model=null": ["model=null", "names no option"],
+    "modle=gru_encode": ["modle", "did you mean model?"],
+    "+model.extra=3": ["model.extra", "nothing reads this key"],
+    "++data.seqlen=3": ["data.seqlen", "did you mean data.seq_len?"],
+    "+nonsense=1": ["nonsense", "nothing reads this key"],
+    "optimizer.lr=-1": ["optimizer.lr=-1"],
+    "optimizer.lr=nan": ["optimizer.lr=nan"],
+    "optimizer.lr=fast": ["optimizer.lr=fast", "a number"],
+    "optimizer.alpha=2": ["optimizer.alpha=2", "below 1"],
+    "optimizer.learning_rate=1": ["optimizer.learning_rate"],
+    "scheduler.factor=2": ["scheduler.factor"],
+    "task.l2=-1": ["task.l2=-1", "at least 0"],
+    "task.reduction=max": ["task.reduction=max", "mean or sum"],
+    "task.rollover=flip": ["task.rollover=flip", "roll"],
+    "task=3": ["task=3", "group"],
+    "trainer.max_epoch=3": ["trainer.max_epoch", "did you mean trainer.max_epochs?"],
+    "trainer.max_epochs=0": ["trainer.max_epochs=0", "at least 1"],
+    "trainer.max_epochs=many": ["trainer.max_epochs=many", "a whole number"],
+    "trainer.limit_train_batches=0": ["trainer.limit_train_batches=0", "above 0"],
+    "+trainer.limit_test_batches=1": ["trainer.limit_test_batches=1", "1.0, or 0"],
+    "trainer.val_check_interval=9999": ["trainer.val_check_interval=9999", "1000"],
+    "trainer.val_check_interval=x": ["trainer.val_check_interval=x", "DD:HH:MM:SS"],
+    "trainer.log_every_n_steps=0": ["trainer.log_every_n_steps=0", "at least 1"],
+    "trainer.gradient_clip_val=-1": ["trainer.gradient_clip_val=-1", "at least 0"],
+    "trainer.num_nodes=2": ["trainer.num_nodes=2", "must be 1, unless torchrun"],
+    "trainer.accelerator=abacus": ["trainer.accelerator=abacus"],
+    "callbacks.samples.every_n_steps=0": ["callbacks.samples.every_n_steps=0", "at least 1"],
+    "callbacks.samples.temperature=-1": ["callbacks.samples.temperature=-1", "at least 0"],
+    "callbacks.checkpoint.keep=0": ["callbacks.checkpoint.keep=0", "at least 1"],
+    "callbacks.samples=3": ["callbacks.samples=3", "null"],
+    "callbacks=null": ["callbacks=null", "group"],
+    "=3": ["=3", "KEY=VALUE"],
+    "data.batch_size=100000000000": ["memory"],
+    "seed=-1": ["seed=-1", "at least 0"],
+    "seed=x": ["seed=x", "a whole number"],
+    "experiment=other": ["other", "classic"],
+    "hydra.run.dir=good.txt": ["hydra.run.dir", "good.txt"],
+    "hydra.run.dir=run": ["run", "resume="],
+    "init_from=nowhere": ["nowhere", "no checkpoint"],
+    "init_from=torn.ckpt": ["torn.ckpt", "another checkpoint"],
+    "init_from=run": ["embed.weight", "sizes of the model"],
+    "resume=nowhere": ["nowhere", "no checkpoint"],
+    "resume=torn.ckpt": ["torn.ckpt", "another checkpoint"],
+    "resume=text.ckpt": ["text.ckpt", "no checkpoint"],
+    "resume=other.ckpt": ["other.ckpt", "another program"],
+    "resume=newer.ckpt": ["newer.ckpt", "format 99"],
+}
+
+
+def assert_one_line(result, words):
+    assert result.code == 2, result
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
+    assert all(word in result.err for word in words), result.err
+    assert "Traceback" not in result.out
+
+
+@pytest.mark.parametrize("argument", BAD_TRAIN)
+def test_bad_settings_of_train(command, place, argument):
+    before = listing(place)
+    text = () if argument.startswith(("data", "resume", "experiment")) else ("data.path=good.txt",)
+    assert_one_line(command("train.py", argument, *text, cwd=place), BAD_TRAIN[argument])
+    assert listing(place) == before
+
+
+def test_a_part_that_is_left_out(command, place):
+    before = listing(place)
+    words = {"": ["samples.length: ", "samples=null"], "++": ["callbacks.samples={", "_target_"]}
+    for plus, wanted in words.items():
+        arguments = ("callbacks.samples=null", f"{plus}callbacks.samples.length=5")
+        assert_one_line(command("train.py", *arguments, "data.path=good.txt", cwd=place), wanted)
+    assert listing(place) == before
+
+
+def test_the_folder_of_one_run_is_none_of_a_sweep(command, place):
+    before = listing(place)
+    arguments = ("experiment=shakespeare_60min", "data.path=good.txt", "hydra.run.dir=hour")
+    result = command("train.py", *arguments, cwd=place)
+    assert_one_line(result, ["hydra.run.dir=hour", "sweep", "hydra.sweep.dir="])
+    assert listing(place) == before
+
+
+def test_one_size_is_enough(command, place):
+    before = listing(place)
+    arguments = ("data.path=good.txt", "model.parameters=3000", "model.hidden_size=8")
+    result = command("train.py", *arguments, cwd=place)
+    assert_one_line(result, ["model.parameters=3000", "leave out", "model.hidden_size=8"])
+    assert listing(place) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "budget", "ok"),
+    [("8", 300, False), ("8", None, True), ("null", 300, True), (None, 300, True)],
+)
+def test_a_size_beside_the_budget_of_a_preset(size, budget, ok):
+    config = OmegaConf.create({"model": {"hidden_size": 128, "parameters": budget}})
+    overrides = ["sweep=shape"] + ([f"model.hidden_size={size}"] if size else [])
+    with contextlib.nullcontext() if ok else pytest.raises(InputError, match="leave out"):
+        cli.check_pairs(config, overrides)
+
+
+def test_a_file_that_may_not_be_read(place):
+    """As a user without rights, since root may read everything."""
+    file = place / "secret.txt"
+    file.write_text(TEXT)
+    file.chmod(0)
+    from charrnn.data.corpus import open_corpus
+    from charrnn.errors import InputError
+
+    real = open
+
+    def refusing(name, *args, **kwargs):
+        if str(name) == str(file):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(name, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError) as caught:
+        patch.setattr("builtins.open", refusing)
+        open_corpus([file])
+    file.unlink()
+    assert "secret.txt: cannot be read (Permission denied)" in str(caught.value)
+
+
+RESUME_BAD = {
+    "model.hidden_size=9": ["model.hidden_size=9", "resumed", "8"],
+    "data.seq_len=9": ["data.seq_len=9", "resumed"],
+    "data.unit=byte": ["data.unit=byte", "resumed"],
+    "data.batch_size=4": ["data.batch_size=4", "resumed"],
+    "seed=7": ["seed=7", "resumed"],
+    "data.charset=one.txt": ["the alphabet has changed", "data.charset="],
+    "optimizer=adam": ["optimizer", "resumed"],
+    "model=gru_resize": ["model", "resumed"],
+    "trainer.max_epoch=9": ["trainer.max_epoch", "did you mean trainer.max_epochs?"],
+}
+
+
+@pytest.mark.parametrize("argument", RESUME_BAD)
+def test_what_a_resumed_run_keeps(command, place, argument):
+    before = listing(place)
+    result = command("train.py", "resume=run", argument, "trainer.max_epochs=5", cwd=place)
+    assert_one_line(result, RESUME_BAD[argument])
+    assert listing(place) == before
+
+
+def test_resume_with_a_corpus_that_changed(command, place, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT + "more", "utf-8")
+    result = command(
+        "train.py", f"resume={place / 'run'}", "data.path=text.txt", "trainer.max_epochs=5",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert_one_line(result, ["corpus has changed", "data.path=FILE"])
+    assert listing(tmp_path) == [str(tmp_path / "text.txt")]
+
+
+BAD_SAMPLE = {
+    "checkpoint=nowhere": ["nowhere", "no checkpoint"],
+    "checkpoint=folder": ["folder", "no checkpoint"],
+    "checkpoint=torn.ckpt": ["torn.ckpt", "another checkpoint"],
+    "checkpoint=text.ckpt": ["text.ckpt"],
+    "checkpoint=other.ckpt": ["other.ckpt", "another program"],
+    "checkpoint=newer.ckpt": ["newer.ckpt", "format 99"],
+    "temperature=-1": ["temperature=-1", "at least 0"],
+    "temperature=warm": ["temperature=warm", "a number"],
+    "top_p=0": ["top_p=0", "above 0"],
+    "top_p=1.5": ["top_p=1.5", "at most 1"],
+    "top_k=0": ["top_k=0", "at least 1"],
+    "length=-1": ["length=-1", "at least 0"],
+    "length=2.5": ["length=2.5", "a whole number"],
+    "num_samples=0": ["num_samples=0", "at least 1"],
+    "seed=-1": ["seed=-1", "at least 0"],
+    "unknown=drop": ["unknown=drop", "replace"],
+    "prompt=\u2603": ["'\u2603' (U+2603)", "unknown=skip"],
+    "temprature=1": ["temprature", "did you mean temperature?"],
+    "+extra=1": ["extra", "nothing reads this key"],
+}
+
+
+@pytest.mark.parametrize("argument", BAD_SAMPLE)
+def test_bad_settings_of_sample(command, place, argument):
+    before = listing(place)
+    result = command("sample.py", argument, cwd=place)
+    assert_one_line(result, BAD_SAMPLE[argument])
+    assert result.out == ""
+    assert listing(place) == before
+
+
+def test_a_prompt_scores_nothing(command, place):
+    result = command("sample.py", "score=good.txt", "interactive=true", cwd=place)
+    assert_one_line(result, ["interactive=true", "false with score"])
+
+
+def test_latest_where_there_is_no_run(command, tmp_path):
+    result = command("sample.py", cwd=tmp_path)
+    assert_one_line(result, ["checkpoint=latest", "train.py", "checkpoint=PATH"])
+    assert listing(tmp_path) == []
+
+
+def test_a_loss_that_is_not_finite(command, text_file, tmp_path):
+    run = tmp_path / "run"
+    result = command(
+        "train.py", f"data.path={text_file}", f"hydra.run.dir={run}", *SHORT,
+        "optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null",
+    )  # fmt: skip
+    assert_one_line(result, ["loss is", "at window", "optimizer.lr"])
+    kept = load(run / "checkpoints" / "last.ckpt")
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
+
+
+def test_a_key_that_nothing_reads_in_a_sweep(command, place):
+    before = listing(place)
+    result = command("train.py", "-m", "data.path=good.txt", "+extra=1", "seed=1,2", cwd=place)
+    assert_one_line(result, ["extra"])
+    assert listing(place) == before
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["seed=3", "--cfg", "job"]])
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_help_and_settings(script, arguments, tmp_path):
+    """In a process of its own, where what it imports can be told."""
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print(*sorted({'torch', 'pytorch_lightning'} & set(sys.modules)),"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / script), *arguments],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "\n")  # neither of the two slow imports
+    if arguments == ["--help"]:
+        lines = done.stdout.splitlines()
+        assert len(lines) <= 40 and max(map(len, lines)) <= 100
+    else:
+        assert ("seed: 3" in done.stdout) == (arguments[0] == "seed=3")
+    assert listing(tmp_path) == []
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+def test_texts_reach_the_settings_as_they_are(text):
+    """Whatever Hydra's grammar makes of commas, quotes, brackets, backslashes and ${}."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    quoted = text[0] + text[-1] in ("''", '""') and len(text) > 1
+    argument = cli.as_hydra_reads(f"prompt={text}")
+    if not quoted:
+        value = OverridesParser.create().parse_override(argument).value()
+        assert OmegaConf.create({"prompt": str(value)}).prompt == text
+
+
+LISTS = {
+    "[a=1, b c.txt,(d)]": ["a=1", "b c.txt", "(d)"],
+    """["0_lr=0.1,seed=1",it's, '3,${x}']""": ["0_lr=0.1,seed=1", "it's", "3,${x}"],
+    r"""['it\'s',null,7]""": ["it's", "null", "7"],
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_lists_of_paths_hold_names_as_they_are(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    argument = cli.as_hydra_reads(f"checkpoint={text}")
+    value = OverridesParser.create().parse_override(argument).value()
+    assert OmegaConf.create({"key": [str(name) for name in value]}).key == LISTS[text]
+    for left in ("[]", "[a,,b]", "[[a],b]", "[{a:b}]", r"[a\,b]"):  # to Hydra
+        assert cli.as_hydra_reads(f"data.path={left}") == f"data.path={left}"
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_escaped_settings_are_no_interpolations(value):
+    settings = OmegaConf.create({"key": cli.escaped(value)})
+    assert OmegaConf.to_container(settings, resolve=True) == {"key": value}
+
+
+def test_two_runs_at_once_have_folders_of_their_own(command, text_file, tmp_path):
+    arguments = ("train.py", f"data.path={text_file}", *SHORT)
+    started = [command.start(*arguments, f"seed={i}", cwd=tmp_path) for i in (1, 2, 3)]
+    results = [process.wait() for process in started]
+    assert [r.code for r in results] == [0, 0, 0], results
+    runs = sorted(tmp_path.glob("outputs/*/*"))
+    seeds = {load(run / "checkpoints" / "last.ckpt")["charrnn"]["settings"]["seed"] for run in runs}
+    assert len(runs) == 3 and seeds == {1, 2, 3}
+    for run in runs:
+        assert json.dumps(sorted(p.name for p in run.iterdir())) == json.dumps(
+            [".hydra", "checkpoints", "metrics.csv", "tensorboard"]
+        )

@@ -1,0 +1,433 @@
+"""Sweeps as a person runs them: failures, ends of every kind, starting again, and the answer."""
+
+import contextlib
+import csv
+import os
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, TEXT, TINY, load, metrics, same
+
+from charrnn.runs import page as results
+from charrnn.runs import sweeps
+
+SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callbacks.samples=null")
+COMMON = ("search", "stop_worse")  # what the others are made of
+ABLATIONS = {"rollover": 3, "reset": 2, "gate": 2, "kind": 2, "window": 5}
+FILES = sorted((ROOT / "conf" / "sweep").glob("*.yaml"))
+SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, *ABLATIONS, "lr", "recipe")]
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    return tmp_path
+
+
+def answer(sweep):
+    with open(sweep / "results.csv", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def folders(sweep):
+    return sorted(path.name for path in sweep.iterdir() if path.is_dir())
+
+
+def numbers(run):
+    """What must be the same to the last bit."""
+    checkpoint = load(run / "checkpoints" / "last.ckpt")
+    ours = {k: checkpoint["charrnn"][k] for k in ("carry", "position", "validations", "rounds")}
+    rows = [{k: v for k, v in r.items() if k != "train/chars_per_second"} for r in metrics(run)]
+    return {"weights": checkpoint["state_dict"], "rows": rows} | ours
+
+
+def test_a_grid_with_failing_jobs(command, place):
+    result = command(
+        "train.py", "-m", "data.path=text.txt", *SHORT, "model=gru_encode,gru_resize",
+        "optimizer=sgd", "optimizer.lr=2", "trainer.gradient_clip_val=null",
+        "optimizer.lr=1,1e30", cwd=place,
+    )  # fmt: skip
+    assert result.code == 1, result.err
+    (sweep,) = place.glob("multirun/*/*")
+    names = ["0_model=gru_encode,lr=1", "1_model=gru_encode,lr=1e+30",
+             "2_model=gru_resize,lr=1", "3_model=gru_resize,lr=1e+30"]  # fmt: skip
+    assert folders(sweep) == names
+    errors = result.err.splitlines()  # one line for each job that failed, and no other
+    assert [line.partition(": the loss is")[0] for line in errors] == [
+        f"error: {names[i]}" for i in (1, 3)
+    ]
+    rows = answer(sweep)
+    best = [float(row["best_bpc"] or "inf") for row in rows]
+    assert best == sorted(best) and best[1] < best[2] == float("inf")
+    states = {row["folder"]: row["state"] for row in rows}
+    assert states == dict(zip(names, ["finished", "failed", "finished", "failed"]))
+    row = next(row for row in rows if row["job"] == "2")
+    assert (row["model"], row["optimizer.lr"], row["windows"]) == ("gru_resize", "1", "60")
+    losses = [bpc for _, bpc in load(sweep / names[2] / "checkpoints/last.ckpt")["charrnn"][
+        "validations"]]  # fmt: skip
+    assert float(row["best_bpc"]) == pytest.approx(min(losses) / 0.6931471805599453)
+    assert float(row["characters_per_second"]) > 0
+    weights = load(sweep / names[2] / "checkpoints/last.ckpt")["state_dict"]
+    assert int(row["parameters"]) == sum(w.numel() for w in weights.values())
+    assert "2 of 4 jobs failed:" in result.out
+    start = f"    python {ROOT / 'train.py'} "
+    lines = [line for line in result.out.splitlines() if line.startswith(start)]
+    alone = command(*shlex.split(lines[0])[1:], cwd=place)
+    assert alone.code == 2 and "the loss is" in alone.err
+    assert "results.html" in result.out and (sweep / "results.html").exists()
+
+
+def test_refused_as_a_whole(command, place):
+    result = command("train.py", "-m", "model=gru_other,gru_encode", cwd=place)
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert [path.name for path in place.iterdir()] == ["text.txt"]
+
+
+def arguments(sweep, *swept):
+    return ("train.py", "-m", "data.path=text.txt", *SHORT, "model.dropout=0.3",
+            "callbacks.checkpoint.every_n_steps=7", *swept, f"hydra.sweep.dir={sweep}")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, command):
+    """A sweep that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "text.txt").write_text(TEXT, "utf-8")
+    result = command(*arguments("sweep", "seed=1,2,3"), cwd=folder)
+    assert (result.code, result.err) == (0, "")
+    return folder / "sweep"
+
+
+def wait_for(*files):
+    end = time.monotonic() + 60
+    while not any(file.exists() for file in files):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_killed_in_the_second_job_and_started_again(command, whole, place):
+    """Twice: when the job has a folder and nothing else, and in the middle of it."""
+    sweep = place / "sweep"
+    for moment in (".hydra", "checkpoints/round_0001.ckpt"):
+        process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
+        wait_for(sweep / "1_seed=2" / moment)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    states = {job.folder.name: job.state for job in sweeps.read(sweep)}
+    assert states == {"0_seed=1": "finished", "1_seed=2": "half done"}
+    first = (sweep / "0_seed=1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    windows = load(sweep / "1_seed=2" / "checkpoints" / "last.ckpt")["charrnn"]["windows"]
+    assert 0 < windows < 60
+    result = command(*arguments("sweep", "seed=1,2,3"), cwd=place)
+    assert result.code == 0, result.err
+    assert "0_seed=1: finished before" in result.out
+    assert result.out.count("untrained: validation") == 1  # of the third; the second goes on
+    assert (sweep / "0_seed=1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == first
+    assert folders(sweep) == folders(whole) == ["0_seed=1", "1_seed=2", "2_seed=3"]
+    for name in folders(sweep):
+        assert same(numbers(sweep / name), numbers(whole / name)), name
+    pick = [{k: v for k, v in r.items() if k != "characters_per_second"} for r in answer(sweep)]
+    assert pick == [
+        {k: v for k, v in r.items() if k != "characters_per_second"} for r in answer(whole)
+    ]
+
+
+def test_jobs_are_known_by_what_they_are_and_not_by_number(command, whole, place):
+    shutil.copytree(whole, place / "sweep")
+    before = numbers(place / "sweep" / "2_seed=3")
+    result = command(*arguments("sweep", "seed=3,9,1"), cwd=place)
+    assert result.code == 0, result.err
+    assert "2_seed=3: finished before" in result.out and "0_seed=1: finished before" in result.out
+    assert folders(place / "sweep") == ["0_seed=1", "1_seed=2", "2_seed=3", "3_seed=9"]
+    assert same(numbers(place / "sweep" / "2_seed=3"), before)
+    other = command(*arguments("sweep", "seed=1,2", "model.dropout=0.1"), cwd=place)
+    assert other.code == 0, other.err
+    assert folders(place / "sweep")[-2:] == ["4_seed=1", "5_seed=2"]
+    saved = load(place / "sweep" / "4_seed=1" / "checkpoints" / "last.ckpt")
+    assert saved["charrnn"]["settings"]["model"]["dropout"] == 0.1
+
+
+def test_failed_jobs_run_again(command, whole, place):
+    swept = arguments("sweep", "init_from=null,weights.ckpt")
+    result = command(*swept, cwd=place)
+    assert result.code == 1 and "1 of 2 jobs failed" in result.out
+    assert [row["state"] for row in answer(place / "sweep")] == ["finished", "failed"]
+    shutil.copy(whole / "0_seed=1" / "checkpoints" / "last.ckpt", place / "weights.ckpt")
+    result = command(*swept, cwd=place)
+    assert result.code == 0, result.err
+    assert "0_init_from=null: finished before" in result.out and "failed" not in result.out
+    assert folders(place / "sweep") == ["0_init_from=null", "1_init_from=weights.ckpt"]
+
+
+def test_ctrl_c_saves_the_running_job(command, whole, place):
+    sweep = place / "sweep"
+    process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
+    wait_for(sweep / "1_seed=2" / "checkpoints" / "round_0000.ckpt")
+    looked = subprocess.run(
+        [sys.executable, "-m", "charrnn.runs.sweeps", str(sweep)], capture_output=True, text=True
+    )
+    assert looked.returncode == 0 and (sweep / "results.html").exists(), looked.stderr
+    assert [job.state for job in sweeps.read(sweep)] == ["finished", "running"]
+    os.kill(process.pid, signal.SIGINT)
+    result = process.wait()
+    assert result.code == 130 and "Traceback" not in result.err
+    assert "SIGINT: saved after window" in result.out
+    assert folders(sweep) == ["0_seed=1", "1_seed=2"]
+    (line,) = (words for words in result.out.splitlines() if words.startswith("start again "))
+    assert command(*shlex.split(line)[3:], cwd=place).code == 0
+    for name in folders(whole):
+        assert same(numbers(sweep / name), numbers(whole / name)), name
+
+
+def test_clearly_worse_jobs_are_stopped(command, place):
+    swept = ("sweep=stop_worse", "callbacks.stop_worse.after=30", "callbacks.stop_worse.jobs=2",
+             "optimizer.lr=3e-3,4e-3,1e-7")  # fmt: skip
+    for _ in range(2):  # the second time nothing is left to do
+        result = command(*arguments("sweep", *swept), cwd=place)
+        assert (result.code, result.err) == (0, ""), result.err
+        rows = answer(place / "sweep")
+        assert [row["state"] for row in rows] == ["finished", "finished", "stopped"]
+        assert rows[2]["windows"] == "30" and "is worse than the median" in rows[2]["reason"]
+    assert "2_lr=1e-07: stopped before" in result.out
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, command):
+    """The shipped search for a learning rate, killed in its second job and started again."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "text.txt").write_text(TEXT, "utf-8")
+    search = ("train.py", "sweep=lr", "data.path=text.txt", *SHORT, "hydra.sweeper.n_trials=3",
+              "hydra.sweep.dir=sweep", "callbacks.checkpoint.every_n_steps=5")  # fmt: skip
+    process = command.start(*search, cwd=folder)
+    while not (second := list(folder.glob("sweep/1_*/checkpoints/round_0001.ckpt"))):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    result = command(*search, cwd=folder)
+    assert result.code == 0, result.err
+    return folder / "sweep", second[0].parent.parent, result
+
+
+def test_a_search_goes_on(searched):
+    sweep, second, result = searched
+    rows = answer(sweep)
+    assert len(rows) == len(folders(sweep)) == 3
+    assert {row["state"] for row in rows} == {"finished"} and second.name in folders(sweep)
+    assert result.err == ""
+    assert result.out.count("untrained: validation") == 1
+    untouched = [name for name in folders(sweep) if f"run: sweep/{name}" not in result.out]
+    assert len(untouched) == 1 and untouched[0].startswith("0_")
+    with contextlib.closing(sqlite3.connect(sweep / "study.db")) as study:
+        values = study.execute("select value from trial_values order by value").fetchall()
+    assert [v for (v,) in values] == pytest.approx([float(row["best_bpc"]) for row in rows])
+    rates = [float(row["optimizer.lr"]) for row in rows]
+    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-1 for rate in rates)
+
+
+def test_a_search_in_which_all_fails(command, place):
+    result = command(
+        "train.py", "sweep=lr", "data.path=text.txt", "data.seq_len=0", "hydra.sweeper.n_trials=1",
+        "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 2 and "1 of 1 jobs failed" in result.out
+    first, second = result.err.splitlines()
+    assert "data.seq_len=0 must be" in first and second == "error: no job of the search finished"
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_shipped_searches(command, place, name):
+    sizes = [a for a in SHORT if not a.startswith("model.hidden_size") or name != "shape"]
+    sizes += ["model.parameters=3000"] if name == "shape" else []
+    result = command(
+        "train.py", f"sweep={name}", "data.path=text.txt", *sizes, "hydra.sweeper.n_trials=2",
+        "trainer.limit_train_batches=3", "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = answer(place / "sweep")
+    assert [row["state"] for row in rows] == ["finished"] * 2
+    if name == "shape":
+        assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
+
+
+PARTS = ("data.valid_size=500", "data.test_size=500")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_shipped_ablations(command, place, name):
+    result = command(
+        "train.py", f"sweep={name}", "data.path=text.txt", "hydra.sweeper.params.seed=2",
+        "model.hidden_size=8" if name != "kind" else "model.parameters=3000", *PARTS,
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "\ntest " not in result.out  # that part is left alone
+    rows = answer(place / "sweep")
+    assert [row["state"] for row in rows] == ["finished"] * ABLATIONS[name]
+    if name == "kind":
+        assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
+
+
+def test_the_search_for_the_reference_results(command, place):
+    """Each size has its own number of passes."""
+    result = command(
+        "train.py", "sweep=recipe", "data.path=text.txt", *PARTS, "data.seq_len=64",
+        "trainer.limit_train_batches=1", "sweep.size=512x1,256x2",
+        "sweep.sizes={512x1: {hidden_size: 9}, 256x2: {hidden_size: 7}}",
+        "hydra.sweep.dir=sweep", cwd=place,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "\ntest " not in result.out
+    found = {
+        row["sweep.size"]: load(place / "sweep" / row["folder"] / "checkpoints" / "last.ckpt")
+        for row in answer(place / "sweep")
+    }
+    for size, layers, hidden, passes in (("512x1", 1, 9, 5), ("256x2", 2, 7, 6)):
+        ours = found[size]["charrnn"]
+        assert ours["carry"].shape == (layers, 16, hidden) and ours["windows"] == passes
+
+
+def test_a_failed_job_of_a_shipped_sweep_alone(command, place):
+    """It has what the sweep's file says: here two rounds, and no test."""
+    swept = ("sweep=gate", "data.path=text.txt", *PARTS, "seed=1", "model.hidden_size=8",
+             "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep")  # fmt: skip
+    result = command("train.py", *swept, "model.gate=wrong,sigmoid", cwd=place)
+    assert result.code == 1, result.err
+    (line,) = (line for line in result.out.splitlines() if line.startswith("    python "))
+    alone = shlex.split(line)[2:]
+    refused = command("train.py", *alone, cwd=place)
+    assert refused.code == 2 and "gate=wrong must be" in refused.err
+    right = [argument.replace("wrong", "sigmoid") for argument in alone]
+    result = command("train.py", *right, "hydra.run.dir=run", cwd=place)
+    assert result.code == 0 and "\ntest " not in result.out, result.err
+    saved = [load(place / run / "checkpoints" / "last.ckpt")
+             for run in ("run", "sweep/1_gate=sigmoid")]  # fmt: skip
+    assert same(*(part["state_dict"] for part in saved))
+
+
+class Tags(HTMLParser):
+    """Fails where tags do not match; collects what would fetch or run something."""
+
+    VOID = {"meta", "line", "circle", "polyline"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.suspicious, self.count = [], [], {}
+
+    def handle_starttag(self, tag, attrs):
+        self.count[tag] = self.count.get(tag, 0) + 1
+        if tag in ("script", "img", "link", "iframe") or any(
+            name in ("src", "href", "onload", "onclick") for name, _ in attrs
+        ):
+            self.suspicious.append(tag)
+        if tag not in ("meta",):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def job(number, curve, **overrides):
+    given = [f"{k}={v}" for k, v in overrides.items()]
+    return sweeps.Job(
+        Path(f"sweep/{number}"), overrides, "finished", "", curve, 1e5, 1000, number, given
+    )
+
+
+CURVE = [(0, 6.5), (10, 4.0), (20, 3.0)]
+
+
+def page_of(jobs, name="a sweep"):
+    html = results.page(name, jobs, sweeps.swept(jobs), sweeps.table(jobs))
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == [] and tags.suspicious == []
+    return html, tags
+
+
+def test_names_are_no_markup():
+    evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+    html, _ = page_of([job(0, CURVE, x=evil), job(1, CURVE, x="1")], name=evil)
+    assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize(
+    "curves", [[[]], [[], []], [[(0, 6.5)]], [CURVE], [CURVE, []], [CURVE] * 2, [CURVE[:2], CURVE]]
+)
+def test_pages_of_little(curves):
+    jobs = [job(i, curve, lr=str(10.0**-i), seed="1") for i, curve in enumerate(curves)]
+    html, tags = page_of(jobs)
+    assert tags.count["tr"] == 1 + len(jobs) and "nan" not in html
+    assert tags.count.get("polyline", 0) == sum(len(curve) > 1 for curve in curves)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Debian's chromium is not installed")
+def test_the_page_in_a_browser(whole, tmp_path):
+    """The browser lays it out: every job a curve and a row, pictures of their size."""
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         f"--user-data-dir={tmp_path}", (whole / "results.html").as_uri()],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.count("<polyline") == 3 and done.stdout.count("<tr>") == 4
+    assert "3 finished" in done.stdout and done.stdout.count("<svg") == 2
+
+
+def test_search_values_are_named_in_few_characters():
+    """Six of them stand beside each other below their picture, where there is room."""
+    rates = ["0.0001000790385438", "0.0004634241230001", "0.00047", "0.0144868338872"]
+    html, _ = page_of([job(i, CURVE, lr=rate) for i, rate in enumerate(rates)])
+    assert ">0.0001001<" in html and ">0.01449<" in html and ">0.0004634<" in html
+    assert ">0.00047<" not in html.partition("Best bpc against")[2]  # on top of another
+
+
+@pytest.mark.parametrize(
+    ("value", "bare"),
+    [("plain.txt", "plain.txt"), ("'a b,c'", "a b,c"), (r"'it\'s'", "it's"), ('"x"', "x"),
+     (r"00\:00\:10", "00:00:10"), ("''", "''"), ("'", "'"), ("", ""), (r"'\n\n'", r"\n\n")],
+)  # fmt: skip
+def test_values_are_shown_without_their_quotes(value, bare):
+    assert sweeps.varied([f"data.x={value}"], []) == {"data.x": bare}
+
+
+BROKEN = {
+    "job.json": ['{"overr', "[1, 2]", '{"overrides": "abc", "state": 3, "reason": ""}', "null"],
+    "overrides.yaml": ["- 3", ": : [", "abc"],
+    "about.yaml": ["[a]", "parameters: many", b"\xff\xfe"],
+    "../metrics.csv": [b"step,val/bpc\n\xff,1", b"step\n\0", "step,val/bpc\nx,y"],
+}
+
+
+def test_damaged_jobs_keep_no_sweep_from_its_answer(tmp_path, capsys):
+    jobs = [(file, content) for file, contents in BROKEN.items() for content in contents]
+    for number, (file, content) in enumerate(jobs):
+        folder = tmp_path / str(number) / ".hydra"
+        folder.mkdir(parents=True)
+        content = content if isinstance(content, bytes) else content.encode()
+        (folder / file).write_bytes(content)
+    assert len(sweeps.report(tmp_path)) == len(answer(tmp_path)) == len(jobs)
+    capsys.readouterr()
+    (tmp_path / "results.html").unlink()
+    (tmp_path / "results.html").mkdir()
+    with pytest.raises(sweeps.InputError, match=r"results.html: cannot be written"):
+        sweeps.report(tmp_path)
+    assert "half done" in capsys.readouterr().out and not list(tmp_path.glob(".*"))
+
+
+def test_no_sweep_there(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "charrnn.runs.sweeps", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "no runs there" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,188 @@
+"""Several models together: the mean of their probabilities, wherever one model is taken."""
+
+import copy
+import json
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from helpers import TEXT, TINY, load, same
+from small_models import saved_model as make
+
+import charrnn
+from charrnn import GRUEncode, GRUResize, InputError
+from charrnn.checkpoint.files import write
+from charrnn.data.windows import EvaluationWindows
+from charrnn.evaluation import dynamic
+from charrnn.evaluation import report as figures
+from charrnn.evaluation.static import evaluate
+from charrnn.runs import sweeps
+from charrnn.runs.members import find_all
+
+ALPHABET = "\n abcdefgh"
+SHAPES = [(GRUEncode, 5, 3), (GRUResize, 7, 1), (GRUEncode, 5, 2)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Checkpoints of models that differ in kind, hidden size and layers."""
+    folder = tmp_path_factory.mktemp("members")
+    for i, (kind, hidden_size, layers) in enumerate(SHAPES):
+        write(make(kind, ALPHABET, hidden_size, layers, seed=i)[2], folder / f"{i}.ckpt")
+    return [folder / f"{i}.ckpt" for i in range(len(SHAPES))]
+
+
+@pytest.fixture(scope="module")
+def together(files):
+    return charrnn.load(files)
+
+
+@torch.no_grad()
+def test_the_mean_of_the_probabilities(files, together):
+    torch.manual_seed(0)
+    inputs = torch.randint(0, 11, (13, 4))
+    every = []
+    for file in files:
+        model = charrnn.load(file).model
+        every.append(model(inputs, model.initial_state(4))[0].softmax(-1))
+    wanted = torch.stack(every).mean(0)
+    state, parts = together.model.initial_state(4), []
+    for window in inputs.split([1, 5, 7]):
+        logits, state = together.model(window, state)
+        parts.append(logits.exp())
+    torch.testing.assert_close(torch.cat(parts), wanted)
+    row = together.model(inputs[:, 2:3], together.model.initial_state(1))[0].exp()
+    torch.testing.assert_close(row, wanted[:, 2:3])
+
+
+def test_one_is_itself(files):
+    text = "a bad cab\n"
+    assert (charrnn.load(files[:1]).score(text) == charrnn.load(files[0]).score(text)).all()
+
+
+def test_scores_samples_and_sessions(files, together):
+    text = "a bad cab\nfed a gaffe"
+    every = np.stack([charrnn.load(file).score(text) for file in files])
+    np.testing.assert_allclose(together.score(text), -np.log(np.exp(-every).mean(0)), atol=1e-5)
+    written = together.generate("ab", 40, seed=3)
+    assert together.generate_many(3, "ab", 40, seed=3)[0] == written != "ab"
+    session = together.session(seed=3).feed("a").feed("b")
+    assert "ab" + session.fork().generate(40) == written
+    greedy = together.generate("ab", 9, temperature=0)
+    for n in range(2, len(greedy)):  # one character at a time, by the scores of each way on
+        ways = together.score_many([greedy[:n] + c for c in ALPHABET])
+        assert ALPHABET[np.argmin([way[-1] for way in ways])] == greedy[n]
+
+
+def test_dynamic_evaluation(together):
+    """All members by the gradient of the mean's loss, here of one step of SGD, by hand."""
+    torch.manual_seed(0)
+    tokens = torch.randint(1, 11, (300,))
+    model, windows = together.model, EvaluationWindows(tokens, 7, 150, rows=1, burn_in=20)
+    static = evaluate(model, windows).nats
+    squares = dynamic.mean_squares(model, tokens[:150], 7)
+    assert dynamic.evaluate(model, windows, 0.0, 0.0, squares).nats == pytest.approx(static)
+    two = EvaluationWindows(tokens, 7, 150, 164, rows=1, burn_in=0)
+    (first, then, _), (inputs, targets, _) = two
+    learned = copy.deepcopy(model).requires_grad_()
+    members, logp = learned.members, []
+    states = [m.initial_state(1) for m in members]
+    for m in members:
+        logp.append(m(first, states[len(logp)])[0].log_softmax(-1))
+    mean = torch.stack(logp).exp().mean(0).gather(-1, then[..., None])
+    (-mean.log().mean()).backward()
+    with torch.no_grad():
+        state = model(first, model.initial_state(1))[1]
+        for p in learned.parameters():
+            p -= 0.5 * p.grad
+        nats = learned.nll(inputs, targets, state)[0]
+    wanted = (-mean.log().sum().item() + nats.sum().item()) / 14
+    assert dynamic.evaluate(model, two, 0.5).nats == pytest.approx(wanted, rel=1e-5)
+
+
+def test_what_they_have_no_share_in(together):
+    for text in ("abc", ""):
+        for look in (together.activations, together.gates):
+            with pytest.raises(InputError, match="no units in common"):
+                look(text)
+
+
+def test_of_another_alphabet(files, tmp_path):
+    write(make(GRUEncode, "abc")[2], tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match=r"other\.ckpt: of another alphabet than .*0\.ckpt"):
+        charrnn.load([*files, tmp_path / "other.ckpt"])
+    with pytest.raises(InputError, match="names none"):
+        charrnn.load([])
+
+
+def test_a_damaged_one_is_named(files, tmp_path):
+    damaged = make(GRUEncode, ALPHABET)[2]
+    damaged["charrnn"]["settings"]["model"]["hidden_size"] += 1
+    write(damaged, tmp_path / "damaged.ckpt")
+    with pytest.raises(InputError, match=r"damaged\.ckpt: .*do not fit one another"):
+        charrnn.load((*files, tmp_path / "damaged.ckpt"))
+
+
+def test_a_sweep_over_seeds(command, tmp_path):
+    """The hour of the README at toy size, by its two commands."""
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    result = command(
+        "train.py", "experiment=shakespeare_60min", "data.path=text.txt", "data.test_size=600",
+        "model.hidden_size=8", "data.batch_size=3", "data.seq_len=50", "trainer.max_epochs=1",
+        "callbacks.samples=null", "hydra.sweep.dir=sweep", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    jobs = sorted(f.parent for f in tmp_path.glob("sweep/*/checkpoints"))
+    assert [job.name.partition("=")[2] for job in jobs] == ["1", "2", "3", "4", "5"]
+    result = command(
+        "train.py", "mode=evaluate", "checkpoint=sweep", "evaluate.dynamic=rms", "evaluate.lr=1e-4",
+        "evaluate.output=figures.json", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    found = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    names = [f"sweep/{job.name}/checkpoints/last.ckpt" for job in jobs]
+    assert found["checkpoint"] == names and len(found["windows"]) == 5
+    assert all(name in result.out for name in names)
+    alone = [figures.report(find_all(job), {})["warm"]["nats"] for job in jobs]
+    assert found["characters"] == 600 and found["warm"]["nats"] < np.mean(alone)
+    texts = [charrnn.load(job).score(TEXT)[-600:] for job in jobs]
+    wanted = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
+    assert found["warm"]["nats"] == pytest.approx(wanted, abs=1e-3)
+    assert 0 < found["dynamic"]["nats"] != found["warm"]["nats"]
+
+    again = shlex.split(sweeps.read_job(jobs[1], 1).command)[2:]
+    result = command("train.py", *again, "hydra.run.dir=alone", cwd=tmp_path)
+    assert result.code == 0, result.err
+    parts = (load(run / "checkpoints" / "last.ckpt") for run in (jobs[1], tmp_path / "alone"))
+    assert same(*(part["state_dict"] for part in parts))
+
+    sampled = command("sample.py", f"checkpoint=[{jobs[0]}, {jobs[1]}]", "seed=1", cwd=tmp_path)
+    wanted = charrnn.load(jobs[:2]).generate(seed=1)
+    assert (sampled.code, sampled.out, sampled.err) == (0, wanted, "")
+
+    (jobs[3] / "checkpoints" / "last.ckpt").unlink()
+    result = command("train.py", "mode=evaluate", "checkpoint=sweep", cwd=tmp_path)
+    assert result.code == 2 and f"{jobs[3].name}: no checkpoint there" in result.err
+    sweeps.record(jobs[2], ["seed=3"], "running")  # and its process is gone
+    result = command("sample.py", "checkpoint=sweep", cwd=tmp_path)
+    assert result.code == 2 and f"{jobs[2].name}: half done; start the sweep again" in result.err
+
+
+def test_of_another_split(command, trained, tmp_path):
+    """Text that one of them has learned is nothing to be judged by."""
+    text = f"data.path={trained.parent / 'text.txt'}"
+    result = command(
+        "train.py", text, "hydra.run.dir=more", "trainer.max_epochs=1", "data.train_fraction=0.95",
+        "trainer.limit_train_batches=3", *TINY, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    pair = f"checkpoint=[{trained},more]"
+    result = command("train.py", "mode=evaluate", pair, cwd=tmp_path)
+    assert result.code == 2 and len(result.err.splitlines()) == 1
+    assert "more/checkpoints/last.ckpt: trained on another text or another part" in result.err
+    result = command("train.py", "mode=evaluate", pair, text, cwd=tmp_path)
+    assert (result.code, result.err) == (0, "")
+    with pytest.raises(InputError, match="another part of it"):  # which of them is the split's?
+        other = {"path": str(trained.parent / "text.txt")}
+        figures.report(find_all([trained, tmp_path / "more"]), other, split="valid")
