@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from charrnn.cli import app as cli
 from charrnn.cli.schema import check_call, check_type
-from charrnn.errors import check, visible
+from charrnn.errors import check, escape_control
 
 
 def job(cfg: DictConfig) -> None:
@@ -36,7 +36,7 @@ def job(cfg: DictConfig) -> None:
     model, charset = checkpoint.build_all(files, [checkpoint.read(file) for file in files])
     if scoring["score"] is not None:
         return write_scores(model, charset, scoring)
-    form = str if raw else visible
+    form = str if raw else escape_control
     if talk:
         return interactive.Shell(model, charset, ours, settings, form).run()
     write(sampler.texts(model, charset, **ours, **settings), ours["num_samples"], form)

@@ -1,4 +1,4 @@
-"""What is wrong with what a person gave: one line that names it and says what would do."""
+"""Errors for the user: one line that names the key or file, what was found and what would do."""
 
 import re
 
@@ -22,20 +22,20 @@ class Diverged(InputError):
         self.what, self.good = what, good
 
 
-def check(name: str, value: object, ok: bool, wanted: str) -> None:
+def check(name: str, value: object, ok: bool, expected: str) -> None:
     """Raise InputError, naming the argument and what was found, unless ok."""
     if not ok:
-        raise InputError(f"{name}={shown(value)} must be {wanted}")
+        raise InputError(f"{name}={format_value(value)} must be {expected}")
 
 
-def shown(value: object) -> str:
-    """A value as a person writes it on the command line."""
+def format_value(value: object) -> str:
+    """A value as it is written on the command line."""
     if isinstance(value, str) and value.isprintable() and value:
         return value
     return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
 
 
-def visible(text: str) -> str:
+def escape_control(text: str) -> str:
     r"""A text that may go to a terminal: control characters become \x1b and so on.
 
     Tab and newline pass. Lone surrogates stand for bytes, which could be control characters.

@@ -24,7 +24,7 @@ from charrnn.analysis import activations
 from charrnn.analysis.properties import correlations, properties
 from charrnn.checkpoint import format as checkpoint
 from charrnn.data.charset import UNKNOWN, Charset
-from charrnn.errors import InputError, check, visible
+from charrnn.errors import InputError, check, escape_control
 
 TEMPLATE = Path(__file__).with_name("page.html")
 LARGEST = 150_000_000
@@ -45,10 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         out = neurons(given.checkpoint, given.text, given.out, given.length)
-        print(visible(str(out)))
+        print(escape_control(str(out)))
     except (InputError, OSError) as error:
         line = " ".join(str(error).split())
-        print(f"error: {visible(line)}", file=sys.stderr)
+        print(f"error: {escape_control(line)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -111,7 +111,7 @@ def page(model: nn.Module, charset: Charset, text: str | bytes, name: str, text_
             f" give at most --length {LARGEST // units}"
         )
     found = activations.activations(model, charset, text)
-    title = visible(f"Neurons of {name} along {text_name}")
+    title = escape_control(f"Neurons of {name} along {text_name}")
     data = describe(model, charset, text, found) | {"title": title}
     # Every activation is between -1 and 1: each new state is a mean of the last and a tanh.
     small = np.rint(found * 127).astype(np.int8).tobytes()

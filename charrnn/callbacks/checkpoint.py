@@ -12,7 +12,7 @@ from tqdm import tqdm
 from charrnn.callbacks.metrics import flush, to_loggers
 from charrnn.checkpoint import format as checkpoint
 from charrnn.checkpoint.files import link, write
-from charrnn.errors import InputError, check, visible
+from charrnn.errors import InputError, check, escape_control
 from charrnn.training import lightning_loops as loops
 from charrnn.training import signals
 
@@ -111,7 +111,7 @@ class Checkpoint(Callback):
             )
             if on_error == "stop":
                 raise InputError(f"{line}; make room, and go on with resume=RUN") from error
-            tqdm.write(f"{visible(line)}; training goes on, and the next one is tried")
+            tqdm.write(f"{escape_control(line)}; training goes on, and the next one is tried")
 
     def _write(self, trainer, task) -> None:
         """Save, by all processes together; the first alone writes. Raises OSError in that."""
@@ -141,7 +141,7 @@ class Checkpoint(Callback):
     def _exit_if_told(self, trainer, number: int | None) -> None:
         if number:
             name = signal.Signals(number).name
-            run = visible(shlex.quote(str(trainer.default_root_dir)))
+            run = escape_control(shlex.quote(str(trainer.default_root_dir)))
             tqdm.write(f"{name}: saved after window {trainer.global_step}; go on with")
             tqdm.write(f"  python train.py resume={run}")
             self.listener.leave(number, first=trainer.is_global_zero)

@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from charrnn.errors import InputError, visible
+from charrnn.errors import InputError, escape_control
 
 COLUMNS = (
     "train/loss", "train/bpc", "val/loss", "val/bpc", "train/lr", "train/grad_norm",
@@ -158,7 +158,7 @@ class Metrics(Callback):
                 if not self.late:
                     self.late = True
                     reason = f"cannot be written ({error.strerror}); its rows are kept until it can"
-                    tqdm.write(visible(f"{self.file}: {reason}"))
+                    tqdm.write(escape_control(f"{self.file}: {reason}"))
             self.row = {"step": windows}
         self.row |= numbers
 
@@ -248,7 +248,7 @@ def add_hyperparameters(trainer, values: dict) -> None:
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:
     """Put a text into TensorBoard as it is: four spaces make Markdown leave it alone."""
-    indented = "".join(f"    {line}\n" for line in visible(text).split("\n"))
+    indented = "".join(f"    {line}\n" for line in escape_control(text).split("\n"))
 
     def add(logger) -> None:
         if hasattr(logger.experiment, "add_text"):
@@ -272,7 +272,7 @@ def to_loggers(trainer, write: Callable) -> None:
             if id(logger) not in FAILING:
                 FAILING.add(id(logger))
                 line = f"{logger.log_dir}: cannot be written ({cause.strerror}); its curves have a"
-                tqdm.write(visible(f"{line} gap from window {trainer.global_step} on"))
+                tqdm.write(escape_control(f"{line} gap from window {trainer.global_step} on"))
 
 
 def flush(logger) -> None:

@@ -5,7 +5,7 @@ from tqdm import tqdm
 
 from charrnn.callbacks.metrics import add_text
 from charrnn.data.charset import Charset
-from charrnn.errors import check, visible
+from charrnn.errors import check, escape_control
 from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
 
@@ -61,6 +61,6 @@ class Samples(Callback):
             task.model, self.charset, self.prompt, self.length,
             temperature=self.temperature, seed=windows, unknown="skip",
         )  # fmt: skip
-        text = visible("".join(added for (added,) in steps))
+        text = escape_control("".join(added for (added,) in steps))
         tqdm.write(f"--- sample after {windows} windows ---\n{text}\n---")
         add_text(trainer, "sample", text, windows)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from charrnn import models
 from charrnn.checkpoint.files import Damaged, checksum, read_whole
 from charrnn.data.charset import Charset
-from charrnn.errors import InputError, shown, visible
+from charrnn.errors import InputError, escape_control, format_value
 from charrnn.models.ensemble import Ensemble
 
 FORMAT = 1  # of the dictionary under the key "charrnn"
@@ -59,7 +59,7 @@ def last(run: Path) -> Path:
         file, windows = newest(run)
     except InputError as error:
         raise Damaged(f"{reason}, and {error}; start it anew") from error
-    print(f"{visible(reason)}: going on from {file.name}, window {windows}", file=sys.stderr)
+    print(f"{escape_control(reason)}: going on from {file.name}, window {windows}", file=sys.stderr)
     return file
 
 
@@ -171,8 +171,8 @@ def read_charset(path: str | Path, reading: dict) -> Charset:
     for key, value in charset.reading.items():
         if value != reading[key]:
             raise InputError(
-                f"data.charset={path}: its text was read with {key}={shown(value)}, here it is"
-                f" {shown(reading[key])}; give that in data too"
+                f"data.charset={path}: its text was read with {key}={format_value(value)}, here it is"
+                f" {format_value(reading[key])}; give that in data too"
             )
     return charset
 

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from charrnn.cli import errors as messages
 from charrnn.cli.schema import CONF, HYDRA_TARGETS, OPEN, check_settings, check_targets
-from charrnn.errors import InputError, visible
+from charrnn.errors import InputError, escape_control
 from charrnn.runs import sweeps
 from charrnn.training import distributed as processes
 
@@ -93,7 +93,7 @@ def newest_run() -> Path:
         )
     file = max(files, key=lambda f: f.stat().st_mtime)
     if len(files) > 1:  # by the clock, which may have been set back since: so it is said
-        print(f"checkpoint={visible(str(file))}", file=sys.stderr)
+        print(f"checkpoint={escape_control(str(file))}", file=sys.stderr)
     return file
 
 
@@ -113,7 +113,7 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
         end_with_sweep()
     with sweeps.alone(run) as free:
         if not free:
-            print(visible(f"{run.name}: another process is at it"))
+            print(escape_control(f"{run.name}: another process is at it"))
         if not free or Guard.interrupted:
             return None
         try:
@@ -130,7 +130,7 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
             with messages.full_disk_passes():
                 sweeps.record(run, overrides(), "failed", line)
             sys.stdout.flush()
-            print(visible(f"error: {run.name}: {line}"), file=sys.stderr)
+            print(escape_control(f"error: {run.name}: {line}"), file=sys.stderr)
             return None
         except (SystemExit, KeyboardInterrupt):
             if not with_joblib(HydraConfig.get()):
@@ -172,19 +172,21 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
     try:
         jobs = sweeps.report(sweep)
     except InputError as error:  # a full disk, or one that may not be written
-        print(visible(f"error: {error}"), file=sys.stderr)
+        print(escape_control(f"error: {error}"), file=sys.stderr)
         jobs = sweeps.read(sweep)
     if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
         argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
     if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
-        print(visible(f"start again      {shlex.join(['python', *argv])}"))
+        print(escape_control(f"start again      {shlex.join(['python', *argv])}"))
     if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
         sys.exit(1)
 
 
 def shown_path(path: Path) -> str:
     """A path as it is named from here, fit for a terminal."""
-    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    return escape_control(
+        str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    )
 
 
 def overrides() -> list[str]:

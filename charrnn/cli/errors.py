@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping
 
 from charrnn.cli.schema import CONF, known_keys, nearest
-from charrnn.errors import InputError, one_line, shown, visible
+from charrnn.errors import InputError, escape_control, format_value, one_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a disk says that is full or ill
 EXTRAS = {
@@ -37,14 +37,14 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("CHARRNN_TRACEBACK") or not (line := explain(error)):
             raise
         sys.stdout.flush()
-        print(f"error: {visible(line)}", file=sys.stderr)
+        print(f"error: {escape_control(line)}", file=sys.stderr)
         sys.exit(2)
 
 
 def visible_record(*args, **kwargs) -> logging.LogRecord:
     """What logs get: Hydra says every job's overrides in one."""
     record = logging.LogRecord(*args, **kwargs)
-    record.msg, record.args = visible(record.getMessage()), ()
+    record.msg, record.args = escape_control(record.getMessage()), ()
     return record
 
 
@@ -159,5 +159,5 @@ def named(prefix: str, node: Mapping, error: BaseException) -> Exception:
     ]
     for found in (keys, values):
         if len(found) == 1:
-            return InputError(f"{prefix}.{found[0]}={shown(node[found[0]])}: {text}")
+            return InputError(f"{prefix}.{found[0]}={format_value(node[found[0]])}: {text}")
     return InputError(f"{prefix}: {text}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from charrnn.data.charset import Charset
-from charrnn.errors import InputError, shown, visible
+from charrnn.errors import InputError, escape_control, format_value
 from charrnn.generation.decoding import REGEX, Decoding
 from charrnn.generation.sampler import check_length, check_seed
 from charrnn.generation.session import Session
@@ -80,7 +80,7 @@ class Shell:
                 except KeyboardInterrupt:
                     print(flush=True)
                 except (InputError, OSError) as error:
-                    print(f"error: {visible(str(error))}", flush=True)
+                    print(f"error: {escape_control(str(error))}", flush=True)
 
     def answer(self, line: str) -> None:
         """Do what a line says."""
@@ -132,7 +132,10 @@ class Shell:
     def set(self, key: str, value: str) -> None:
         """Change a setting, or show them all."""
         if not key:
-            print(*(f"{k} {visible(shown(v))}" for k, v in self.settings.items()), sep="\n")
+            print(
+                *(f"{k} {escape_control(format_value(v))}" for k, v in self.settings.items()),
+                sep="\n",
+            )
             return
         if key not in self.settings:
             raise InputError(f"{key}: no such setting; /set shows them")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from charrnn.errors import InputError, check, one_line, shown
+from charrnn.errors import InputError, check, format_value, one_line
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OPEN = ("trainer", "optimizer", "scheduler")
@@ -96,20 +96,20 @@ def check_targets(
         return
     target, key = node["_target_"], f"{prefix}._target_"
     if not isinstance(target, str):
-        raise InputError(f"{key}={shown(target)} must be text")
+        raise InputError(f"{key}={format_value(target)} must be text")
     if is_below(target, allowed):
         return
     names = ", ".join(packages)
     package = target.partition(".")[0]
     if not is_below(target, packages):
         raise InputError(
-            f"{key}={shown(target)}: not of {names}; allow_targets=[{package}] lets it in"
+            f"{key}={format_value(target)}: not of {names}; allow_targets=[{package}] lets it in"
         )
     found = get_target(key, target)
     home = found.__module__ if isinstance(found, type) else ""
     # Lightning's command line makes whatever it is told to.
     if not is_below(home, packages) or (packages is TARGETS and "cli" in home.split(".")):
-        raise InputError(f"{key}={shown(target)}: no class of {names}; name one")
+        raise InputError(f"{key}={format_value(target)}: no class of {names}; name one")
 
 
 def is_below(name: str, packages: typing.Iterable[str]) -> bool:
@@ -122,14 +122,16 @@ def get_target(key: str, target: str) -> Callable:
     try:
         return pkgutil.resolve_name(target)
     except Exception as error:
-        raise InputError(f"{key}={shown(target)}: {one_line(str(error))}") from error
+        raise InputError(f"{key}={format_value(target)}: {one_line(str(error))}") from error
 
 
 def check_node(prefix: str, node: object) -> None:
     """Check the keys under one that may name a ``_target_``, against its parameters."""
     if not isinstance(node, dict):
         if prefix in GROUPS:
-            raise InputError(f"{prefix}={shown(node)} must be a group of keys; --cfg job shows it")
+            raise InputError(
+                f"{prefix}={format_value(node)} must be a group of keys; --cfg job shows it"
+            )
         return
     if "_target_" not in node:
         for name, value in node.items():
@@ -169,7 +171,7 @@ def check_type(name: str, value: object, hint: object) -> None:
             if typing.get_origin(part) is typing.Literal:
                 words += map(str, typing.get_args(part))
         wanted = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
-        raise InputError(f"{name}={shown(value)} must be {wanted}")
+        raise InputError(f"{name}={format_value(value)} must be {wanted}")
 
 
 WORDS = {

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from charrnn.data.charset import BOUNDARY, CODE_POINTS, UNKNOWN, Charset, border, to_points
 from charrnn.data.files import BLOCK, DECOMPRESS, read_bytes
-from charrnn.errors import InputError, check, visible
+from charrnn.errors import InputError, check, escape_control
 
 LAYOUT = 2  # of the files in the cache; part of their key
 LONGEST = 1 << 20
@@ -407,7 +407,7 @@ def main() -> None:
     root = cache(args.cache_dir)
     if args.command == "clear":
         clear(root)
-    print(*map(visible, show(root)), sep="\n")
+    print(*map(escape_control, show(root)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from charrnn.data import datamodule
 from charrnn.data.charset import Charset
 from charrnn.data.datamodule import CharDataModule
 from charrnn.data.windows import BURN_IN, EvaluationWindows
-from charrnn.errors import InputError, check, visible
+from charrnn.errors import InputError, check, escape_control
 from charrnn.evaluation import dynamic
 from charrnn.evaluation import static as evaluation
 from charrnn.evaluation.static import Figures
@@ -221,7 +221,10 @@ def table(result: dict) -> str:
     files, windows = result["checkpoint"], result["windows"]
     each = zip(files, windows) if isinstance(files, list) else [(files, windows)]
     lines = [
-        *(f"model    {visible(f)}" + ("" if n is None else f", window {n:,}") for f, n in each),
+        *(
+            f"model    {escape_control(f)}" + ("" if n is None else f", window {n:,}")
+            for f, n in each
+        ),
         f"text     {result['split']}, {result['characters']:,} characters scored"
         f" (SHA-256 {result['sha256'][:12]}...)",
         "",

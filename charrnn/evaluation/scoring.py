@@ -10,7 +10,7 @@ from torch import nn
 from charrnn.data.charset import BOUNDARY, Charset
 from charrnn.data.corpus import read_text
 from charrnn.data.files import find_files
-from charrnn.errors import check, visible
+from charrnn.errors import check, escape_control
 from charrnn.evaluation import static as evaluation
 
 
@@ -56,7 +56,7 @@ def surprisal(model: nn.Module, charset: Charset, texts: list[str]) -> list[np.n
 
 def cell(text: str, unit: str) -> str:
     r"""A text without what would end its cell; of bytes, those beyond ASCII as \xe9 and so on."""
-    text = visible(text).replace("\t", "\\t").replace("\n", "\\n")
+    text = escape_control(text).replace("\t", "\\t").replace("\n", "\\n")
     if unit == "byte":
         text = "".join(c if c.isascii() else f"\\x{ord(c):02x}" for c in text)
     return text

@@ -19,7 +19,7 @@ from torch import nn
 from charrnn import __version__
 from charrnn.checkpoint import format as checkpoint
 from charrnn.data.charset import Charset
-from charrnn.errors import InputError, visible
+from charrnn.errors import InputError, escape_control
 from charrnn.models import GRUEncode
 
 ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt"}
@@ -36,10 +36,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", help="the file to write; beside the checkpoint where not given")
     given = parser.parse_args(arguments)
     try:
-        print(visible(str(export(given.checkpoint, given.to, given.out))))
+        print(escape_control(str(export(given.checkpoint, given.to, given.out))))
     except (InputError, OSError) as error:
         line = " ".join(str(error).split())
-        print(f"error: {visible(line)}", file=sys.stderr)
+        print(f"error: {escape_control(line)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from charrnn.errors import InputError, visible
+from charrnn.errors import InputError, escape_control
 
 NOT_SETTINGS = ("launcher", "sweep")
 """Groups that say how jobs are started; a job is the same whatever started it."""
@@ -365,21 +365,21 @@ def report(sweep: Path) -> list[Job]:
     for i, name in enumerate(head):
         numeric = i == 0 or len(head) - 6 < i < len(head) - 1
         shown.add_column(
-            Text(visible(name)), justify="right" if numeric else "left", overflow="fold"
+            Text(escape_control(name)), justify="right" if numeric else "left", overflow="fold"
         )
     for line in body:
-        shown.add_row(*(Text(visible(cell)) for cell in line))
+        shown.add_row(*(Text(escape_control(cell)) for cell in line))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(shown)
     failed = sorted((job for job in jobs if job.state == "failed"), key=by_number)
     if failed:
         print(f"{len(failed)} of {len(jobs)} jobs failed:")
     for job in failed:
-        print(visible(f"  {job.folder.name}: {job.reason}\n    {job.command}"))
+        print(escape_control(f"  {job.folder.name}: {job.reason}\n    {job.command}"))
     write(sweep, jobs)
     near = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
-    print(visible(f"results          {near / 'results.html'} (and results.csv)"))
-    print(visible(f"curves           tensorboard --logdir {shlex.quote(str(near))}"))
+    print(escape_control(f"results          {near / 'results.html'} (and results.csv)"))
+    print(escape_control(f"curves           tensorboard --logdir {shlex.quote(str(near))}"))
     return jobs
 
 
@@ -393,7 +393,7 @@ def main() -> None:
     try:
         report(Path(sys.argv[1]))
     except InputError as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+        print(f"error: {escape_control(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -12,7 +12,7 @@ from helpers import ROOT
 import charrnn
 from charrnn.api import LanguageModel
 from charrnn.cli.interactive import Shell
-from charrnn.errors import InputError, visible
+from charrnn.errors import InputError, escape_control
 from charrnn.generation.decoding import Decoding
 
 
@@ -73,7 +73,9 @@ def test_a_person_at_a_terminal(command, trained, model, tmp_path, terminal):
     terminal.type("import \n")
     session = model.session(seed=1).feed("import ")
     text = session.generate(30)
-    assert terminal.until("\n> ") == f"import \n{visible(text)}\n> ".replace("\n\n> ", "\n> ")
+    assert terminal.until("\n> ") == f"import \n{escape_control(text)}\n> ".replace(
+        "\n\n> ", "\n> "
+    )
     # What is wrong is one line, and changes nothing.
     for line, message in [("/set top_p 3", "error: top_p=3 must be"), ("/x", "error: /x: no such"),
                           ("a☃", "error: prompt: the model does not know '☃'")]:  # fmt: skip
@@ -81,7 +83,7 @@ def test_a_person_at_a_terminal(command, trained, model, tmp_path, terminal):
         terminal.until("\n")  # the line itself
         assert re.fullmatch(rf"{re.escape(message)}[^\n]*\n> ", terminal.until("> "))
     terminal.type("\n")  # goes on
-    text = visible(session.generate(30))
+    text = escape_control(session.generate(30))
     assert terminal.until("\n> ").removesuffix("\n> ") == "\n" + text.removesuffix("\n")
     # Ctrl-C ends the text and not the shell, and what was shown has been read.
     terminal.type("/set length 1000000000\n")
@@ -110,7 +112,7 @@ def test_a_person_at_a_terminal(command, trained, model, tmp_path, terminal):
 @pytest.fixture
 def shell(model):
     text = {"prompt": "ab", "length": 20, "seed": 1, "unknown": "error"}
-    return Shell(model, text, vars(Decoding()), visible)
+    return Shell(model, text, vars(Decoding()), escape_control)
 
 
 def test_lines(shell, model, capsys, tmp_path):
@@ -119,7 +121,7 @@ def test_lines(shell, model, capsys, tmp_path):
         return capsys.readouterr().out
 
     def written(session, **settings):
-        text = visible(session.generate(20, **settings))
+        text = escape_control(session.generate(20, **settings))
         return text if text.endswith("\n") else text + "\n"
 
     session = model.session(seed=1).feed("ab")
@@ -151,7 +153,7 @@ def test_lines(shell, model, capsys, tmp_path):
     assert (shell.session, shell.settings) == before
 
 
-@pytest.mark.parametrize("form", [visible, str], ids=["shown", "raw"])
+@pytest.mark.parametrize("form", [escape_control, str], ids=["shown", "raw"])
 def test_control_characters(form, capsys):
     """Those of a text go through the form that those of a sample do."""
     charset = charrnn.Charset("\x1b")
