@@ -10,7 +10,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 import sys
 import unicodedata
@@ -23,6 +22,7 @@ from torch import nn
 from charrnn.analysis import activations
 from charrnn.analysis.properties import correlations, properties
 from charrnn.checkpoint import format as checkpoint
+from charrnn.checkpoint.files import atomic_write
 from charrnn.data.charset import UNKNOWN, Charset
 from charrnn.errors import InputError, check, escape_control
 
@@ -76,12 +76,8 @@ def neurons(
     out = file.with_suffix(".html") if out is None else Path(out)
     if out.exists() and any(out.samefile(f) for f in (file, text)):
         raise InputError(f"--out {out}: is what the page is made from; give another file")
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        scratch.write_text(page(model, charset, characters, run, Path(text).name), "utf-8")
-        os.replace(scratch, out)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with atomic_write(out, "w") as f:
+        f.write(page(model, charset, characters, run, Path(text).name))
     return out
 
 

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from charrnn.callbacks.metrics import flush, to_loggers
 from charrnn.checkpoint import format as checkpoint
-from charrnn.checkpoint.files import link, write
+from charrnn.checkpoint.files import link
+from charrnn.checkpoint.serialization import save
 from charrnn.errors import InputError, check, escape_control
 from charrnn.training import lightning_loops as loops
 from charrnn.training import signals
@@ -159,7 +160,7 @@ class AtomicIO(TorchCheckpointIO):
         if self.error is not None:  # of what must be on disk before it
             return
         try:
-            write(checkpoint_dict, path, Path(path).with_name("previous.ckpt"))
+            save(checkpoint_dict, path, Path(path).with_name("previous.ckpt"))
         except OSError as error:
             self.error = error
 

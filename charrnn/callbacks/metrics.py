@@ -17,6 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
+from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import InputError, escape_control
 
 COLUMNS = (
@@ -192,12 +193,10 @@ def drop_later(run: Path, windows: int, characters: int) -> None:
     if file.exists():
         with open(file, newline="") as f:
             rows = [row for row in csv.DictReader(f) if is_before(row, windows)]
-        scratch = file.with_name(f".{file.name}.{os.getpid()}")
-        with open(scratch, "w", newline="") as f:
+        with atomic_write(file, "w", newline="") as f:
             writer = csv.DictWriter(f, ("step", *COLUMNS))
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(scratch, file)
     folder = run / "tensorboard"
     for scratch in [*run.glob(".metrics.csv.*"), *folder.glob(".events.out.tfevents.*")]:
         scratch.unlink()  # of a process that was killed
@@ -209,11 +208,9 @@ def drop_later(run: Path, windows: int, characters: int) -> None:
         # The writer's purge_step would take with it what stands against characters.
         records = RawEventFileLoader(str(file)).Load()
         records = [r for r in records if window_of(r, characters) <= windows]
-        scratch = file.with_name(f".{file.name}.{os.getpid()}")
-        with open(scratch, "wb") as f:
+        with atomic_write(file) as f:
             for record in records:
                 RecordWriter(f).write(record)
-        os.replace(scratch, file)
         if ahead:
             rest = file.name.split(".", 4)[4]
             file.rename(file.with_name(f"events.out.tfevents.{number:010d}.{rest}"))

@@ -1,78 +1,55 @@
-"""Containers and tensors on disk: written whole or not at all, read without running code."""
+"""Atomic writes: a file on disk is complete or absent, whatever interrupts the write.
+
+Imports nothing but the standard library, so that every writer of a file can use it.
+"""
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor
-
-from charrnn.errors import InputError
+from typing import IO
 
 
-class Damaged(InputError):
-    """A file that is not what was written."""
+@contextlib.contextmanager
+def atomic_write(
+    path: str | Path, mode: str = "wb", *, previous: Path | None = None, **options
+) -> Iterator[IO]:
+    """Open a file for writing; it appears under its name only when the block ends without error.
 
-
-def checksum(description: dict, state: dict[str, Tensor]) -> str:
-    """SHA-256 of a model: its description, and its parameters by their names."""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def read_whole(file: Path) -> object:
-    """What ``torch.save`` wrote, once its checksums are seen to be right. Raises Damaged."""
-    try:
-        # The file holds checksums of its parts, which torch.load does not look at.
-        with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # half a dozen kinds, by where the damage is
-        raise Damaged(f"{file}: it is torn or no checkpoint; give another checkpoint") from error
-    if bad is not None:
-        raise Damaged(f"{file}: it is damaged (the checksum of {bad} is wrong); give another one")
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise Damaged(
-            f"{file}: it is damaged, or of another program; give another checkpoint"
-        ) from error
-
-
-def write(checkpoint: dict, path: str | Path, previous: Path | None = None) -> None:
-    """Write containers and tensors whole or not at all, whatever happens in between.
+    The content goes to a scratch file in the same folder, since a rename is atomic within one file
+    system only, is flushed to disk and renamed. After an error the scratch file is removed and an
+    older file at ``path`` is unchanged.
 
     Args:
-        previous: a name beside it for what stood under its own before.
+        path: the file to create or replace. Its folder must exist.
+        mode: "wb", or "w" for text, which is UTF-8 unless ``encoding`` is given.
+        previous: a path in the same file system under which the replaced file is kept.
+        options: further arguments of :func:`open`.
 
     Raises:
-        OSError: it cannot be written; what stood there stays.
+        OSError: the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since a rename is atomic within one file system only.
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(scratch, "wb") as f:
-            torch.save(checkpoint, f)
-            f.flush()
-            os.fsync(f.fileno())
+        with open(scratch, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         if previous is not None and path.exists():
             link(path, previous)
         os.replace(scratch, path)
-        sync(path.parent)  # or a loss of power could take the new name back
+        sync(path.parent)  # or a loss of power could undo the rename
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
-    """Have the names in a folder on disk, where the system can do that."""
+    """Flush the names in a folder to disk, where the system supports that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -82,7 +59,7 @@ def sync(folder: Path) -> None:
 
 
 def link(file: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had that name before; a copy where links fail."""
+    """Atomically give a file a second name, replacing that name; copy where links fail."""
     scratch = name.with_name(f".{name.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     try:
@@ -91,5 +68,5 @@ def link(file: Path, name: Path) -> None:
         except OSError:
             shutil.copyfile(file, scratch)
         os.replace(scratch, name)
-    finally:  # it stands still where both names were the same file's already
+    finally:  # os.replace leaves it where both names belong to the same file already
         scratch.unlink(missing_ok=True)

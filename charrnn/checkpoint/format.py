@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from charrnn import models
-from charrnn.checkpoint.files import Damaged, checksum, read_whole
+from charrnn.checkpoint import serialization
+from charrnn.checkpoint.serialization import Damaged, checksum
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, escape_control, format_value
 from charrnn.models.ensemble import Ensemble
@@ -89,7 +90,7 @@ def read(path: str | Path) -> dict:
         open(file, "rb").close()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    checkpoint = read_weights(file) if file.suffix == ".safetensors" else read_whole(file)
+    checkpoint = read_weights(file) if file.suffix == ".safetensors" else serialization.load(file)
     ours = checkpoint.get("charrnn") if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or "format" not in ours:
         raise InputError(f"{file}: a checkpoint of another program, not of charrnn")

@@ -1,13 +1,13 @@
 """What mode=evaluate reports: the figures of a checkpoint on a text, cold, warm and dynamic."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from charrnn.checkpoint import format as checkpoint
+from charrnn.checkpoint.files import atomic_write
 from charrnn.data import datamodule
 from charrnn.data.charset import Charset
 from charrnn.data.datamodule import CharDataModule
@@ -259,9 +259,5 @@ def table(result: dict) -> str:
 
 def write(result: dict, file: Path) -> None:
     """Write what :func:`report` returned as JSON, whole or not at all."""
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        scratch.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        os.replace(scratch, file)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with atomic_write(file, "w") as f:
+        f.write(json.dumps(result, indent=1) + "\n")

@@ -7,7 +7,6 @@ B rows, L layers, H hidden size, V vocabulary size.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +17,7 @@ from torch import nn
 
 from charrnn import __version__
 from charrnn.checkpoint import format as checkpoint
+from charrnn.checkpoint.files import atomic_write
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, escape_control
 from charrnn.models import GRUEncode
@@ -65,13 +65,8 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     description = describe(saved, charset)
     out = file.with_suffix(ENDINGS[to]) if out is None else Path(out)
     write = {"safetensors": to_safetensors, "onnx": to_onnx, "torch": to_torch}[to]
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with open(scratch, "wb") as f:
-            write(model, description, f)
-        os.replace(scratch, out)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with atomic_write(out) as f:
+        write(model, description, f)
     return out
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from charrnn.checkpoint.files import Damaged, checksum, read_whole, write
+from charrnn.checkpoint import serialization
+from charrnn.checkpoint.serialization import Damaged, checksum
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check
 from charrnn.generation import sampler
@@ -98,7 +99,7 @@ class Session:
         kept = {"charrnn_session": FORMAT, "model": self._model_checksum(), "seed": self.seed}
         if self.context is not None:
             kept |= self.context._asdict() | {"recent": torch.tensor(self.context.recent)}
-        write(kept, path)
+        serialization.save(kept, path)
 
     def load(self, path: str | Path) -> "Session":
         """Take up what :meth:`save` wrote, in place of what was read. Loading runs no code.
@@ -109,7 +110,7 @@ class Session:
         if not path.is_file():
             raise InputError(f"{path}: no session there")
         try:
-            kept = read_whole(path)
+            kept = serialization.load(path)
         except Damaged as error:
             raise InputError(f"{path}: no session, or a damaged one") from error
         if not isinstance(kept, dict) or kept.get("charrnn_session") != FORMAT:

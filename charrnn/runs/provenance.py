@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from charrnn import __version__
+from charrnn.checkpoint.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
@@ -23,9 +24,8 @@ def write(run: Path, **more) -> None:
     if file.exists():
         return
     file.parent.mkdir(exist_ok=True)
-    scratch = file.with_name(f".about.yaml.{os.getpid()}")
-    scratch.write_text(yaml.safe_dump(describe() | more, sort_keys=False), "utf-8")
-    os.replace(scratch, file)
+    with atomic_write(file, "w") as f:
+        f.write(yaml.safe_dump(describe() | more, sort_keys=False))
 
 
 def describe() -> dict:

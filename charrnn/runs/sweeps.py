@@ -21,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import InputError, escape_control
 
 NOT_SETTINGS = ("launcher", "sweep")
@@ -164,9 +165,8 @@ def record(run: Path, overrides: list[str], state: str, reason: str = "") -> Non
     file = run / ".hydra" / "job.json"
     file.parent.mkdir(exist_ok=True)
     content = {"overrides": list(overrides)} | record_of(run) | {"state": state, "reason": reason}
-    scratch = file.with_name(f".job.json.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=1), "utf-8")
-    os.replace(scratch, file)
+    with atomic_write(file, "w") as f:
+        f.write(json.dumps(content, indent=1))
 
 
 def is_follower() -> bool:
@@ -335,17 +335,13 @@ def write(sweep: Path, jobs: list[Job]) -> None:
         line = [job.number, job.folder.relative_to(sweep), *values, *numbers, windows]
         lines.append([*line, job.speed, job.parameters, job.state, job.reason])
     for name in ("results.csv", "results.html"):
-        scratch = sweep / f".{name}.{os.getpid()}"
         try:
-            with open(scratch, "w", newline="", encoding="utf-8", errors="replace") as f:
+            with atomic_write(sweep / name, "w", newline="", errors="replace") as f:
                 if name.endswith("csv"):
                     csv.writer(f).writerows(lines)
                 else:
                     f.write(results.page(sweep.resolve().name, jobs, swept(jobs), table(jobs)))
-            os.replace(scratch, sweep / name)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
             reason = f"cannot be written ({error.strerror})"
             raise InputError(f"{sweep / name}: {reason}") from error
 

@@ -13,8 +13,8 @@ from small_models import saved_model as make
 import charrnn
 from charrnn import GRUEncode, GRUResize, InputError
 from charrnn.checkpoint import files as archive
-from charrnn.checkpoint.files import write
 from charrnn.checkpoint.format import FORMAT, build, find, initialize, read
+from charrnn.checkpoint.serialization import save
 
 H, L = 5, 3
 KINDS = (GRUEncode, GRUResize)
@@ -71,7 +71,7 @@ def test_a_loaded_model_gives_the_saved_one_s_logits(trained, tmp_path, monkeypa
 @pytest.mark.parametrize("reset", ["after", "before"])
 def test_write_read_build(tmp_path, kind, reset):
     model, charset, saved = make(kind, "abc", reset=reset, gate="hard_sigmoid", dropout=0.5)
-    write(saved, tmp_path / "a" / "model.ckpt")
+    save(saved, tmp_path / "a" / "model.ckpt")
     found, found_charset = build(read(tmp_path / "a" / "model.ckpt"))
     assert type(found) is kind and found_charset == charset and not found.training
     inputs, state = torch.randint(0, 4, (7, 3)), torch.randn(L, 3, H)
@@ -131,7 +131,7 @@ def damage(data, kind):
 @pytest.mark.parametrize("kind", ["empty", "cut", "cut-by-one", "text", "bytes", "zip"])
 def test_torn_files(tmp_path, kind):
     file = tmp_path / "last.ckpt"
-    write(make(GRUEncode, "abc")[2], file)
+    save(make(GRUEncode, "abc")[2], file)
     file.write_bytes(damage(file.read_bytes(), kind))
     with pytest.raises(InputError, match=r"last\.ckpt: it is (torn|damaged).*; give another"):
         read(file)
@@ -195,7 +195,7 @@ class Unwritable:
 @pytest.mark.parametrize("where", ["saving", "syncing"])
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch, error, where):
     file = tmp_path / "last.ckpt"
-    write({"charrnn": {"format": FORMAT}, "old": torch.arange(1000)}, file)
+    save({"charrnn": {"format": FORMAT}, "old": torch.arange(1000)}, file)
     old = file.read_bytes()
     new = {"tensor": torch.zeros(1000)}
     if where == "saving":
@@ -207,7 +207,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch, error, 
 
         monkeypatch.setattr(archive.os, "fsync", fail)
     with pytest.raises(error):
-        write(new, file)
+        save(new, file)
     assert file.read_bytes() == old and names(tmp_path) == ["last.ckpt"]
 
 
@@ -215,7 +215,7 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
     """The old one stands under its name until the whole of the new one is on disk."""
     file = tmp_path / "last.ckpt"
     least = {"charrnn": {"format": FORMAT, "settings": {}, "charset": {}}, "state_dict": {}}
-    write(least | {"number": 1}, file)
+    save(least | {"number": 1}, file)
     seen = []
     replace, fsync = os.replace, os.fsync
 
@@ -229,7 +229,7 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(archive.os, "replace", watch)
     monkeypatch.setattr(archive.os, "fsync", watch_disk)
-    write(least | {"number": 2}, file)
+    save(least | {"number": 2}, file)
     assert seen == ["file", (1, 2), "folder"]
     assert read(file)["number"] == 2 and names(tmp_path) == ["last.ckpt"]
 
@@ -242,7 +242,7 @@ def test_a_write_replaces_the_file_at_once(tmp_path, monkeypatch):
 def test_weights_go_by_their_characters(tmp_path, kind, here):
     there = "abcdef"
     theirs, their_charset, saved = make(kind, there)
-    write(saved, tmp_path / "old.ckpt")
+    save(saved, tmp_path / "old.ckpt")
     ours, our_charset, _ = make(kind, here, seed=1)
     untouched = {k: v.clone() for k, v in ours.state_dict().items()}
     common = set(here) & set(there)
@@ -266,7 +266,7 @@ def test_weights_go_by_their_characters(tmp_path, kind, here):
 def test_a_known_text_keeps_its_states(tmp_path, kind):
     """With its characters at other indices, a model hears the same."""
     theirs, their_charset, saved = make(kind, "abcdef")
-    write(saved, tmp_path / "old.ckpt")
+    save(saved, tmp_path / "old.ckpt")
     ours, our_charset, _ = make(kind, "AabcdefXYZ", seed=1)
     initialize(ours, our_charset, tmp_path / "old.ckpt")
     states = []
@@ -288,7 +288,7 @@ def test_a_known_text_keeps_its_states(tmp_path, kind):
     ids=str,
 )
 def test_a_model_of_other_sizes(tmp_path, kind, other, words):
-    write(make(kind, "abcdef")[2], tmp_path / "old.ckpt")
+    save(make(kind, "abcdef")[2], tmp_path / "old.ckpt")
     model, charset, _ = make(kind, "abcdef", seed=1, **other)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(InputError, match=rf"init_from=.*old\.ckpt: .*{words}"):
@@ -299,6 +299,6 @@ def test_a_model_of_other_sizes(tmp_path, kind, other, words):
 @kinds
 def test_a_model_of_another_kind(tmp_path, kind):
     (other,) = set(KINDS) - {kind}
-    write(make(other, "abcdef")[2], tmp_path / "old.ckpt")
+    save(make(other, "abcdef")[2], tmp_path / "old.ckpt")
     with pytest.raises(InputError, match="another kind or depth"):
         initialize(*make(kind, "abcdef")[:2], tmp_path / "old.ckpt")

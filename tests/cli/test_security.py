@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charrnn.callbacks.metrics import add_text
-from charrnn.checkpoint.files import write
+from charrnn.checkpoint.serialization import save
 from charrnn.cli.schema import check_targets
 from charrnn.data import corpus
 from charrnn.data.files import fetch
@@ -73,7 +73,7 @@ def with_settings(trained, file, change):
     """A checkpoint whose settings somebody changed."""
     saved = load(trained / "checkpoints" / "last.ckpt")
     change(saved["charrnn"]["settings"])
-    write(saved, file)
+    save(saved, file)
     return file
 
 

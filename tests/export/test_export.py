@@ -12,7 +12,7 @@ from small_models import saved_model as make
 
 import charrnn
 from charrnn import GRUEncode, GRUResize, InputError
-from charrnn.checkpoint.files import write
+from charrnn.checkpoint.serialization import save
 from charrnn.export.formats import export, main
 
 ALPHABET = "\0\x1b ab\u00e9\u4e16\U0001f600"
@@ -29,7 +29,7 @@ variants = pytest.mark.parametrize(
 
 def saved(folder, kind, reset, gate, **settings):
     model, charset, whole = make(kind, ALPHABET, reset=reset, gate=gate, **settings)
-    write(whole, folder / "model.ckpt")
+    save(whole, folder / "model.ckpt")
     return model, charset, folder / "model.ckpt"
 
 

@@ -18,7 +18,7 @@ from small_models import saved_model as make
 import charrnn
 from charrnn import GRUEncode, GRUResize, InputError
 from charrnn.checkpoint import format as checkpoint
-from charrnn.checkpoint.files import write
+from charrnn.checkpoint.serialization import save
 
 # Configurations: keys with values that they take, and with values that they may not.
 
@@ -254,7 +254,7 @@ def test_changed_contents_are_an_error(tmp_path, kind):
             for key in path[:-1]:
                 part = part[key]
             part[path[-1]] = value
-            write(changed, file)
+            save(changed, file)
             for reader in (charrnn.load, lambda f: checkpoint.initialize(*model[:2], f)):
                 with contextlib.suppress(InputError):
                     reader(file)

@@ -12,7 +12,7 @@ from small_models import saved_model as make
 
 import charrnn
 from charrnn import GRUEncode, GRUResize, InputError
-from charrnn.checkpoint.files import write
+from charrnn.checkpoint.serialization import save
 from charrnn.data.windows import EvaluationWindows
 from charrnn.evaluation import dynamic
 from charrnn.evaluation import report as figures
@@ -29,7 +29,7 @@ def files(tmp_path_factory):
     """Checkpoints of models that differ in kind, hidden size and layers."""
     folder = tmp_path_factory.mktemp("members")
     for i, (kind, hidden_size, layers) in enumerate(SHAPES):
-        write(make(kind, ALPHABET, hidden_size, layers, seed=i)[2], folder / f"{i}.ckpt")
+        save(make(kind, ALPHABET, hidden_size, layers, seed=i)[2], folder / f"{i}.ckpt")
     return [folder / f"{i}.ckpt" for i in range(len(SHAPES))]
 
 
@@ -109,7 +109,7 @@ def test_what_they_have_no_share_in(together):
 
 
 def test_of_another_alphabet(files, tmp_path):
-    write(make(GRUEncode, "abc")[2], tmp_path / "other.ckpt")
+    save(make(GRUEncode, "abc")[2], tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt: of another alphabet than .*0\.ckpt"):
         charrnn.load([*files, tmp_path / "other.ckpt"])
     with pytest.raises(InputError, match="names none"):
@@ -119,7 +119,7 @@ def test_of_another_alphabet(files, tmp_path):
 def test_a_damaged_one_is_named(files, tmp_path):
     damaged = make(GRUEncode, ALPHABET)[2]
     damaged["charrnn"]["settings"]["model"]["hidden_size"] += 1
-    write(damaged, tmp_path / "damaged.ckpt")
+    save(damaged, tmp_path / "damaged.ckpt")
     with pytest.raises(InputError, match=r"damaged\.ckpt: .*do not fit one another"):
         charrnn.load((*files, tmp_path / "damaged.ckpt"))
 

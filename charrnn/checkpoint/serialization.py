@@ -1,0 +1,62 @@
+"""Containers and tensors in a file: saved atomically, verified, loaded without running code."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from charrnn.checkpoint.files import atomic_write
+from charrnn.errors import InputError
+
+
+class Damaged(InputError):
+    """A file whose content is not what was written."""
+
+
+def save(content: dict, path: str | Path, previous: Path | None = None) -> None:
+    """Write containers and tensors atomically, creating the folder if needed.
+
+    Args:
+        previous: a path under which the replaced file is kept.
+
+    Raises:
+        OSError: the file cannot be written; the older file is unchanged.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, previous=previous) as file:
+        torch.save(content, file)
+
+
+def load(file: Path) -> object:
+    """Verify the checksums of a file that :func:`save` wrote and load it on the CPU.
+
+    Raises:
+        Damaged: the file is truncated, changed, or not written by ``torch.save``.
+    """
+    try:
+        # torch.load does not verify the archive's checksums.
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # the type depends on where the damage is
+        raise Damaged(f"{file}: it is torn or no checkpoint; give another checkpoint") from error
+    if bad is not None:
+        raise Damaged(f"{file}: it is damaged (the checksum of {bad} is wrong); give another one")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise Damaged(
+            f"{file}: it is damaged, or of another program; give another checkpoint"
+        ) from error
+
+
+def checksum(description: dict, state: dict[str, Tensor]) -> str:
+    """Compute the SHA-256 of a model from its description and its named parameters."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
