@@ -11,7 +11,7 @@ from charrnn.errors import check, escape_control
 
 
 def job(cfg: DictConfig) -> None:
-    from charrnn.checkpoint import format as checkpoint
+    from charrnn import checkpoint
     from charrnn.cli import interactive
     from charrnn.generation import sampler
     from charrnn.generation.decoding import Decoding
@@ -33,7 +33,7 @@ def job(cfg: DictConfig) -> None:
     alone = not talk or scoring["score"] is None
     check("interactive", talk, alone, "false with score")
     files = members.find_all(cli.newest_run() if path == "latest" else path)
-    model, charset = checkpoint.build_all(files, [checkpoint.read(file) for file in files])
+    model, charset = checkpoint.build_models(files, [checkpoint.read(file) for file in files])
     if scoring["score"] is not None:
         return write_scores(model, charset, scoring)
     form = str if raw else escape_control

@@ -119,13 +119,15 @@ def start() -> None:
 
 def take_up(path: Path) -> None:
     """Make the configuration "resumed": a run's own settings, and its own folder."""
-    from charrnn.checkpoint import format as checkpoint
+    from charrnn import checkpoint
 
     if (path / ".hydra").is_dir() and not list((path / "checkpoints").glob("*.ckpt")):
         # Ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started(path)
     else:
-        file = checkpoint.last(path) if path.is_dir() else checkpoint.find(path)
+        file = (
+            checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)
+        )
         ours = checkpoint.read(file)["charrnn"]
         if "carry" not in ours:
             raise InputError(f"resume={file}: holds a model alone; use init_from={file}")
@@ -164,11 +166,11 @@ def store(name: str, settings: dict, hydra: dict) -> None:
 
 def started(run: Path) -> dict:
     """The settings with which a run was started. Raises InputError where they are not whole."""
-    from charrnn.checkpoint import format as checkpoint
+    from charrnn import checkpoint
 
     try:
         settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
-        settings = checkpoint.with_moved_targets(settings)
+        settings = checkpoint.update_targets(settings)
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
         folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
         for key in PATHS:
@@ -208,7 +210,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
 
     import torch
 
-    from charrnn.checkpoint import format as checkpoint
+    from charrnn import checkpoint
     from charrnn.cli import checks
 
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -224,7 +226,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
     if saved and not cfg.model.get("parameters"):
         checks.no_changes(saved["charrnn"]["settings"], settings)
     given = {}
-    if cfg.data.get("charset") and checkpoint.holds_charset(cfg.data.charset):
+    if cfg.data.get("charset") and checkpoint.is_checkpoint(cfg.data.charset):
         reading = {key: cfg.data.get(key) for key in ("unit", "normalize", "lowercase")}
         reading |= {"unit": reading["unit"] or "char", "lowercase": bool(reading["lowercase"])}
         reading["documents"] = bool(cfg.data.get("document"))
@@ -245,7 +247,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
             checks.no_changes(saved["charrnn"]["settings"], settings)
     model.boundary = charset.boundary
     if cfg.init_from:
-        taken = checkpoint.initialize(model, charset, cfg.init_from)
+        taken = checkpoint.initialize_model(model, charset, cfg.init_from)
         known = len(charset) - 1
         print(
             f"init_from: weights of {taken} of {known} characters taken over; {known - taken} are"
@@ -331,9 +333,9 @@ def job(cfg: DictConfig) -> float | None:
 
 def take_up_job(cfg: DictConfig, run: Path) -> None:
     """Have a job of a sweep go on from its last checkpoint, at the rate that rollbacks left."""
-    from charrnn.checkpoint import format as checkpoint
+    from charrnn import checkpoint
 
-    file = checkpoint.last(run)
+    file = checkpoint.find_resumable(run)
     cfg.resume, cfg.init_from = cli.escaped(str(file)), None
     ours = checkpoint.read(file)["charrnn"]
     if ours.get("rollbacks"):
@@ -439,15 +441,15 @@ def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
     All is as the newest checkpoint that was still good has it, but for the learning rate. Raises
     the error where there may be no rollback, or there is nothing to roll back to.
     """
+    from charrnn import checkpoint
     from charrnn.callbacks.metrics import add_text
-    from charrnn.checkpoint import format as checkpoint
 
     if task.on_divergence == "stop":
         raise error
     if task.rollbacks == task.max_rollbacks:
         raise Diverged(f"{error.what}, after {task.rollbacks} rollbacks", error.good) from error
     try:
-        file, windows = checkpoint.newest(run, error.good)
+        file, windows = checkpoint.find_newest(run, error.good)
     except InputError:
         raise error from None
     cfg.resume, cfg.init_from = cli.escaped(str(file)), None
@@ -500,12 +502,12 @@ def summary(trainer, task, run: Path) -> str:
 
 def tested(run: Path, windows, device) -> str:
     """The loss of the best checkpoint on the text that is kept for that."""
-    from charrnn.checkpoint import format as checkpoint
+    from charrnn import checkpoint
     from charrnn.evaluation import static as evaluation
 
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
-    model, _ = checkpoint.build(checkpoint.read(file))
+    model, _ = checkpoint.build_model(checkpoint.read(file))
     nats = evaluation.evaluate(model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
 

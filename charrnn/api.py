@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from charrnn import checkpoint
 from charrnn.analysis import activations
-from charrnn.checkpoint import format as checkpoint
 from charrnn.data.charset import Charset
 from charrnn.evaluation import static as evaluation
 from charrnn.generation import sampler
@@ -84,4 +84,4 @@ def load(path: str | Path | Iterable[str | Path]) -> LanguageModel:
     Nothing but the files is needed. Raises InputError as :func:`charrnn.checkpoint.read` does.
     """
     files = find_all(path)
-    return LanguageModel(*checkpoint.build_all(files, [checkpoint.read(file) for file in files]))
+    return LanguageModel(*checkpoint.build_models(files, [checkpoint.read(file) for file in files]))

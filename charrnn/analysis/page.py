@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from charrnn import checkpoint
 from charrnn.analysis import activations
 from charrnn.analysis.properties import correlations, properties
-from charrnn.checkpoint import format as checkpoint
 from charrnn.checkpoint.files import atomic_write
 from charrnn.data.charset import UNKNOWN, Charset
 from charrnn.errors import InputError, check, escape_control
@@ -69,8 +69,8 @@ def neurons(
         OSError: the page cannot be written.
     """
     check("length", length, length >= 1, "a whole number, at least 1")
-    file = checkpoint.find(path)
-    model, charset = checkpoint.build(checkpoint.read(file))
+    file = checkpoint.find_checkpoint(path)
+    model, charset = checkpoint.build_model(checkpoint.read(file))
     characters = beginning(Path(text), charset, length)
     run = file.parent.parent.name if file.parent.name == "checkpoints" else file.name
     out = file.with_suffix(".html") if out is None else Path(out)

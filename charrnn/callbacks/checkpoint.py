@@ -9,8 +9,8 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
+from charrnn import checkpoint
 from charrnn.callbacks.metrics import flush, to_loggers
-from charrnn.checkpoint import format as checkpoint
 from charrnn.checkpoint.files import link
 from charrnn.checkpoint.serialization import save
 from charrnn.errors import InputError, check, escape_control

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from charrnn.checkpoint import format as checkpoint
+from charrnn import checkpoint
 from charrnn.checkpoint.files import atomic_write
 from charrnn.data import datamodule
 from charrnn.data.charset import Charset
@@ -70,7 +70,7 @@ def report(
     check("evaluate.search", search, ok, "false without evaluate.dynamic=sgd or rms")
 
     every = [checkpoint.read(file) for file in files]
-    model, charset = checkpoint.build_all(files, every)
+    model, charset = checkpoint.build_models(files, every)
     saved, other = every[0], "path" in data
     whole = other and split in (None, "all") and not search
     for file, one in zip(files, every) if not whole and len(files) > 1 else ():
@@ -131,7 +131,7 @@ def open_text(ours: dict, charset: Charset, data: dict) -> CharDataModule:
         raise InputError("checkpoint: does not say what it was trained on; give data.path=FILE")
     elif settings.get("charset"):
         settings["charset"] = charset
-    with checkpoint.fitting():
+    with checkpoint.report_mismatch():
         text = CharDataModule(**settings | data)
     for key, corpus in text.corpora.items() if "path" not in data else ():
         before = ours["corpus"] if key == "data.path" else ours["corpus"].get(key, {})

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from charrnn import __version__
-from charrnn.checkpoint import format as checkpoint
+from charrnn import __version__, checkpoint
 from charrnn.checkpoint.files import atomic_write
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, escape_control
@@ -59,9 +58,9 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
         InputError: no checkpoint of ours, or a package that this needs is not installed.
         OSError: the file cannot be written.
     """
-    file = checkpoint.find(path)
+    file = checkpoint.find_checkpoint(path)
     saved = checkpoint.read(file)
-    model, charset = checkpoint.build(saved)
+    model, charset = checkpoint.build_model(saved)
     description = describe(saved, charset)
     out = file.with_suffix(ENDINGS[to]) if out is None else Path(out)
     write = {"safetensors": to_safetensors, "onnx": to_onnx, "torch": to_torch}[to]

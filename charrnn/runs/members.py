@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from charrnn.checkpoint.format import find
+from charrnn.checkpoint.find import find_checkpoint
 from charrnn.errors import InputError
 from charrnn.runs import sweeps
 
@@ -17,7 +17,7 @@ def find_all(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path).expanduser()
         if not (path / "multirun.yaml").is_file():
-            files.append(find(path))
+            files.append(find_checkpoint(path))
             continue
         for job in sorted(sweeps.read(path), key=sweeps.by_number):
             if job.state not in sweeps.DONE:
@@ -25,7 +25,7 @@ def find_all(paths: str | Path | Iterable[str | Path]) -> list[Path]:
                     f"{job.folder}: {job.state}; start the sweep again, or give a list of"
                     " its other runs"
                 )
-            files.append(find(job.folder))
+            files.append(find_checkpoint(job.folder))
     if not files:
         raise InputError("checkpoint: names none; give one, or several")
     return files

@@ -13,12 +13,11 @@ from helpers import TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn import Charset, GRUEncode, GRUResize
+from charrnn import Charset, GRUEncode, GRUResize, checkpoint
 from charrnn.analysis import page as neurons
 from charrnn.analysis.properties import correlations, properties
 from charrnn.api import LanguageModel
 from charrnn.checkpoint import files as archive
-from charrnn.checkpoint import format as checkpoint
 from charrnn.data.charset import BOUNDARY
 from charrnn.gru.reference import hard_sigmoid
 

@@ -15,10 +15,9 @@ from helpers import ROOT, TEXT, TINY, load, metrics, numbers, same, state, wait_
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import charrnn
-from charrnn import InputError
+from charrnn import InputError, checkpoint
 from charrnn.callbacks import checkpoint as keeping
 from charrnn.callbacks.metrics import drop_later
-from charrnn.checkpoint import format as checkpoint
 from charrnn.checkpoint.files import link
 from charrnn.runs import sweeps
 
@@ -188,7 +187,7 @@ def test_a_run_without_a_whole_checkpoint(command, run):
     for number, file in enumerate((run / "checkpoints").iterdir()):
         os.truncate(file, 500 + number)
     before = sorted(run.rglob("*"))
-    assert_one_line(command("train.py", f"resume={run}"), "last.ckpt", "start it anew")
+    assert_one_line(command("train.py", f"resume={run}"), "last.ckpt", "start the run again")
     assert sorted(run.rglob("*")) == before
 
 

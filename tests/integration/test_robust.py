@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from small_models import saved_model as make
 
 import charrnn
-from charrnn import GRUEncode, GRUResize, InputError
-from charrnn.checkpoint import format as checkpoint
+from charrnn import GRUEncode, GRUResize, InputError, checkpoint
 from charrnn.checkpoint.serialization import save
 
 # Configurations: keys with values that they take, and with values that they may not.
@@ -255,7 +254,7 @@ def test_changed_contents_are_an_error(tmp_path, kind):
                 part = part[key]
             part[path[-1]] = value
             save(changed, file)
-            for reader in (charrnn.load, lambda f: checkpoint.initialize(*model[:2], f)):
+            for reader in (charrnn.load, lambda f: checkpoint.initialize_model(*model[:2], f)):
                 with contextlib.suppress(InputError):
                     reader(file)
 
