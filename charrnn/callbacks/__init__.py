@@ -1,10 +1,22 @@
-"""What happens around the windows: numbers written, text sampled, checkpoints saved."""
+"""What happens between windows: metrics, samples, progress, checkpoints."""
 
-from charrnn.callbacks.checkpoint import Checkpoint
-from charrnn.callbacks.metrics import Metrics
-from charrnn.callbacks.neurons import Neurons
-from charrnn.callbacks.progress import Progress
-from charrnn.callbacks.samples import Samples
-from charrnn.callbacks.stop_worse import StopWorse
+import importlib
 
-__all__ = ["Checkpoint", "Metrics", "Neurons", "Progress", "Samples", "StopWorse"]
+_HOME = {
+    "Checkpoint": "checkpoint",
+    "MedianStopping": "median_stopping",
+    "Metrics": "metrics",
+    "Neurons": "neurons",
+    "Progress": "progress",
+    "Samples": "samples",
+    "rewind_checkpoints": "rewind",
+    "rewind_logs": "rewind",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Import a name when it is first used."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

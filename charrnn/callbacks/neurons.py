@@ -1,4 +1,4 @@
-"""Neurons: what the units do along a text while they learn, in TensorBoard.
+"""Neurons: activations and gates along a text during training, in TensorBoard.
 
 T characters, L layers, H hidden size.
 """
@@ -9,30 +9,29 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning import Callback
 
 from charrnn.analysis.page import label
-from charrnn.callbacks.metrics import to_loggers
+from charrnn.callbacks.loggers import to_loggers
 from charrnn.data.charset import Charset
 from charrnn.errors import check
 
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
 """Colours of -1, 0 and 1."""
 CELL, MARGIN, FOOT = 8, 30, 14
-"""Pixels of a unit at a character, and those to the left and below, where words stand."""
+"""Pixels of a cell (a unit at a character), and of the margins with labels to the left and below."""
 
 
 class Neurons(Callback):
-    """Reads a text at the start, every ``every_n_steps`` windows and at the end, from a zero state.
+    """Reads a text from a zero state at the start, every ``every_n_steps`` windows and at the end.
 
-    For each layer there are a heat map of some units (under IMAGES), histograms of activations,
-    reset gates and update gates (HISTOGRAMS), and the shares of gate values below 0.1 and above
-    0.9 (SCALARS), which are called left and right saturated by Karpathy et al. 2015,
-    arXiv:1506.02078, section 4.2.
-
-    It changes nothing in the training, and draws no random number.
+    Logs for each layer a heat map of some units (IMAGES), histograms of activations, reset gates
+    and update gates (HISTOGRAMS), and the fractions of gate values below 0.1 and above 0.9
+    (SCALARS), called left and right saturated by Karpathy et al. 2015, arXiv:1506.02078, section
+    4.2. Training is not affected, and no random number is drawn.
 
     Args:
-        text: what is read; None reads the beginning of the validation text.
-        length: how many characters of it are read.
-        units: of each layer in its heat map: how many, or a list of them.
+        every_n_steps: windows between two readings.
+        text: the text to read; None reads the beginning of the validation text.
+        length: characters of the text that are read.
+        units: units of each layer in its heat map: their number, or a list of them.
     """
 
     def __init__(
@@ -70,21 +69,21 @@ class Neurons(Callback):
         self.chosen = self.units
         if isinstance(self.units, int):
             self.chosen = list(range(min(self.units, hidden)))
-        wanted = f"units of a layer of {hidden}, 0 to {hidden - 1}"
-        check("callbacks.neurons.units", self.units, max(self.chosen) < hidden, wanted)
+        expected = f"units of a layer of {hidden}, 0 to {hidden - 1}"
+        check("callbacks.neurons.units", self.units, max(self.chosen) < hidden, expected)
         if trainer.ckpt_path is None:
-            self._show(trainer, task)
+            self._log(trainer, task)
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:
-            self._show(trainer, task)
+            self._log(trainer, task)
 
     def on_train_end(self, trainer, task) -> None:
         if self.last != trainer.global_step:
-            self._show(trainer, task)
+            self._log(trainer, task)
 
     @torch.inference_mode()
-    def _show(self, trainer, task) -> None:
+    def _log(self, trainer, task) -> None:
         self.last = windows = trainer.global_step
         if not trainer.is_global_zero:
             return
@@ -117,20 +116,20 @@ class Neurons(Callback):
 
 
 def heat_map(activations: np.ndarray, units: list[int], labels: list[str]) -> np.ndarray:
-    """A picture of activations (U, T) over their text, pixels (height, width, 3) uint8."""
-    share = np.abs(activations)[..., None]
+    """Draw activations (U, T) of U units over their text as pixels (height, width, 3) uint8."""
+    weight = np.abs(activations)[..., None]
     ends = np.where(activations[..., None] < 0, LOW, HIGH)
-    colours = np.rint(MIDDLE + share * (ends - MIDDLE)).astype(np.uint8)
+    colours = np.rint(MIDDLE + weight * (ends - MIDDLE)).astype(np.uint8)
     cells = colours.repeat(CELL, 0).repeat(CELL, 1)
     height, width, _ = cells.shape
     picture = Image.new("RGB", (MARGIN + width, height + FOOT), "white")
     picture.paste(Image.fromarray(cells), (MARGIN, 0))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
-    for row in range(0, len(units), 2):  # the names of all would touch
-        place = (MARGIN - 4, CELL * (row + 0.5))
-        draw.text(place, str(units[row]), fill=(88, 100, 115), font=font, anchor="rm")
-    for t, shown in enumerate(labels):
-        shown = {"\n": "|", "\t": "»"}.get(shown, shown if len(shown) == 1 else "·")
-        place = (MARGIN + CELL * (t + 0.5), height + FOOT - 4)
-        draw.text(place, shown, fill=(22, 32, 43), font=font, anchor="ms")
+    for row in range(0, len(units), 2):  # every second label, or they would overlap
+        point = (MARGIN - 4, CELL * (row + 0.5))
+        draw.text(point, str(units[row]), fill=(88, 100, 115), font=font, anchor="rm")
+    for t, name in enumerate(labels):
+        glyph = {"\n": "|", "\t": "»"}.get(name, name if len(name) == 1 else "·")
+        point = (MARGIN + CELL * (t + 0.5), height + FOOT - 4)
+        draw.text(point, glyph, fill=(22, 32, 43), font=font, anchor="ms")
     return np.array(picture)

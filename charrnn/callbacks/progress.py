@@ -1,4 +1,4 @@
-"""Progress: one bar over all windows of the run, or lines in a log."""
+"""Progress: one bar over all windows of the run, or lines for a log file."""
 
 import math
 import sys
@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 
 class Progress(ProgressBar):
-    """Shows loss, bpc, characters a second and the time left, twice a second.
+    """Shows loss, bpc, characters per second and the remaining time, updated twice a second.
 
-    Where standard error is no terminal, it gets a line every ``seconds`` instead.
+    If standard error is not a terminal, prints a line every ``seconds`` instead.
 
     Args:
-        seconds: between two lines of a log.
+        seconds: time between two lines.
     """
 
     def __init__(self, seconds: float = 30.0):
@@ -24,7 +24,7 @@ class Progress(ProgressBar):
         self.enabled = True
 
     def disable(self) -> None:
-        """Called by Lightning on every process but the first."""
+        """Called by Lightning on all ranks but rank zero."""
         self.enabled = False
 
     def enable(self) -> None:
@@ -41,14 +41,14 @@ class Progress(ProgressBar):
             disable=not (self.enabled and sys.stderr.isatty()),
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} windows, {remaining} left{postfix}",
         )
-        self.started = self.shown = (time.perf_counter(), trainer.global_step)
+        self.started = self.last = (time.perf_counter(), trainer.global_step)
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
         now, window = time.perf_counter(), trainer.global_step
-        then, before = self.shown
+        then, before = self.last
         if now - then < self.seconds or not self.enabled:
             return
-        loss = task.window_loss.item()  # of this process's rows
+        loss = task.window_loss.item()  # of this rank's rows
         rate = (window - before) * batch.inputs.numel() * trainer.world_size / (now - then)
         numbers = f"loss {loss:.3f}, bpc {loss / math.log(2):.3f}, {rate:,.0f} characters/s"
         if self.bar.disable:
@@ -59,7 +59,7 @@ class Progress(ProgressBar):
         else:
             self.bar.set_postfix_str(numbers, refresh=False)
             self.bar.update(window - before)
-        self.shown = (now, window)
+        self.last = (now, window)
 
     def on_train_end(self, trainer, task) -> None:
         self._close(trainer.global_step)

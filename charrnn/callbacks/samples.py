@@ -1,9 +1,9 @@
-"""Samples: short texts while it trains, on the screen and in TensorBoard."""
+"""Samples: short texts during training, printed and in TensorBoard."""
 
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
-from charrnn.callbacks.metrics import add_text
+from charrnn.callbacks.loggers import add_text
 from charrnn.data.charset import Charset
 from charrnn.errors import check, escape_control
 from charrnn.generation import sampler
@@ -13,11 +13,13 @@ from charrnn.generation.decoding import Decoding
 class Samples(Callback):
     """Prints a sample at the start, every ``every_n_steps`` windows and at the end.
 
-    The text comes from a random number generator of its own, and from a state of its own.
+    Sampling uses its own state and random number generator, so that training is not affected.
 
     Args:
-        length, temperature, prompt: as in :func:`charrnn.generation.sampler.texts`; characters of the prompt
-            that the model does not know are left out.
+        every_n_steps: windows between two samples.
+        length: characters of a sample, without the prompt.
+        temperature: divides the logits.
+        prompt: the beginning of each sample. Characters outside the alphabet are left out.
     """
 
     def __init__(

@@ -15,11 +15,12 @@ PREFIX = "model."
 METADATA = "charrnn"
 """Metadata key under which an exported file keeps settings and charset, as JSON."""
 MOVED = {
+    "charrnn.callbacks.StopWorse": "charrnn.callbacks.MedianStopping",
     "charrnn.datamodule.": "charrnn.data.datamodule.",
     "charrnn.schedulers.": "charrnn.training.schedulers.",
     "charrnn.task.": "charrnn.training.task.",
 }
-"""Old and new module prefixes of the classes that settings name as ``_target_``."""
+"""Old and new prefixes of the classes that settings name as ``_target_``."""
 
 
 def read(path: str | Path) -> dict:

@@ -1,17 +1,23 @@
-"""Which checkpoints a path stands for: a run's last one, or those of all runs of a sweep."""
+"""Which checkpoints a path names: the last one of a run, or those of all jobs of a sweep."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from charrnn.checkpoint.find import find_checkpoint
 from charrnn.errors import InputError
-from charrnn.runs import sweeps
+from charrnn.runs.records import DONE
+from charrnn.runs.sweep import job_number, read_jobs
 
 
-def find_all(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The checkpoint files of a path, or of several; of a sweep's folder the last of each run.
+def find_checkpoints(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return the checkpoint files of one or several paths.
 
-    Raises InputError where one is missing, or a run of a sweep is not at its end.
+    Args:
+        paths: checkpoint files, run folders (their last checkpoint), or sweep folders (the last
+            checkpoint of every job).
+
+    Raises:
+        InputError: a checkpoint is missing, or a job of a sweep has not finished.
     """
     files = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
@@ -19,8 +25,8 @@ def find_all(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         if not (path / "multirun.yaml").is_file():
             files.append(find_checkpoint(path))
             continue
-        for job in sorted(sweeps.read(path), key=sweeps.by_number):
-            if job.state not in sweeps.DONE:
+        for job in sorted(read_jobs(path), key=job_number):
+            if job.state not in DONE:
                 raise InputError(
                     f"{job.folder}: {job.state}; start the sweep again, or give a list of"
                     " its other runs"

@@ -1,13 +1,13 @@
-"""results.html: learning curves, and bpc against each key, as one page that needs no network.
+"""results.html: the table, learning curves, and bpc against each key of a sweep, in one page.
 
-Jobs are those of :mod:`charrnn.runs.sweeps`. Every picture is SVG; what a mark is shows when the
-pointer rests on it.
+The page needs no network: charts are SVG, and each mark has a tooltip.
 """
 
-import math
-from collections.abc import Callable
 from html import escape
 from pathlib import Path
+
+from charrnn.runs.charts import colour, learning_curves, scatter
+from charrnn.runs.sweep import Job
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1d2733; background: #fff; margin: 2rem auto;
@@ -24,11 +24,17 @@ svg { display: block; max-width: 100%; height: auto } svg text { font-size: 12px
 .grid { stroke: #e8ecf0 } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round }
 .curve:hover { stroke-width: 4 } circle { stroke: #fff; stroke-width: 1 } circle:hover { r: 8px }
 """
-GOOD, BAD = (0x12, 0x5C, 0xB8), (0xF2, 0xB8, 0x80)
 
 
-def page(name: str, jobs: list, keys: list[str], table: list[list[str]]) -> str:
-    """The whole page; the jobs are in order, the best first, and have the table's rows."""
+def results_page(name: str, jobs: list[Job], keys: list[str], table: list[list[str]]) -> str:
+    """Return the whole page as HTML.
+
+    Args:
+        name: of the sweep.
+        jobs: sorted, the best first.
+        keys: in which the jobs differ.
+        table: the header, and a row for each job in the same order.
+    """
     rated = [job for job in jobs if job.best == job.best]
     colours = {job.folder: colour(i / max(1, len(rated) - 1)) for i, job in enumerate(rated)}
     counts: dict[str, int] = {}
@@ -41,19 +47,19 @@ def page(name: str, jobs: list, keys: list[str], table: list[list[str]]) -> str:
         f"<style>{STYLE}</style>\n<h1>{escape(name)}</h1><p>{len(jobs)} jobs: {summary}</p>\n"
         f"<h2>Results</h2>{html_table(jobs, table, colours)}\n"
         "<h2>Validation bpc against windows</h2>"
-        f"<p>The darker, the better the job's best.</p>{curves(rated, colours)}\n"
+        f"<p>Better jobs are darker.</p>{learning_curves(rated, colours)}\n"
         + (f'<h2>Best bpc against each key</h2><div class="pictures">{scatters}</div>\n')
         * bool(keys)
         + "</html>\n"
     )
 
 
-def html_table(jobs: list, table: list[list[str]], colours: dict[Path, str]) -> str:
-    """The table, a job's colour before its number."""
-    head, *body = table
-    last = len(head) - 1
-    numeric = ["number" if i == 0 or last - 5 < i < last else "" for i in range(len(head))]
-    lines = ["".join(f'<th class="{c}">{escape(t)}</th>' for c, t in zip(numeric, head))]
+def html_table(jobs: list[Job], table: list[list[str]], colours: dict[Path, str]) -> str:
+    """Return the table, with the job's colour in front of its number."""
+    header, *body = table
+    last = len(header) - 1
+    numeric = ["number" if i == 0 or last - 5 < i < last else "" for i in range(len(header))]
+    rows = ["".join(f'<th class="{c}">{escape(t)}</th>' for c, t in zip(numeric, header))]
     for job, row in zip(jobs, body):
         cells = [f'<td class="{c}">{escape(t)}</td>' for c, t in zip(numeric, row)]
         if job.folder in colours:
@@ -62,156 +68,5 @@ def html_table(jobs: list, table: list[list[str]], colours: dict[Path, str]) -> 
         reason = f' title="{escape(job.reason)}"' if job.reason else ""
         state = "failed" if job.state == "failed" else ""
         cells[-1] = f'<td class="{state}"{reason}>{escape(row[-1])}</td>'
-        lines.append("".join(cells))
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def colour(share: float) -> str:
-    """From the best (0) to the worst (1)."""
-    return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(GOOD, BAD))
-
-
-def describe(job) -> str:
-    """The words on a mark."""
-    return escape(f"{job.folder.name}: best {job.best:.4f}, last {job.last:.4f} bpc, {job.state}")
-
-
-def curves(jobs: list, colours: dict[Path, str]) -> str:
-    """All learning curves in one picture, each with its job's number where there is room."""
-    lines = {job.folder: job.trained for job in jobs}
-    points = [point for line in lines.values() for point in line]
-    if not points:
-        return "<p>No validation yet.</p>"
-    picture = Picture(1040, 380, [x for x, _ in points], [y for _, y in points])
-    marks = [picture.frame("windows", "bpc")]
-    for job in reversed(jobs):  # the best on top
-        places = [(picture.x(x), picture.y(y)) for x, y in lines[job.folder]]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        ink, words = colours[job.folder], f"<title>{describe(job)}</title>"
-        marks.append(f'<polyline class="curve" stroke="{ink}" points="{path}">{words}</polyline>')
-        marks += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{ink}">{words}</circle>'
-            for x, y in places[:: max(1, len(places) // 50)]
-        ]
-    taken = []
-    for job in jobs:
-        x, y = picture.x(lines[job.folder][-1][0]), picture.y(job.last)
-        if all(abs(x - a) > 30 or abs(y - b) > 11 for a, b in taken):
-            taken.append((x, y))
-            marks.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}">{job.number}</text>')
-    return picture.svg(marks)
-
-
-def scatter(key: str, jobs: list, colours: dict[Path, str]) -> str:
-    """The best bpc against one key: by value where all are numbers, else by name."""
-    jobs = [job for job in jobs if key in job.overrides]
-    if not jobs:
-        return ""
-    in_order = sorted(jobs, key=lambda job: job.number)
-    names = list(dict.fromkeys(job.overrides[key] for job in in_order))
-    numbers = [number(name) for name in names]
-    is_number = all(n is not None for n in numbers)
-    order = {name: n if is_number else i for i, (name, n) in enumerate(zip(names, numbers))}
-    picture = Picture(510, 300, list(order.values()), [job.best for job in jobs], wide=True)
-    ticks = [(at, f"{at:.4g}" if is_number else name) for name, at in order.items()]
-    ticks = None if is_number and len(order) > 6 else sorted(ticks)
-    marks = [picture.frame(key, "best bpc", ticks)]
-    for job in reversed(jobs):
-        x, y = picture.x(order[job.overrides[key]]), picture.y(job.best)
-        marks.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{colours[job.folder]}"'
-            f' fill-opacity=".85"><title>{describe(job)}</title></circle>'
-        )
-    return picture.svg(marks)
-
-
-def number(text: str) -> float | None:
-    """A value of the command line as a number, None where it is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-class Picture:
-    """Axes, the horizontal one logarithmic where its values are far apart and ``wide`` is set."""
-
-    LEFT, RIGHT, TOP, BOTTOM = 56, 30, 10, 46
-
-    def __init__(self, width: int, height: int, xs: list, ys: list, wide: bool = False):
-        self.width, self.height = width, height
-        logarithmic = wide and min(xs) > 0 and max(xs) >= 8 * min(xs)
-        self.xs = (min(xs), max(xs))
-        self.scale: Callable = math.log10 if logarithmic else float
-        low, high = min(ys), max(ys)
-        margin = (high - low) * 0.06 or 0.05
-        self.ys = (low - margin, high + margin)
-        self.inset = 24 if wide else 6
-
-    def x(self, value: float) -> float:
-        low, high = map(self.scale, self.xs)
-        share = (self.scale(value) - low) / (high - low) if high > low else 0.5
-        left, right = self.LEFT + self.inset, self.width - self.RIGHT - self.inset
-        return left + share * (right - left)
-
-    def y(self, value: float) -> float:
-        low, high = self.ys
-        share = (value - low) / (high - low)
-        return self.height - self.BOTTOM - share * (self.height - self.BOTTOM - self.TOP)
-
-    def frame(self, x_name: str, y_name: str, ticks: list | None = None) -> str:
-        """Grid lines, numbers and names of the axes; ``ticks`` are (place, name) pairs."""
-        left, right, floor = self.LEFT, self.width - self.RIGHT, self.height - self.BOTTOM
-        parts = []
-        for value in round_numbers(*self.ys):
-            y = self.y(value)
-            parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-        if ticks is None:
-            ticks = [(v, f"{v:g}") for v in self.x_ticks()]
-        end = -math.inf
-        for place, name in ticks:
-            x, text = self.x(place), name if len(name) < 22 else name[:20] + "…"
-            parts.append(
-                f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{self.TOP}" y2="{floor}"/>'
-            )
-            if x - 3.3 * len(text) < end:  # there is no room for it
-                continue
-            end = x + 3.3 * len(text) + 6
-            parts.append(
-                f'<text x="{x:.1f}" y="{floor + 17}" text-anchor="middle">{escape(text)}</text>'
-            )
-        middle, half = (left + right) / 2, (self.TOP + floor) / 2
-        parts.append(
-            f'<text x="{middle}" y="{self.height - 8}" text-anchor="middle"'
-            f' font-weight="600">{escape(x_name)}</text>'
-            f'<text x="14" y="{half}" text-anchor="middle" font-weight="600"'
-            f' transform="rotate(-90 14 {half})">{escape(y_name)}</text>'
-        )
-        return "".join(parts)
-
-    def x_ticks(self) -> list[float]:
-        low, high = self.xs
-        if self.scale is float:
-            return round_numbers(low, high)
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        steps = (1, 2, 5) if high < 100 * low else (1, 3)
-        return [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
-
-    def svg(self, marks: list[str]) -> str:
-        return (
-            f'<svg viewBox="0 0 {self.width} {self.height}" width="{self.width}"'
-            f' role="img">{"".join(marks)}</svg>'
-        )
-
-
-def round_numbers(low: float, high: float) -> list[float]:
-    """Some four to eight round numbers between two."""
-    if high <= low:
-        return [low]
-    raw = (high - low) / 5
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = unit * min((1, 2, 2.5, 5, 10), key=lambda m: abs(m * unit - raw))
-    first, last = math.ceil(low / step), math.floor(high / step)
-    return [round(i * step, 10) for i in range(first, last + 1)]
+        rows.append("".join(cells))
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"

@@ -1,4 +1,4 @@
-"""What a run was made from: versions, source, text and machine, for who wants to repeat it."""
+"""about.yaml: what is needed to reproduce a run: versions, source, command and machine."""
 
 import datetime
 import os
@@ -18,27 +18,36 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
 
 
-def write(run: Path, **more) -> None:
-    """Write ``.hydra/about.yaml``, whole or not at all; one that is there stays as it is."""
+def write_provenance(run: Path, **more) -> None:
+    """Write ``RUN/.hydra/about.yaml`` atomically; an existing file stays as it is.
+
+    Args:
+        run: the run's folder.
+        more: further entries.
+    """
     file = run / ".hydra" / "about.yaml"
     if file.exists():
         return
     file.parent.mkdir(exist_ok=True)
     with atomic_write(file, "w") as f:
-        f.write(yaml.safe_dump(describe() | more, sort_keys=False))
+        yaml.safe_dump(collect_provenance() | more, f, sort_keys=False)
 
 
-def describe() -> dict:
-    """Versions, the source's git commit and whether it was changed since, command and machine."""
+def collect_provenance() -> dict:
+    """Return versions, the git commit of the source, the command, and the machine.
+
+    ``dirty`` is whether the source differs from its commit; it and ``commit`` are None outside a
+    git checkout.
+    """
     import torch
 
-    status = git("status", "--porcelain")
+    status = _git("status", "--porcelain")
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "folder": str(Path.cwd()),
         "charrnn": __version__,
-        "commit": git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in LIBRARIES},
@@ -48,8 +57,8 @@ def describe() -> dict:
     }
 
 
-def git(*arguments: str) -> str | None:
-    """What git says of the source's folder; None where that is no working tree, or git lacks."""
+def _git(*arguments: str) -> str | None:
+    """Run git in the source's folder; None without git or outside a checkout."""
     if not (ROOT / ".git").exists():
         return None
     try:

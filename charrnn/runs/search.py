@@ -1,16 +1,22 @@
-"""Searches: a study of Optuna's taken up again from its file."""
+"""Resuming a hyperparameter search from the file of its Optuna study."""
 
 import warnings
 
 
-def take_up(storage: str, name: str, direction: str, wanted: int) -> tuple[int, int]:
-    """Prepare a study for going on, and count what is left of it.
+def resume_study(storage: str, name: str, direction: str, n_trials: int) -> tuple[int, int]:
+    """Prepare a study for the rest of its trials; creates the study if there is none.
 
-    Trials that were under way when the search ended, and those that failed, are put in line again
-    with the values that they had, before any new ones.
+    Trials that were running when the search ended, and failed ones, are enqueued again with the
+    same values, before new ones.
+
+    Args:
+        storage: URL of the study's database.
+        name: of the study.
+        direction: "minimize" or "maximize".
+        n_trials: number of trials that the whole search has.
 
     Returns:
-        How many of ``wanted`` trials are left, and how many the study has in all, of every state.
+        The number of trials that remain, and the number of trials of every state in the study.
     """
     import optuna
     from optuna.trial import TrialState
@@ -24,17 +30,17 @@ def take_up(storage: str, name: str, direction: str, wanted: int) -> tuple[int, 
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
     done = [t.params for t in trials if t.state == TrialState.COMPLETE]
-    lined_up = [waiting_values(t) for t in trials if t.state == TrialState.WAITING]
+    enqueued = [_enqueued_params(t) for t in trials if t.state == TrialState.WAITING]
     for trial in trials:
-        again = trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params
-        if again and trial.params not in (*done, *lined_up):
+        is_open = trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params
+        if is_open and trial.params not in (*done, *enqueued):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.enqueue_trial(trial.params)
-            lined_up.append(trial.params)
-    return max(0, wanted - len(done)), len(trials)
+            enqueued.append(trial.params)
+    return max(0, n_trials - len(done)), len(trials)
 
 
-def waiting_values(trial) -> dict:
-    """The values that a trial in line is going to have."""
+def _enqueued_params(trial) -> dict:
+    """The values that a waiting trial will have."""
     return trial.system_attrs.get("fixed_params", {})

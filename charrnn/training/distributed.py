@@ -1,7 +1,8 @@
-"""Several processes for one run: started here, by torchrun, or by SLURM's srun.
+"""Several processes that train one run: started here, by torchrun, or by SLURM's srun.
 
-Each is a rank of torch.distributed, with torchrun's environment variables (those that are started
-here get the same). A rank that fails ends all of them, and is heard once.
+Each process is a rank of ``torch.distributed`` and reads torchrun's environment variables, which
+:func:`launch` sets for the processes that it starts. A rank that fails ends all of them, and its
+error is reported once. Importing this file does not import torch.
 """
 
 import datetime
@@ -13,61 +14,79 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import NamedTuple
 
 from charrnn.errors import InputError
 from charrnn.training import signals
 
-GRACE = 5.0  # seconds in which the other ranks may end by themselves, and then once more at SIGTERM
+GRACE = 5.0  # seconds that other ranks get to end by themselves, and again after SIGTERM
 
 
-class Place(NamedTuple):
-    """A process among those of its run."""
+class Ranks(NamedTuple):
+    """The position of this process among all processes of its run."""
 
     rank: int
     world_size: int
-    per_node: int
+    local_world_size: int
     """Processes on each machine."""
 
 
-def place() -> Place | None:
-    """This process among several that were started before Python; None where it is alone."""
+def current_ranks() -> Ranks | None:
+    """Read the ranks of this process from the environment of torchrun or srun.
+
+    Returns:
+        None for a run of a single process.
+    """
     env = os.environ
-    if "TORCHELASTIC_RUN_ID" in env:  # torchrun's, and ours
-        found = Place(*(int(env[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+    if "TORCHELASTIC_RUN_ID" in env:  # torchrun and launch()
+        found = Ranks(*(int(env[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
     elif "SLURM_PROCID" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         tasks, nodes = (int(env.get(f"SLURM_{k}", 1)) for k in ("NTASKS", "NNODES"))
-        found = Place(int(env["SLURM_PROCID"]), tasks, tasks // nodes)
+        found = Ranks(int(env["SLURM_PROCID"]), tasks, tasks // nodes)
     else:
         return None
     return found if found.world_size > 1 else None
 
 
-def meeting_point():
-    """A store that all processes of the run read and write, where torch's own will be."""
+def is_rank_zero() -> bool:
+    """Whether this process is rank zero of its run, or the only process of it."""
+    ranks = current_ranks()
+    return ranks is None or ranks.rank == 0
+
+
+def rendezvous_store():
+    """Connect to a key-value store that all ranks share, at torch's own rendezvous address.
+
+    Returns:
+        A ``torch.distributed.Store``, usable before the process group is initialized.
+    """
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from torch import distributed
 
-    here = place()
+    ranks = current_ranks()
     kind = TorchElasticEnvironment if TorchElasticEnvironment.detect() else SLURMEnvironment
     url = f"tcp://{kind().main_address}:{kind().main_port}"
-    # It lives as long as its process: torch shares the server when it comes to the same port.
-    store, *_ = next(distributed.rendezvous(url, here.rank, here.world_size))
-    # To be met within the default; but a large text is encoded by the first rank alone.
+    # The server lives as long as its process; torch shares it when it asks for the same port.
+    store, *_ = next(distributed.rendezvous(url, ranks.rank, ranks.world_size))
+    # Connecting keeps torch's default timeout, but rank zero may encode a large text for hours.
     store.set_timeout(datetime.timedelta(hours=6))
     return distributed.PrefixStore("charrnn", store)
 
 
-def quiet() -> None:
-    """What every rank says is heard from the first one only; errors are on standard error."""
+def mute_stdout() -> None:
+    """Discard what this rank prints: rank zero prints the same. Standard error stays."""
     sys.stdout.flush()
     sys.stdout = open(os.devnull, "w")
 
 
-class Inherited:
-    """A file that a process which gets this as an argument has open too, and its lock with it."""
+class InheritedFile:
+    """A file descriptor, and with it its lock, that is duplicated into the process it is sent to.
+
+    Args:
+        file: an open file or lock; its descriptor is ``file.fileno()``.
+    """
 
     def __init__(self, file):
         self.descriptor = file.fileno()
@@ -79,47 +98,53 @@ class Inherited:
         self.descriptor = duplicate.detach()
 
 
-def run(work: Callable, count: int, files: list, *args):
-    """What ``work(*args)`` returns in rank 0 of so many processes of this machine.
+def launch(work: Callable, count: int, locks: Sequence, *args):
+    """Run ``work(*args)`` in ``count`` processes of this machine and wait for them.
 
-    Signals that end a run are handed on to them, and end this process as they would have ended
-    the run; where this process is killed, they save and end.
+    Signals that end a run are forwarded to the processes, and then end this process with the exit
+    code that the run would have had. If this process is killed, the others save and exit.
 
     Args:
-        files: open ones, whose locks they hold as long as they live.
+        work: an importable function; all ranks call it.
+        count: number of processes.
+        locks: objects with a ``fileno()``, such as :class:`charrnn.runs.lock.RunLock`. The
+            processes hold these locks as long as they live. A ``fileno()`` of None is skipped.
+
+    Returns:
+        What ``work`` returned in rank zero.
 
     Raises:
-        InputError: as the first rank that failed had it.
+        InputError: as raised by the first rank that failed.
         RuntimeError: with the traceback of the first rank that failed.
     """
     from torch.distributed import TCPStore
     from torch.multiprocessing import start_processes
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    # Neither method hands on threads or a GPU's context, which fork does.
+    # Unlike fork, neither method copies threads or a GPU context.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(["__main__", "pytorch_lightning"])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     results = context.SimpleQueue()
-    files = [Inherited(file) for file in files]
-    everything = (count, store.port, dict(os.environ), results, files, work, args)
-    processes = start_processes(one_rank, everything, count, join=False, start_method=method)
+    inherited = [InheritedFile(lock) for lock in locks if lock.fileno() is not None]
+    everything = (count, store.port, dict(os.environ), results, inherited, work, args)
+    processes = start_processes(_run_rank, everything, count, join=False, start_method=method)
 
-    def hand_on(number: int) -> None:
+    def forward(number: int) -> None:
         for process in processes.processes:
             if process.is_alive():
-                # What asks for a requeue is answered here, when they have saved.
+                # A request to requeue is answered by this process, once the ranks have saved.
                 ends = number in (signal.SIGINT, signal.SIGTERM)
                 os.kill(process.pid, number if ends else signal.SIGTERM)
 
     failed = killed = None
-    with signals.Listener(hand_on) as listener:
+    with signals.Listener(forward) as listener:
         try:
             ended = False
             while not ended:
                 connection.wait(processes.sentinels)
-                # Whoever misses a killed one may have ended too, and join may look at it first.
+                # The ranks that lost a killed one may have ended too, and join may report those.
                 if killed is None:
                     codes = enumerate(process.exitcode or 0 for process in processes.processes)
                     killed = next(((i, -code) for i, code in codes if code < 0), None)
@@ -127,8 +152,8 @@ def run(work: Callable, count: int, files: list, *args):
         except (ProcessExitedException, ProcessRaisedException) as error:
             failed = error
         kind, value = (None, None) if results.empty() else results.get()
-        if listener.number and kind != "input":  # that it could not be saved
-            listener.leave()
+        if listener.number and kind != "input":  # "input": the run could not be saved
+            listener.exit()
     if kind == "input":
         raise InputError(value)
     if failed is None:
@@ -136,29 +161,29 @@ def run(work: Callable, count: int, files: list, *args):
     code = getattr(failed, "exit_code", 1)
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
         raise SystemExit(code)
-    if killed:  # whom the others only miss
+    if killed:  # the errors of the other ranks only follow from it
         rank, number = killed
         raise RuntimeError(f"process {rank} terminated with signal {signal.Signals(number).name}")
     raise RuntimeError(value if kind else str(failed))
 
 
-def one_rank(
-    index: int, count: int, port: int, env: dict, results, files, work: Callable, args
+def _run_rank(
+    rank: int, count: int, port: int, env: dict, results, inherited, work: Callable, args
 ) -> None:
-    """One process of :func:`run`."""
+    """The body of each process that :func:`launch` starts."""
     if hasattr(os, "setsid"):
-        os.setsid()  # a terminal's Ctrl-C comes from the process that waits, and once
+        os.setsid()  # Ctrl-C of a terminal is forwarded by the waiting process, once
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.environ.clear()
-    # What SLURM says is about the process that waits.
+    # SLURM's variables describe the waiting process.
     os.environ.update({k: v for k, v in env.items() if not k.startswith("SLURM_")})
     os.environ |= {
-        "RANK": str(index), "LOCAL_RANK": str(index), "GROUP_RANK": "0", "NODE_RANK": "0",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "NODE_RANK": "0",
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "charrnn",
     }  # fmt: skip
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         value = work(*args)
     except KeyboardInterrupt:
@@ -167,15 +192,15 @@ def one_rank(
         results.put(("input", str(error)))
         sys.exit(2)
     except Exception:
-        # The end of it, which fits into a pipe that nobody reads yet.
-        results.put(("error", f"process {index} failed\n{traceback.format_exc()[-10_000:]}"))
+        # Only the end of it, to fit into a pipe that nobody reads yet.
+        results.put(("error", f"process {rank} failed\n{traceback.format_exc()[-10_000:]}"))
         sys.exit(1)
-    if index == 0:
+    if rank == 0:
         results.put(("value", value))
 
 
-def end_with_parent() -> None:
-    """Save and end where the process that waits was killed."""
+def _exit_with_parent() -> None:
+    """Save and exit when the waiting process is killed."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)

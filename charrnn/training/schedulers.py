@@ -1,7 +1,7 @@
-"""Learning rates over time, beside those of torch.optim.lr_scheduler.
+"""Learning-rate schedules in addition to those of torch.optim.lr_scheduler.
 
-A scheduler whose ``step`` takes a loss is stepped after each validation, every other one after
-each window.
+A scheduler whose ``step`` takes a loss is stepped after each validation, any other after each
+window.
 """
 
 import math
@@ -13,14 +13,14 @@ from charrnn.errors import check
 
 
 class WarmupCosine(LambdaLR):
-    """Up to the full rate in a straight line, then half a cosine down to a share of it.
+    """Linear warmup to the full learning rate, then half a cosine down to a fraction of it.
 
     Loshchilov and Hutter 2017, arXiv:1608.03983, without restarts.
 
     Args:
         total_steps: windows of the whole run.
-        warmup_steps: windows until the full rate.
-        final: what is left at the end, as a share of the full rate.
+        warmup_steps: windows until the full learning rate.
+        final: the learning rate at the end, as a fraction of the full one.
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class WarmupCosine(LambdaLR):
         def factor(step: int) -> float:
             if step < warmup_steps:
                 return (step + 1) / (warmup_steps + 1)
-            share = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+            progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
         super().__init__(optimizer, factor)
 
 
 class Adaptive:
-    """The rule of the 2016 program, after each validation.
+    """The learning-rate rule of the 2016 program, applied after each validation.
 
-    The rate is multiplied by ``worse`` where the loss is at least 1.03 times the one before, and
-    by ``stalled`` where it lies between 0.98 and 1.03 times.
+    The learning rate is multiplied by ``worse`` if the validation loss is at least 1.03 times the
+    previous one, and by ``stalled`` if it is at least 0.98 times.
     """
 
     def __init__(self, optimizer: Optimizer, worse: float = 0.5, stalled: float = 0.8):
@@ -52,7 +52,7 @@ class Adaptive:
         self.last: float | None = None
 
     def step(self, metrics: float) -> None:
-        """Take a validation loss in nats."""
+        """Update the learning rate from a validation loss in nats."""
         factor = 1.0
         if self.last is not None and metrics >= 0.98 * self.last:
             factor = self.worse if metrics >= 1.03 * self.last else self.stalled

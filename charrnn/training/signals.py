@@ -1,4 +1,4 @@
-"""Signals that end a run: noted when they come, and answered between two windows."""
+"""Signals that end a run: recorded when they arrive, and acted on between two windows."""
 
 import os
 import signal
@@ -8,101 +8,105 @@ from collections.abc import Callable
 
 
 class Listener:
-    """Notes SIGINT and SIGTERM, and those that ask for a requeue; a second one exits at once.
+    """Records SIGINT, SIGTERM and requests to requeue; a second signal exits at once.
 
-    A requeue is asked for by SIGUSR1 in a job of SLURM (``sbatch --signal=USR1@60``), and by
-    whichever of SIGUSR1 and SIGUSR2 a launcher listens to (submitit does).
+    A requeue is requested by SIGUSR1 in a SLURM job (``sbatch --signal=USR1@60``), and by
+    whichever of SIGUSR1 and SIGUSR2 a launcher handles already (submitit does).
 
     Args:
-        hand_on: called at once with the number of every signal; then a second one does not exit.
+        forward: called at once with the number of every signal; then a second one does not exit.
     """
 
-    def __init__(self, hand_on: Callable[[int], None] | None = None):
-        self.hand_on = hand_on
+    def __init__(self, forward: Callable[[int], None] | None = None):
+        self.forward = forward
         self.number: int | None = None
-        self.before: dict[int, object] = {}
+        """The first signal that arrived."""
+        self.previous: dict[int, object] = {}
 
-    def listen(self) -> None:
-        """Take the signals, again where somebody else has taken them since."""
+    def install(self) -> None:
+        """Install the handlers, again for signals that other code has handled since."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM, *self.requeuing()):
-            if (before := signal.getsignal(number)) != self.note:
-                signal.signal(number, self.note)
-                self.before.setdefault(number, before)
+        for number in (signal.SIGINT, signal.SIGTERM, *self.requeue_signals()):
+            if (previous := signal.getsignal(number)) != self.record:
+                signal.signal(number, self.record)
+                self.previous.setdefault(number, previous)
 
-    def stop(self) -> None:
-        """Give the signals back."""
-        for number, handler in self.before.items():
+    def restore(self) -> None:
+        """Restore the handlers that were installed before."""
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.previous = {}
 
     def __enter__(self) -> "Listener":
-        self.listen()
+        self.install()
         return self
 
     def __exit__(self, *exception) -> None:
-        self.stop()
+        self.restore()
 
-    def requeuing(self) -> list[int]:
-        """The signals that ask for a requeue here."""
-        asked = [getattr(signal, name, None) for name in ("SIGUSR1", "SIGUSR2")]
-        by_slurm = asked[:1] if "SLURM_JOB_ID" in os.environ else []
-        return [n for n in asked if n and (n in by_slurm or callable(signal.getsignal(n)))]
+    def requeue_signals(self) -> list[int]:
+        """The signals that request a requeue in this process."""
+        users = [getattr(signal, name, None) for name in ("SIGUSR1", "SIGUSR2")]
+        of_slurm = users[:1] if "SLURM_JOB_ID" in os.environ else []
+        return [n for n in users if n and (n in of_slurm or callable(signal.getsignal(n)))]
 
-    def note(self, number: int, frame) -> None:
-        if self.hand_on:
-            self.hand_on(number)
+    def record(self, number: int, frame) -> None:
+        """The handler of all signals."""
+        if self.forward:
+            self.forward(number)
         elif self.number:
             os._exit(128 + number)
         self.number = self.number or number
 
-    def leave(self, number: int | None = None, first: bool = True) -> None:
-        """Exit with 128 plus the signal's number, after a requeue where it asks for one.
+    def exit(self, number: int | None = None, is_rank_zero: bool = True) -> None:
+        """Exit with 128 plus the signal's number, after a requeue if the signal requests one.
 
         Args:
-            number: of the signal, where another process got it.
-            first: whether this is the process that asks SLURM.
+            number: the signal that another rank got; None for the recorded one.
+            is_rank_zero: whether this process is the one that calls SLURM.
         """
         number = number or self.number
         if number not in (signal.SIGINT, signal.SIGTERM):
-            if callable(launcher := self.before.get(number)):
-                launcher(number, None)  # which queues the job again, and may exit
-            elif first:
-                subprocess.run(["scontrol", "requeue", slurm_job()], check=False)
+            if callable(launcher := self.previous.get(number)):
+                launcher(number, None)  # requeues the job, and may exit
+            elif is_rank_zero:
+                subprocess.run(["scontrol", "requeue", slurm_job_id()], check=False)
         raise SystemExit(128 + number)
 
 
-class Agreement:
-    """The signal that any process of torch.distributed got, the same in all of them."""
+class SignalReduction:
+    """Agrees, among the ranks of ``torch.distributed``, on the signal that any of them got."""
 
     def __init__(self):
         from torch import distributed
 
-        # On the CPU whatever the device, so that asking waits for no GPU.
+        # On the CPU whatever the device, so that no exchange waits for a GPU.
         self.group = distributed.new_group(backend="gloo")
         self.work, self.numbers = None, None
 
-    def ask(self, number: int | None) -> int:
-        """Tell the others this process's signal; 0 or the signal that was told at the last asking.
+    def exchange(self, number: int | None) -> int:
+        """Contribute the signal of this rank; all ranks call this together.
 
-        All processes ask together. The answer is one asking old, so that nobody waits for it.
+        Returns:
+            The largest signal number of the previous exchange, 0 if there was none: one exchange
+            late, so that no rank waits for it.
         """
         import torch
         from torch import distributed
 
-        told = 0
+        previous = 0
         if self.work:
             self.work.wait()
-            told = int(self.numbers)
+            previous = int(self.numbers)
         self.numbers = torch.tensor(number or 0)
-        greatest = distributed.ReduceOp.MAX
-        self.work = distributed.all_reduce(self.numbers, greatest, self.group, async_op=True)
-        return told
+        largest = distributed.ReduceOp.MAX
+        self.work = distributed.all_reduce(self.numbers, largest, self.group, async_op=True)
+        return previous
 
 
-def slurm_job() -> str:
-    """The job's name for scontrol."""
+def slurm_job_id() -> str:
+    """The id of this SLURM job as scontrol takes it."""
     env = os.environ
     if "SLURM_ARRAY_JOB_ID" in env:
         return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"

@@ -1,6 +1,7 @@
-"""What stands on the inside of Lightning's loops: a shorter way to a step, and their counters.
+"""Private names of Lightning: a shorter training loop, its counters, its signal broadcast.
 
-Both lean on names that Lightning does not promise to keep; tests compare with its own way.
+No other file of this room touches them. tests/training/test_lightning_internals.py fails when
+Lightning changes them.
 """
 
 import contextlib
@@ -21,22 +22,22 @@ HOOKS += ("on_before_optimizer_step",)
 MODULE_HOOKS = ("backward", "optimizer_zero_grad", "optimizer_step", *HOOKS)
 
 
-class Optimization(_AutomaticOptimization):
-    """Lightning's optimization of a window, without the calls in which nothing happens.
+class DirectOptimization(_AutomaticOptimization):
+    """Lightning's automatic optimization without the calls of hooks that are not overridden.
 
-    Some forty calls of hooks that nobody overrides cost half a millisecond a window. Where somebody
-    does, or anything else is not plain (mixed precision, several devices, a profiler, an optimizer
-    that takes a closure), it is Lightning's own way.
+    Some forty such calls cost half a millisecond a window. If a hook is overridden, or with mixed
+    precision, several devices, a profiler or an optimizer that needs a closure, Lightning's own
+    implementation runs.
     """
 
     def __init__(self, trainer):
         super().__init__(trainer)
-        self.plain: bool | None = None  # asked once, when everything is set up
+        self.direct: bool | None = None  # decided at the first window, when everything is set up
 
     def run(self, optimizer, batch_idx: int, kwargs: dict) -> dict:
-        if self.plain is None:
-            self.plain = self.is_plain(optimizer)
-        if not self.plain:
+        if self.direct is None:
+            self.direct = self.can_be_direct(optimizer)
+        if not self.direct:
             return super().run(optimizer, batch_idx, kwargs)
         trainer, progress = self.trainer, self.optim_progress.optimizer
         task = trainer.lightning_module
@@ -44,7 +45,7 @@ class Optimization(_AutomaticOptimization):
             output = _call_lightning_module_hook(trainer, "training_step", *kwargs.values())
             if isinstance(output, torch.Tensor):
                 loss, result = output, {"loss": output.detach()}
-            else:  # a dictionary, which is checked
+            else:  # a dictionary, which Lightning validates
                 closure = self.output_result_cls.from_training_step_output(output, 1)
                 loss, result = closure.closure_loss, closure.asdict()
             progress.zero_grad.increment_ready()
@@ -59,8 +60,8 @@ class Optimization(_AutomaticOptimization):
         progress.step.increment_completed()
         return result
 
-    def is_plain(self, optimizer) -> bool:
-        """Whether the shorter way does the same as Lightning's."""
+    def can_be_direct(self, optimizer) -> bool:
+        """Whether skipping the calls changes nothing."""
         trainer = self.trainer
         closure = inspect.signature(optimizer.step).parameters.get("closure")
         return (
@@ -76,49 +77,61 @@ class Optimization(_AutomaticOptimization):
         )
 
 
-def shorten(trainer) -> None:
-    """Take the shorter way where nobody listens along the longer one.
+def shorten_training_loop(trainer) -> None:
+    """Skip parts of Lightning's training loop that do nothing in this run.
 
-    Together its parts are 3 % of a window at the default sizes (H 128, L 2, B 16, two cores).
+    Together they are 3 % of a window at the default sizes (H 128, L 2, B 16, two CPU cores).
     """
     epoch_loop, task = trainer.fit_loop.epoch_loop, trainer.lightning_module
-    epoch_loop.automatic_optimization = Optimization(trainer)
-    # Looked up by Lightning at each window: the names of the step's arguments ...
+    epoch_loop.automatic_optimization = DirectOptimization(trainer)
+    # Lightning inspects the names of the step's arguments at each window ...
     if list(inspect.signature(task.training_step).parameters)[1:] == ["batch_idx"]:
         epoch_loop._build_kwargs = lambda kwargs, batch, batch_idx: OrderedDict(
             batch=batch, batch_idx=batch_idx
         )
-    # ... and who wants to see a window before it is used.
+    # ... and calls the hooks of data transfer.
     hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
     owners = ((task, LightningModule), (trainer.datamodule, LightningDataModule))
     if not any(is_overridden(hook, *owner) for hook in hooks for owner in owners):
         task._on_before_batch_transfer = lambda batch, dataloader_idx=0: batch
         task._apply_batch_transfer_handler = trainer.datamodule.transfer_batch_to_device
     if type(trainer.profiler) is PassThroughProfiler:
-        trainer.profiler = Unprofiled()
+        trainer.profiler = NullProfiler()
 
 
-class Unprofiled(PassThroughProfiler):
-    """No profiler, without a generator for each of the twenty calls of a window."""
+class NullProfiler(PassThroughProfiler):
+    """No profiler, without creating a generator for each of the twenty calls of a window."""
 
-    nothing = contextlib.nullcontext()
+    null = contextlib.nullcontext()
 
     def profile(self, action_name: str) -> contextlib.AbstractContextManager:
-        return self.nothing
+        return self.null
 
 
-def agree_on_no_signal(trainer) -> None:
-    """Leave out Lightning's own word between processes at each window, which waits for the GPU.
+def disable_sigterm_broadcast(trainer) -> None:
+    """Skip the broadcast by which Lightning's ranks share SIGTERM at each window.
 
-    It tells of SIGTERM, and whoever listens to that instead of Lightning has it never told.
+    It waits for the GPU, and is not needed where other code handles SIGTERM.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
-def set_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
-    """Write the counters of Lightning's loops as they are between two windows.
+def limit_steps(trainer, windows: int) -> None:
+    """Lower ``trainer.max_steps`` after the trainer was made."""
+    loop = trainer.fit_loop.epoch_loop
+    loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)
 
-    A checkpoint saved in any hook then resumes the same way: inside a round, at its next window.
+
+def set_loop_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
+    """Set the counters in a checkpoint's "loops" to their values between two windows.
+
+    A checkpoint that is saved in any hook then resumes alike: in its round, at the next window.
+
+    Args:
+        loops: state dicts of Lightning's loops, changed in place.
+        rounds: finished rounds.
+        round_windows: finished windows of the current round.
+        windows: finished windows of the run.
     """
     loop = loops["fit_loop"]
 

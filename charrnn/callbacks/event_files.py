@@ -1,0 +1,69 @@
+"""Private names of TensorBoard: event files read and rewritten, its writer reopened.
+
+No other file of this room touches them. tests/callbacks/test_event_files.py fails when TensorBoard
+changes them.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import hparams
+
+from charrnn.checkpoint.files import atomic_write
+
+PATTERN = "events.out.tfevents.*"
+BY_CHARACTERS = "by_characters/"
+"""Prefix of the tags whose step counts characters and not windows."""
+
+
+def rewind_event_files(folder: Path, windows: int, characters_per_window: int) -> None:
+    """Remove from a folder's event files all events after a window.
+
+    Each file is replaced atomically. ``purge_step`` of TensorBoard's writer cannot do this: it
+    would remove the events that count characters too.
+    """
+    for scratch in folder.glob(f".{PATTERN}"):  # of a process that was killed
+        scratch.unlink()
+    files = sorted(folder.glob(PATTERN))
+    # TensorBoard reads files in the order of the times in their names. After the clock was set
+    # back, these files would follow the next one; they are renamed to come first.
+    ahead = any(file.name.split(".")[3] >= f"{time.time():010.0f}" for file in files)
+    for number, file in enumerate(files):
+        records = RawEventFileLoader(str(file)).Load()
+        records = [r for r in records if window_of(r, characters_per_window) <= windows]
+        with atomic_write(file) as f:
+            for record in records:
+                RecordWriter(f).write(record)
+        if ahead:
+            rest = file.name.split(".", 4)[4]
+            file.rename(file.with_name(f"events.out.tfevents.{number:010d}.{rest}"))
+
+
+def window_of(record: bytes, characters_per_window: int) -> float:
+    """The window of a serialized event; -1 for a file's header, which belongs to none."""
+    event = Event.FromString(record)
+    if not event.HasField("summary"):
+        return -1
+    by_characters = any(value.tag.startswith(BY_CHARACTERS) for value in event.summary.value)
+    return event.step / characters_per_window if by_characters else event.step
+
+
+def add_hparams(logger, values: dict, metrics: Iterable[str]) -> None:
+    """Add hyperparameters to a logger's own run; ``add_hparams`` would make a run for each call."""
+    writer = logger.experiment._get_file_writer()
+    for summary in hparams(values, dict.fromkeys(metrics, 0)):
+        writer.add_summary(summary, 0)
+
+
+def reopen(logger) -> None:
+    """Have a logger open a new event file at the next write: a writer that failed keeps failing."""
+    logger.experiment.file_writer = logger.experiment.all_writers = None
+
+
+def is_event_writer(thread) -> bool:
+    """Whether a thread belongs to TensorBoard's asynchronous writer."""
+    return "AsyncWriter" in type(thread).__name__

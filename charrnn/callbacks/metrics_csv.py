@@ -1,0 +1,90 @@
+"""metrics.csv: buffered rows, one a window, appended whole or not at all."""
+
+import csv
+import math
+import os
+import time
+from pathlib import Path
+
+from charrnn.checkpoint.files import atomic_write
+
+COLUMNS = (
+    "train/loss", "train/bpc", "val/loss", "val/bpc", "train/lr", "train/grad_norm",
+    "train/clipped", "train/chars_per_second", "train/passes",
+)  # fmt: skip
+HEADER = ("step", *COLUMNS)
+
+
+class MetricsFile:
+    """Writes rows of numbers by window; the training and validation of a window share a row.
+
+    Args:
+        file: the CSV file; :meth:`create` writes its header.
+        interval: seconds between two writes by :meth:`add`.
+    """
+
+    def __init__(self, file: Path, interval: float = 1.0):
+        self.file, self.interval = file, interval
+        self.row: dict = {}
+        self.rows: list[dict] = []  # finished but not written
+        self.written = -math.inf
+
+    def create(self) -> None:
+        """Write the header of a new file; an existing file stays as it is."""
+        if not self.file.exists():
+            with open(self.file, "w", newline="") as f:
+                csv.DictWriter(f, HEADER).writeheader()
+
+    def add(self, numbers: dict[str, float], windows: int) -> None:
+        """Add numbers to the row of a window. Writes earlier rows if ``interval`` has passed.
+
+        Raises:
+            OSError: the earlier rows could not be written. They are kept, and tried again.
+        """
+        try:
+            if self.row.get("step") != windows:
+                self._finish_row()
+                if time.perf_counter() - self.written >= self.interval:
+                    self._write()
+        finally:
+            self.row = {"step": windows} | self.row | numbers
+
+    def flush(self) -> None:
+        """Finish the current row and write all rows. Raises OSError as :meth:`add` does."""
+        self._finish_row()
+        self._write()
+
+    def _finish_row(self) -> None:
+        self.rows += [self.row] if self.row else []
+        self.row = {}
+
+    def _write(self) -> None:
+        if not self.rows:
+            return
+        self.written = time.perf_counter()
+        size = self.file.stat().st_size
+        try:
+            with open(self.file, "a", newline="") as f:
+                csv.DictWriter(f, HEADER).writerows(self.rows)
+        except OSError:
+            os.truncate(self.file, size)
+            raise
+        self.rows = []
+
+
+def rewind_metrics_csv(file: Path, windows: int) -> None:
+    """Remove all rows after a window, and a last row that a kill cut short. Atomic."""
+    for scratch in file.parent.glob(f".{file.name}.*"):  # of a process that was killed
+        scratch.unlink()
+    if not file.exists():
+        return
+    with open(file, newline="") as f:
+        rows = [row for row in csv.DictReader(f) if _is_whole(row) and int(row["step"]) <= windows]
+    with atomic_write(file, "w", newline="") as f:
+        writer = csv.DictWriter(f, HEADER)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _is_whole(row: dict) -> bool:
+    return None not in row.values() and row["step"].isdigit()

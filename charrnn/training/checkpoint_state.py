@@ -1,0 +1,107 @@
+"""The state of a CharTask in a checkpoint: saved from all ranks, and restored on resuming.
+
+Lightning saves parameters, optimizer and its own loops; under the key "charrnn" stands the rest.
+B rows of this rank, R rows of all ranks, L layers, H hidden size.
+"""
+
+import torch
+
+from charrnn import __version__
+from charrnn.checkpoint.format import FORMAT
+from charrnn.errors import InputError
+
+
+def save_state(task) -> dict:
+    """Collect the state of a task, in plain containers and tensors.
+
+    All ranks call this together; the carry (L, R, H) is that of all rows.
+    """
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and task.device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state(task.device)
+    carry, others = task.carry, []
+    if task.trainer.world_size > 1:
+        parts = [None] * task.trainer.world_size
+        torch.distributed.all_gather_object(parts, (task.carry.cpu(), random))
+        carry = torch.cat([part for part, _ in parts], 1)
+        random, *others = (state for _, state in parts)
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        **task.description,
+        "carry": carry,
+        "position": task.position,
+        "random": random,
+        "random_of_others": others,
+        "scheduler": task.scheduler.state_dict(),
+        "windows": task.global_step,
+        "rounds": task.rounds,
+        "round_windows": task.round_windows,
+        "validations": task.validations,
+        "mean_loss": task.monitor.mean_loss,
+        "rollbacks": task.rollbacks,
+    }
+
+
+def restore_state(task, saved: dict) -> None:
+    """Restore what :func:`save_state` collected; the task has a trainer and an initial carry.
+
+    Raises:
+        InputError: the carry is of another size than the model and the rows of all ranks.
+    """
+    layers, rows, hidden = task.carry.shape
+    carry, shape = saved["carry"], (layers, rows * task.trainer.world_size, hidden)
+    if carry.shape != shape:
+        raise InputError(
+            f"resume: the carry is (L, R, H) = {tuple(carry.shape)} there and {shape} here;"
+            " a run keeps its sizes and its rows, data.batch_size times the processes"
+        )
+    first = task.global_rank * rows
+    task.carry = carry[:, first : first + rows].contiguous().to(task.carry)
+    task.trainer.datamodule.stream.load_state_dict(saved["position"])
+    task.position = saved["position"]
+    task.rounds, task.round_windows = saved["rounds"], saved["round_windows"]
+    task.validations = saved["validations"]
+    task.monitor.mean_loss = saved.get("mean_loss")
+    _restore_learning_rate(task, saved)
+    states = [saved["random"], *saved.get("random_of_others", [])]
+    if task.global_rank >= len(states):  # saved by fewer ranks
+        seed_rank(task.global_rank)
+        return
+    random = states[task.global_rank]
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and task.device.type == "cuda":
+        torch.cuda.set_rng_state(random["cuda"], task.device)
+
+
+def seed_rank(rank: int) -> None:
+    """Give every rank but rank zero random numbers of its own, from the common seed."""
+    if rank:
+        torch.manual_seed(torch.initial_seed() + rank)
+
+
+def _restore_learning_rate(task, saved: dict) -> None:
+    """Restore the scheduler, then apply optimizer settings that were changed on resuming."""
+    optimizer = task.trainer.optimizers[0]
+    task.scheduler.load_state_dict(saved["scheduler"])
+    before = saved["settings"]["optimizer"]
+    now = task.description["settings"]["optimizer"]
+    if task.is_rollback:
+        _scale_learning_rate(optimizer, task.scheduler, now["lr"] / before["lr"])
+    for key, value in now.items():
+        if key in before and before[key] != value and not (key == "lr" and task.is_rollback):
+            for group in optimizer.param_groups:
+                group[key] = value
+                if key == "lr" and "initial_lr" in group:
+                    group["initial_lr"] = value
+            if key == "lr" and hasattr(task.scheduler, "base_lrs"):
+                task.scheduler.base_lrs = [value] * len(task.scheduler.base_lrs)
+
+
+def _scale_learning_rate(optimizer: torch.optim.Optimizer, scheduler, factor: float) -> None:
+    """Multiply the current learning rate, and the initial one that schedulers start from."""
+    for group in optimizer.param_groups:
+        for key in {"lr", "initial_lr"} & group.keys():
+            group[key] *= factor
+    for name in {"base_lrs", "_last_lr"} & vars(scheduler).keys():
+        setattr(scheduler, name, [rate * factor for rate in vars(scheduler)[name]])
