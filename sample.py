@@ -15,7 +15,7 @@ def job(cfg: DictConfig) -> None:
     from charrnn.cli import interactive
     from charrnn.generation import sampler
     from charrnn.generation.decoding import Decoding
-    from charrnn.runs import members
+    from charrnn.runs.members import find_checkpoints
 
     settings = OmegaConf.to_container(cfg, resolve=True)
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
@@ -32,7 +32,7 @@ def job(cfg: DictConfig) -> None:
     check("num_samples", ours["num_samples"], alone, "1 with interactive=true")
     alone = not talk or scoring["score"] is None
     check("interactive", talk, alone, "false with score")
-    files = members.find_all(cli.newest_run() if path == "latest" else path)
+    files = find_checkpoints(cli.newest_run() if path == "latest" else path)
     model, charset = checkpoint.build_models(files, [checkpoint.read(file) for file in files])
     if scoring["score"] is not None:
         return write_scores(model, charset, scoring)

@@ -22,8 +22,8 @@ from charrnn.cli import app as cli
 from charrnn.cli import errors as messages
 from charrnn.cli.schema import check_call, check_settings, check_type, nearest, train_yaml
 from charrnn.errors import Diverged, InputError, check
-from charrnn.runs import provenance, sweeps
-from charrnn.training import distributed as processes
+from charrnn.runs import lock, provenance, records, sweep
+from charrnn.training import distributed
 
 PATHS = ("path", "valid_path", "test_path", "charset")
 """Of data."""
@@ -53,7 +53,7 @@ def main() -> None:
     if requeued and folders and (Path(folders[-1]) / ".hydra").is_dir():
         allowed = [a for a in sys.argv[1:] if a.startswith("allow_targets=")]
         sys.argv[1:] = [f"resume={folders[-1]}", *allowed]
-    if processes.place():
+    if distributed.current_ranks():
         as_one_of_several()
     else:
         start()
@@ -71,14 +71,14 @@ def evaluate(cfg: DictConfig) -> None:
 
     from charrnn.data.datamodule import CharDataModule
     from charrnn.evaluation import report as figures
-    from charrnn.runs import members
+    from charrnn.runs.members import find_checkpoints
 
     check_type("evaluate.output", output := asked.pop("output"), str | None)
     check_call(figures.report, asked, "evaluate.")
     check_call(CharDataModule, data, "data.")
     if output is not None and not Path(output).expanduser().parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
-    files = members.find_all(cli.newest_run() if path == "latest" else path)
+    files = find_checkpoints(cli.newest_run() if path == "latest" else path)
     result = figures.report(files, data, **asked)
     print(figures.table(result))
     if output is not None:
@@ -88,11 +88,11 @@ def evaluate(cfg: DictConfig) -> None:
 def as_one_of_several() -> None:
     """The first process makes the run's folder, or says why not; the others follow it."""
     global others
-    first = not processes.place().rank
+    first = not distributed.current_ranks().rank
     if not first:
-        processes.quiet()
+        distributed.mute_stdout()
     with messages.one_line_errors():
-        others = processes.meeting_point()
+        others = distributed.rendezvous_store()
     if first:
         try:
             start()
@@ -199,10 +199,10 @@ def guard(cfg: DictConfig, run: Path) -> None:
 
 def prepare(cfg: DictConfig, run: Path) -> tuple:
     """The parts of a run: trainer, task, data, and the checkpoint that it goes on from, or None."""
-    if here := processes.place():
+    if here := distributed.current_ranks():
         with open_dict(cfg):  # whoever started them says how many they are
-            machines = here.world_size // here.per_node
-            for key, number in (("devices", here.per_node), ("num_nodes", machines)):
+            machines = here.world_size // here.local_world_size
+            for key, number in (("devices", here.local_world_size), ("num_nodes", machines)):
                 if cfg.trainer.get(key, 1) in (1, "1", None):
                     cfg.trainer[key] = number
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -266,8 +266,8 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         task.rollbacks = saved["charrnn"].get("rollbacks", 0)
     callbacks = [cli.build(f"callbacks.{k}", v) for k, v in cfg.callbacks.items() if v]
     for callback in callbacks:
-        if type(callback).__name__ == "StopWorse":
-            callback.finished = functools.partial(sweeps.finished_curves, run.parent)
+        if type(callback).__name__ == "MedianStopping":
+            callback.finished_curves = functools.partial(sweep.finished_curves, run.parent)
     if not cfg.trainer.get("enable_progress_bar", True):
         callbacks = [c for c in callbacks if type(c).__name__ != "Progress"]
     logger = cli.build("logger", cfg.logger, save_dir=str(run))
@@ -316,18 +316,18 @@ def job(cfg: DictConfig) -> float | None:
     """
     run, overrides = Path(HydraConfig.get().runtime.output_dir), cli.overrides()
     if cli.in_sweep():  # which holds the folder
-        before = sweeps.read_job(run, 0)
-        if before.state in sweeps.DONE:
+        before = sweep.read_job(run, 0)
+        if before.state in records.DONE:
             print(f"{run.name}: {before.state} before")
             return before.best
-        sweeps.record(run, overrides, "running")
+        records.write_record(run, overrides, "running")
         if any((run / "checkpoints").glob("*.ckpt")):
             take_up_job(cfg, run)
-    with contextlib.nullcontext(True) if cli.in_sweep() else sweeps.alone(run) as free:
-        if not free:
+    with contextlib.nullcontext(cli.held) if cli.in_sweep() else lock.run_lock(run) as held:
+        if held is None:
             raise InputError(f"{run}: another process trains there; wait for its end")
-        stopped, best = train(cfg, run)
-        sweeps.record(run, overrides, "stopped" if stopped else "finished", stopped)
+        stopped, best = train(cfg, run, held)
+        records.write_record(run, overrides, "stopped" if stopped else "finished", stopped)
     return best
 
 
@@ -342,18 +342,18 @@ def take_up_job(cfg: DictConfig, run: Path) -> None:
         cfg.optimizer.lr = ours["settings"]["optimizer"]["lr"]
 
 
-def train(cfg: DictConfig, run: Path) -> tuple[str, float]:
+def train(cfg: DictConfig, run: Path, held=None) -> tuple[str, float]:
     """Train, here or in processes of its own; returns what :func:`fit` does."""
-    here = processes.place()
+    here = distributed.current_ranks()
     if here and here.rank:
-        processes.quiet()
+        distributed.mute_stdout()
     messages.be_lenient()
     try:
         if others and not here.rank:
             others.set("run", str(run))
         parts = prepared.pop(str(run), None) or prepare(cfg, run)
         if not here and (count := parts[0].num_devices) > 1:
-            return processes.run(one_of, count, sweeps.held, cfg, HydraConfig.instance().cfg)
+            return distributed.launch(one_of, count, [held], cfg, HydraConfig.instance().cfg)
         return fit(cfg, run, *parts)
     except Exception:
         if others and others.add("failed", 1) > 1:
@@ -383,7 +383,7 @@ def fit(cfg: DictConfig, run: Path, trainer, task, data, saved: dict | None) -> 
     sizes = sum(p.numel() for p in task.model.parameters())
     corpus = {"sha256": data.corpus.sha256, "characters": len(data.corpus.tokens)}
     if trainer.is_global_zero:
-        provenance.write(
+        provenance.write_provenance(
             run, overrides=cli.overrides(), seed=cfg.seed, corpus=corpus, parameters=sizes
         )
     backend = task.model.gru.choose_backend(trainer.strategy.root_device)
@@ -428,11 +428,11 @@ def go_back(cfg: DictConfig, run: Path, saved: dict | None, window: int) -> None
 
     A window is so many characters.
     """
-    from charrnn.callbacks import checkpoint, metrics
+    from charrnn.callbacks import rewind
 
     if saved:
-        checkpoint.go_back(run / "checkpoints", Path(cfg.resume))
-    metrics.drop_later(run, saved["charrnn"]["windows"] if saved else -1, window)
+        rewind.rewind_checkpoints(run / "checkpoints", Path(cfg.resume))
+    rewind.rewind_logs(run, saved["charrnn"]["windows"] if saved else -1, window)
 
 
 def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
@@ -442,7 +442,7 @@ def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
     the error where there may be no rollback, or there is nothing to roll back to.
     """
     from charrnn import checkpoint
-    from charrnn.callbacks.metrics import add_text
+    from charrnn.callbacks.loggers import add_text
 
     if task.on_divergence == "stop":
         raise error
@@ -457,7 +457,7 @@ def roll_back(cfg: DictConfig, run: Path, task, error: Diverged) -> tuple:
     number = task.rollbacks + 1
     trainer, task, data, saved = prepare(cfg, run)
     go_back(cfg, run, saved, data.stream.batch_size * data.stream.seq_len)
-    task.rollbacks, task.taken_back = number, True
+    task.rollbacks, task.is_rollback = number, True
     line = (
         f"{error.what}: rollback {number} of {task.max_rollbacks}, to window {windows}, with"
         f" optimizer.lr={cfg.optimizer.lr:.3g}"

@@ -16,7 +16,7 @@ from charrnn.data.charset import Charset
 from charrnn.evaluation import static as evaluation
 from charrnn.generation import sampler
 from charrnn.generation.session import Session
-from charrnn.runs.members import find_all
+from charrnn.runs.members import find_checkpoints
 
 
 class LanguageModel:
@@ -83,5 +83,5 @@ def load(path: str | Path | Iterable[str | Path]) -> LanguageModel:
 
     Nothing but the files is needed. Raises InputError as :func:`charrnn.checkpoint.read` does.
     """
-    files = find_all(path)
+    files = find_checkpoints(path)
     return LanguageModel(*checkpoint.build_models(files, [checkpoint.read(file) for file in files]))

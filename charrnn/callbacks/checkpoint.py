@@ -18,7 +18,7 @@ from charrnn.training.signals import Listener, SignalReduction
 
 
 class Checkpoint(Callback):
-    """Maintains RUN/checkpoints: last.ckpt, best.ckpt, and round_NNNN.ckpt, where 0000 is untrained.
+    """Maintains RUN/checkpoints: last.ckpt, best.ckpt and round_NNNN.ckpt (0000 is untrained).
 
     The file that last.ckpt replaced is previous.ckpt, in case last.ckpt is damaged.
 

@@ -16,7 +16,7 @@ from charrnn.errors import check
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
 """Colours of -1, 0 and 1."""
 CELL, MARGIN, FOOT = 8, 30, 14
-"""Pixels of a cell (a unit at a character), and of the margins with labels to the left and below."""
+"""Pixels of a cell (a unit at a character), and of the left and bottom margins with labels."""
 
 
 class Neurons(Callback):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from charrnn import checkpoint
 from charrnn.callbacks.event_files import rewind_event_files
 from charrnn.callbacks.metrics_csv import rewind_metrics_csv
-from charrnn import checkpoint
 from charrnn.checkpoint.files import link
 from charrnn.errors import InputError
 

@@ -29,8 +29,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from charrnn.cli import errors as messages
 from charrnn.cli.schema import CONF, HYDRA_TARGETS, OPEN, check_settings, check_targets
 from charrnn.errors import InputError, escape_control
-from charrnn.runs import sweeps
-from charrnn.training import distributed as processes
+from charrnn.runs import lock, names, records, report
+from charrnn.runs import sweep as jobs_of
+from charrnn.training import distributed
 
 # A thread that waits in vain for another, whose core somebody else has, gives up its own core soon
 # (read by GNU OpenMP when torch loads it). Two runs on two cores at once are twice as fast for it.
@@ -44,6 +45,10 @@ PATHS = ("data.path", "data.valid_path", "data.test_path", "data.charset", "data
 TEXTS = ("prompt", "stop", "allow", "callbacks.samples.prompt", "callbacks.neurons.text",
          "data.document", *PATHS)  # fmt: skip
 """Keys whose value is taken as it stands, whatever Hydra's grammar would make of it."""
+
+
+held = None
+"""The lock of the running job of a sweep."""
 
 
 def main(config_name: str, job: Callable, guard: Callable | None = None) -> None:
@@ -111,10 +116,11 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
     run = Path(HydraConfig.get().runtime.output_dir)
     if with_joblib(HydraConfig.get()) and not Guard.sweep:
         end_with_sweep()
-    with sweeps.alone(run) as free:
-        if not free:
+    global held
+    with lock.run_lock(run) as held:
+        if held is None:
             print(escape_control(f"{run.name}: another process is at it"))
-        if not free or Guard.interrupted:
+        if held is None or Guard.interrupted:
             return None
         try:
             check_pairs(cfg, overrides())
@@ -128,7 +134,7 @@ def one_of_many(job: Callable, cfg: DictConfig) -> float | None:
                 text = f"{first}: {rest[-1].strip()}" if rest else first
                 line = f"{type(error).__name__}: {text} (see error.txt there)"
             with messages.full_disk_passes():
-                sweeps.record(run, overrides(), "failed", line)
+                records.write_record(run, overrides(), "failed", line)
             sys.stdout.flush()
             print(escape_control(f"error: {run.name}: {line}"), file=sys.stderr)
             return None
@@ -170,13 +176,13 @@ def end_of_sweep(sweep: Path, argv: list[str]) -> None:
                 folder.rmdir()
         return
     try:
-        jobs = sweeps.report(sweep)
+        jobs = report.report_sweep(sweep)
     except InputError as error:  # a full disk, or one that may not be written
         print(escape_control(f"error: {error}"), file=sys.stderr)
-        jobs = sweeps.read(sweep)
+        jobs = jobs_of.read_jobs(sweep)
     if not any(arg.startswith("hydra.sweep.dir=") for arg in argv):
         argv = [*argv, f"hydra.sweep.dir={shown_path(sweep)}"]
-    if not all(job.state in sweeps.DONE for job in jobs) or sys.exc_info()[0]:
+    if not all(job.state in records.DONE for job in jobs) or sys.exc_info()[0]:
         print(escape_control(f"start again      {shlex.join(['python', *argv])}"))
     if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
         sys.exit(1)
@@ -197,7 +203,9 @@ def overrides() -> list[str]:
 
 def varied() -> dict:
     """In a sweep the settings in which its jobs differ, else those given on the command line."""
-    return sweeps.varied(overrides(), HydraConfig.get().job.config.override_dirname.exclude_keys)
+    return names.varied_overrides(
+        overrides(), HydraConfig.get().job.config.override_dirname.exclude_keys
+    )
 
 
 class Callbacks(hydra._internal.hydra.Callbacks):
@@ -230,7 +238,7 @@ class Guard(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         """What is wrong with every job shows before the first folder."""
         with messages.errors_that_exit():
-            if processes.place():
+            if distributed.current_ranks():
                 raise InputError(
                     "hydra.mode=MULTIRUN: several processes that were started together make one"
                     " run; a sweep starts its own, with trainer.devices"
@@ -244,7 +252,7 @@ class Guard(Callback):
 
 def check_pairs(config: DictConfig, overrides: typing.Iterable[str]) -> None:
     """Raise InputError where a hidden size is given that the settings choose by another key."""
-    given = sweeps.split(list(overrides)).get("model.hidden_size", "")
+    given = names.split_overrides(list(overrides)).get("model.hidden_size", "")
     budget = OmegaConf.select(config, "model.parameters")
     if given not in ("", "null") and budget:
         raise InputError(
@@ -348,7 +356,7 @@ def take_up_search(sweeper: DictConfig) -> None:
     from charrnn.runs import search
 
     direction = str(getattr(sweeper.direction, "name", sweeper.direction))
-    sweeper.n_trials, count = search.take_up(
+    sweeper.n_trials, count = search.resume_study(
         sweeper.storage, sweeper.study_name, direction, sweeper.n_trials
     )
     if sweeper.sampler.get("seed") is not None:
@@ -357,7 +365,7 @@ def take_up_search(sweeper: DictConfig) -> None:
 
 def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
     """What ``hydra.sweep.subdir`` is; evaluated by Hydra when a job begins, in its process."""
-    return sweeps.folder_name(Path(sweep), number, list(overrides), list(fixed))
+    return names.job_folder_name(Path(sweep), number, list(overrides), list(fixed))
 
 
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)

@@ -12,7 +12,7 @@ import torch
 
 from charrnn.cli import errors as messages
 from charrnn.errors import InputError, check
-from charrnn.training import distributed as processes
+from charrnn.training import distributed
 
 FIXED = {
     "model": {"dropout", "backend", "parameters"},
@@ -128,16 +128,16 @@ def optimization(cfg, optimizer, scheduler) -> None:
 
 def process_count(cfg, trainer) -> None:
     """Raise InputError where the processes are not as many as the trainer's settings say."""
-    here = processes.place()
+    here = distributed.current_ranks()
     if not here:
         wanted = "1, unless torchrun or srun starts a process for each device"
         check("trainer.num_nodes", trainer.num_nodes, trainer.num_nodes == 1, wanted)
-    elif (trainer.num_devices, trainer.num_nodes * here.per_node) != (
-        here.per_node, here.world_size
+    elif (trainer.num_devices, trainer.num_nodes * here.local_world_size) != (
+        here.local_world_size, here.world_size
     ):  # fmt: skip
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: {here.world_size} processes were started,"
-            f" {here.per_node} on each machine; leave trainer.devices and trainer.num_nodes out"
+            f" {here.local_world_size} on each machine; leave trainer.devices and trainer.num_nodes out"
         )
     way, alone = cfg.task.get("on_divergence"), trainer.world_size == 1
     check("task.on_divergence", way, alone or way != "rollback", "stop with several processes")

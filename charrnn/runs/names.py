@@ -11,7 +11,7 @@ NOT_SETTINGS = ("launcher", "sweep")
 
 
 def job_folder_name(sweep: Path, number: int, overrides: list[str], fixed: list[str]) -> str:
-    """Return the folder name of a job: that of an existing job with the same overrides, or a new one.
+    """Return a job's folder name: that of an existing job with the same overrides, or a new one.
 
     Args:
         sweep: the folder of the sweep.

@@ -17,7 +17,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):
-    """Import a name when it is first used: the light files here need neither torch nor Lightning."""
+    """Import a name when it is first used: some files need neither torch nor Lightning."""
     if name in _HOME:
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from helpers import TEXT, TINY, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charrnn.callbacks.metrics import add_text
+from charrnn.callbacks.loggers import add_text
 from charrnn.checkpoint.serialization import save
 from charrnn.cli.schema import check_targets
 from charrnn.data import corpus

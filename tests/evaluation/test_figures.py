@@ -16,7 +16,7 @@ from charrnn.evaluation import dynamic
 from charrnn.evaluation import report as figures
 from charrnn.evaluation import static as evaluation
 from charrnn.evaluation.report import report
-from charrnn.runs.members import find_all
+from charrnn.runs.members import find_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_another_text_with_unknown_characters(trained, tmp_path):
     text = TEXT[:700] + "\u2603 \u2603"
     (tmp_path / "other.txt").write_text(text, "utf-8")
     shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
-    found = report(find_all(tmp_path / "alone.ckpt"), {"path": str(tmp_path / "other.txt")})
+    found = report(find_checkpoints(tmp_path / "alone.ckpt"), {"path": str(tmp_path / "other.txt")})
     nats = charrnn.load(tmp_path / "alone.ckpt").score(text)
     assert found["warm"]["nats"] == pytest.approx(nats.mean(), abs=1e-6)
     unknown = np.array([c == "\u2603" for c in text[1:]])
@@ -97,7 +97,9 @@ def test_another_text_with_unknown_characters(trained, tmp_path):
     shown = figures.table(found)
     assert f"all, {len(text) - 1} characters" in shown and "unknown  2 characters (" in shown
     part = report(
-        find_all(tmp_path / "alone.ckpt"), {"path": str(tmp_path / "other.txt")}, split="valid"
+        find_checkpoints(tmp_path / "alone.ckpt"),
+        {"path": str(tmp_path / "other.txt")},
+        split="valid",
     )
     assert part["characters"] == len(text) - int(0.9 * len(text))
 
@@ -106,16 +108,18 @@ def test_another_text_with_unknown_characters(trained, tmp_path):
 def test_splits(trained, split):
     sizes = {"train": len(TEXT) - 501, "valid": 200, "test": 300, "all": len(TEXT) - 1}
     data = {"valid_size": 200, "test_size": 300}
-    found = report(find_all(trained), data, split=split)
+    found = report(find_checkpoints(trained), data, split=split)
     assert (found["split"], found["characters"]) == (split, sizes[split])
-    assert report(find_all(trained), data)["split"] == "test"
+    assert report(find_checkpoints(trained), data)["split"] == "test"
 
 
 @pytest.mark.parametrize("form", ["sgd", "rms"])
 def test_dynamic_leaves_the_checkpoint(trained, model, form):
     file = trained / "checkpoints" / "last.ckpt"
     before, weights = file.read_bytes(), {k: v.clone() for k, v in model.model.state_dict().items()}
-    found = report(find_all(trained), {}, dynamic=form, lr=0.001, decay=0.01, seq_len=9)["dynamic"]
+    found = report(find_checkpoints(trained), {}, dynamic=form, lr=0.001, decay=0.01, seq_len=9)[
+        "dynamic"
+    ]
     assert file.read_bytes() == before
     tokens, begin = indices(model, TEXT), int(0.9 * len(TEXT))
     squares = dynamic.mean_squares(model.model, tokens[:begin], 9) if form == "rms" else None
@@ -124,7 +128,7 @@ def test_dynamic_leaves_the_checkpoint(trained, model, form):
     assert found["nats"] == pytest.approx(wanted.nats, abs=1e-6)
     assert all(weights[key].equal(value) for key, value in model.model.state_dict().items())
     # At this rate it helps: the model has hardly been trained.
-    assert found["nats"] < report(find_all(trained), {})["warm"]["nats"]
+    assert found["nats"] < report(find_checkpoints(trained), {})["warm"]["nats"]
 
 
 @pytest.mark.parametrize(
@@ -151,14 +155,14 @@ def test_a_search_never_looks_at_what_is_scored(monkeypatch, scored, held_back):
 
 def test_search(trained, monkeypatch):
     monkeypatch.setattr(figures, "SEARCHED", 300)
-    found = report(find_all(trained), {}, split="valid", dynamic="sgd", search=True, seq_len=50)[
-        "dynamic"
-    ]
+    found = report(
+        find_checkpoints(trained), {}, split="valid", dynamic="sgd", search=True, seq_len=50
+    )["dynamic"]
     tried = found["search"]["tried"]
     assert found["search"]["characters"] == 300 and len(tried) > 3
     least = min(tried, key=lambda one: one["nats"])
     assert (found["lr"], found["decay"]) == (least["lr"], least["decay"])
-    fixed = report(find_all(trained), {}, dynamic="sgd", search=True, lr=0.02, seq_len=50)[
+    fixed = report(find_checkpoints(trained), {}, dynamic="sgd", search=True, lr=0.02, seq_len=50)[
         "dynamic"
     ]
     assert {one["lr"] for one in fixed["search"]["tried"]} == {0.02}
@@ -178,7 +182,7 @@ def test_documents(command, tmp_path):
     documents = "".join(BOUNDARY + line for line in TEXT.splitlines() if line.strip())
     begin = int(0.9 * len(documents))
     warm = model.score(documents)[begin - 1 :].mean()
-    assert report(find_all(run), {})["warm"]["nats"] == pytest.approx(warm, abs=1e-6)
+    assert report(find_checkpoints(run), {})["warm"]["nats"] == pytest.approx(warm, abs=1e-6)
     validated = load(run / "checkpoints" / "last.ckpt")["charrnn"]["validations"][-1]
     assert validated == [3, pytest.approx(warm, abs=1e-6)]
 
@@ -211,7 +215,7 @@ def test_bad_settings_are_named(trained, bad):
     with pytest.raises(
         InputError, match=rf"^evaluate\.{name}={str(value).lower()}".replace("+", r"\+")
     ):
-        report(find_all(trained), {}, **bad)
+        report(find_checkpoints(trained), {}, **bad)
 
 
 def test_a_text_that_has_changed(command, trained, tmp_path):
@@ -220,6 +224,6 @@ def test_a_text_that_has_changed(command, trained, tmp_path):
     text.write_text(TEXT + "more", "utf-8")
     try:
         with pytest.raises(InputError, match=r"^data\.path: the text has changed since"):
-            report(find_all(tmp_path / "run"), {})
+            report(find_checkpoints(tmp_path / "run"), {})
     finally:
         text.write_text(TEXT, "utf-8")

@@ -16,10 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import charrnn
 from charrnn import InputError, checkpoint
-from charrnn.callbacks import checkpoint as keeping
-from charrnn.callbacks.metrics import drop_later
+from charrnn.callbacks import rewind
 from charrnn.checkpoint.files import link
-from charrnn.runs import sweeps
+from charrnn.runs.lock import is_running
 
 SETTINGS = (
     *TINY, "model.dropout=0.2", "trainer.max_epochs=4", "trainer.limit_train_batches=60",
@@ -207,13 +206,13 @@ def test_going_back_leaves_a_last_checkpoint_at_every_moment(run, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(keeping, "link", counted(keeping.link))
+    monkeypatch.setattr(rewind, "link", counted(rewind.link))
     monkeypatch.setattr(type(run), "unlink", counted(type(run).unlink))
     stop = 1
     while True:
         steps = 0
         try:
-            keeping.go_back(folder, file)
+            rewind.rewind_checkpoints(folder, file)
             break
         except KeyboardInterrupt:
             assert checkpoint.read(folder / "last.ckpt")["charrnn"]["windows"] in (120, 240)
@@ -231,7 +230,7 @@ def test_two_processes_do_not_take_up_one_run(command, text, tmp_path):
     arguments = (f"data.path={text}", f"hydra.run.dir={run}", *SETTINGS)
     process = command.start("train.py", *arguments, "trainer.max_epochs=1000")
     wait_for(run / "checkpoints" / "last.ckpt")
-    assert sweeps.is_running(run)
+    assert is_running(run)
     assert_one_line(command("train.py", f"resume={run}"), "run: another process trains there")
     assert_one_line(command("train.py", *arguments), "holds a run already")
     os.kill(process.pid, signal.SIGKILL)  # which lets the folder go
@@ -260,7 +259,7 @@ def test_the_clock_set_back(command, whole, text, tmp_path):
     found.Reload()
     steps = [event.step for event in found.Scalars("train/loss")]
     assert steps == list(range(20, 241, 20))
-    drop_later(run, 240, 21)
+    rewind.rewind_logs(run, 240, 21)
     assert len(list((run / "tensorboard").glob("events.*"))) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from helpers import ROOT, TEXT, TINY, load, same
 
-from charrnn.runs import sweeps
+from charrnn.runs.sweep import read_jobs
 
 SHORT = (
     *TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=20", "callbacks.samples=null",
@@ -69,7 +69,7 @@ def test_joblib_with_two_jobs_at_once(place):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert err.splitlines() == ["error: 2_lr=-1: optimizer.lr=-1 must be above 0"]
-    states = {job.number: job.state for job in sweeps.read(sweep)}
+    states = {job.number: job.state for job in read_jobs(sweep)}
     assert states == {0: "finished", 1: "finished", 2: "failed"}
     assert "1 of 3 jobs failed" in out and "untrained" not in out
     for run in RUNS:

@@ -12,10 +12,9 @@ import pytest
 import torch
 from helpers import ROOT, TEXT, load, metrics, same
 
-from charrnn.runs import sweeps
-from charrnn.training import distributed as processes
-from charrnn.training import signals
-from charrnn.training.distributed import Place, place
+from charrnn.runs.lock import is_running
+from charrnn.training import distributed, signals
+from charrnn.training.distributed import Ranks, current_ranks
 
 # 3 rows of each of 2 processes; a pass has ceil(386 / 6) = 65 windows. A run ends just after its
 # third has begun, while the carry still shows where it came from.
@@ -207,16 +206,16 @@ def killed_and_missed():
 
 def test_a_killed_process_is_named_where_another_ended_too(monkeypatch):
     """Both before anybody looked, as on a busy machine."""
-    wait = processes.connection.wait
+    wait = distributed.connection.wait
 
     def late(sentinels, *args, **kwargs):
         for sentinel in list(sentinels):
             wait([sentinel])
         return wait(sentinels, *args, **kwargs)
 
-    monkeypatch.setattr(processes.connection, "wait", late)
+    monkeypatch.setattr(distributed.connection, "wait", late)
     with pytest.raises(RuntimeError, match=r"^process 1 terminated with signal SIGKILL$"):
-        processes.run(killed_and_missed, 2, [])
+        distributed.launch(killed_and_missed, 2, [])
 
 
 def test_who_saves_for_a_killed_process_holds_the_folder(folder, train):
@@ -224,9 +223,9 @@ def test_who_saves_for_a_killed_process_holds_the_folder(folder, train):
     run = folder / "orphan"
     result = train(*TWO, f"hydra.run.dir={run}", *failing("orphan", rank=0)).wait()
     assert result.code == -signal.SIGKILL, result.err
-    assert sweeps.is_running(run) and last(run)["charrnn"]["windows"] == 39
+    assert is_running(run) and last(run)["charrnn"]["windows"] == 39
     assert not left_behind(folder)
-    assert not sweeps.is_running(run) and last(run)["charrnn"]["windows"] > 50
+    assert not is_running(run) and last(run)["charrnn"]["windows"] > 50
 
 
 @pytest.mark.parametrize("on_error", ["retry", "stop"])
@@ -255,7 +254,7 @@ def test_from_two_processes_into_one(folder, train, single, double):
     shutil.copytree(double["mean"], run)
     arguments = f"resume={run}/checkpoints/round_0002.ckpt", *ONE, "trainer.devices=1"
     result = train(*arguments).wait()
-    assert result.code == 0 and "going back to window 66" in result.out, result.err
+    assert result.code == 0 and "rewinding to window 66" in result.out, result.err
     assert_the_same_but_for_rounding(run, single["mean"])
 
 
@@ -267,7 +266,7 @@ def test_from_one_process_into_two_and_stopped(folder, train, single):
     result = train(*arguments, *failing("parent", window=100)).wait()
     windows = last(run)["charrnn"]["windows"]
     assert result.code == 143 and 100 < windows < WINDOWS and result.err == ""
-    assert result.out.count(f"SIGTERM: saved after window {windows}; go on with") == 1
+    assert result.out.count(f"SIGTERM: saved after window {windows}; resume with") == 1
     result = train(f"resume={run}", *ONE, "trainer.devices=1", "callbacks.failing=null").wait()
     assert result.code == 0, result.err
     assert_the_same_but_for_rounding(run, single["mean"])
@@ -398,12 +397,12 @@ def test_rows_stay(train, single, arguments, words):
     [
         ({}, None),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Place(5, 8, 4)),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Ranks(5, 8, 4)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}, None),
         (
             {"TORCHELASTIC_RUN_ID": "a", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
              "SLURM_PROCID": "0", "SLURM_NTASKS": "8"},
-            Place(3, 4, 2),
+            Ranks(3, 4, 2),
         ),
     ],
     ids=str,
@@ -413,7 +412,7 @@ def test_place(monkeypatch, env, expected):
         monkeypatch.delenv(key)
     for key, value in env.items():
         monkeypatch.setenv(key, value)
-    assert place() == expected
+    assert current_ranks() == expected
 
 
 def test_a_launcher_s_own_requeue_comes_after_the_saving(monkeypatch):
@@ -426,7 +425,7 @@ def test_a_launcher_s_own_requeue_comes_after_the_saving(monkeypatch):
             os.kill(os.getpid(), signal.SIGUSR2)
             assert listener.number == signal.SIGUSR2 and not queued
             with pytest.raises(SystemExit, match=str(128 + signal.SIGUSR2)):
-                listener.leave()
+                listener.exit()
             assert queued == [signal.SIGUSR2]
         os.kill(os.getpid(), signal.SIGUSR2)
         assert len(queued) == 2  # given back
@@ -436,7 +435,7 @@ def test_a_launcher_s_own_requeue_comes_after_the_saving(monkeypatch):
 
 def test_a_job_in_an_array_has_a_name_of_two_numbers(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "4715")
-    assert signals.slurm_job() == "4715"
+    assert signals.slurm_job_id() == "4715"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4711")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
-    assert signals.slurm_job() == "4711_4"
+    assert signals.slurm_job_id() == "4711_4"

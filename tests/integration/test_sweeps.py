@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,8 +15,11 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, TEXT, TINY, load, metrics, same
 
-from charrnn.runs import page as results
-from charrnn.runs import sweeps
+from charrnn.errors import InputError
+from charrnn.runs.names import varied_overrides
+from charrnn.runs.page import results_page
+from charrnn.runs.report import report_sweep, results_table
+from charrnn.runs.sweep import Job, read_jobs, varied_keys
 
 SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callbacks.samples=null")
 COMMON = ("search", "stop_worse")  # what the others are made of
@@ -121,8 +123,8 @@ def test_killed_in_the_second_job_and_started_again(command, whole, place):
         wait_for(sweep / "1_seed=2" / moment)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    states = {job.folder.name: job.state for job in sweeps.read(sweep)}
-    assert states == {"0_seed=1": "finished", "1_seed=2": "half done"}
+    states = {job.folder.name: job.state for job in read_jobs(sweep)}
+    assert states == {"0_seed=1": "finished", "1_seed=2": "interrupted"}
     first = (sweep / "0_seed=1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     windows = load(sweep / "1_seed=2" / "checkpoints" / "last.ckpt")["charrnn"]["windows"]
     assert 0 < windows < 60
@@ -171,11 +173,9 @@ def test_ctrl_c_saves_the_running_job(command, whole, place):
     sweep = place / "sweep"
     process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
     wait_for(sweep / "1_seed=2" / "checkpoints" / "round_0000.ckpt")
-    looked = subprocess.run(
-        [sys.executable, "-m", "charrnn.runs.sweeps", str(sweep)], capture_output=True, text=True
-    )
-    assert looked.returncode == 0 and (sweep / "results.html").exists(), looked.stderr
-    assert [job.state for job in sweeps.read(sweep)] == ["finished", "running"]
+    report_sweep(sweep)
+    assert (sweep / "results.html").exists()
+    assert [job.state for job in read_jobs(sweep)] == ["finished", "running"]
     os.kill(process.pid, signal.SIGINT)
     result = process.wait()
     assert result.code == 130 and "Traceback" not in result.err
@@ -340,16 +340,14 @@ class Tags(HTMLParser):
 
 def job(number, curve, **overrides):
     given = [f"{k}={v}" for k, v in overrides.items()]
-    return sweeps.Job(
-        Path(f"sweep/{number}"), overrides, "finished", "", curve, 1e5, 1000, number, given
-    )
+    return Job(Path(f"sweep/{number}"), overrides, "finished", "", curve, 1e5, 1000, number, given)
 
 
 CURVE = [(0, 6.5), (10, 4.0), (20, 3.0)]
 
 
 def page_of(jobs, name="a sweep"):
-    html = results.page(name, jobs, sweeps.swept(jobs), sweeps.table(jobs))
+    html = results_page(name, jobs, varied_keys(jobs), results_table(jobs))
     tags = Tags()
     tags.feed(html)
     assert tags.open == [] and tags.suspicious == []
@@ -398,7 +396,7 @@ def test_search_values_are_named_in_few_characters():
      (r"00\:00\:10", "00:00:10"), ("''", "''"), ("'", "'"), ("", ""), (r"'\n\n'", r"\n\n")],
 )  # fmt: skip
 def test_values_are_shown_without_their_quotes(value, bare):
-    assert sweeps.varied([f"data.x={value}"], []) == {"data.x": bare}
+    assert varied_overrides([f"data.x={value}"], []) == {"data.x": bare}
 
 
 BROKEN = {
@@ -416,18 +414,15 @@ def test_damaged_jobs_keep_no_sweep_from_its_answer(tmp_path, capsys):
         folder.mkdir(parents=True)
         content = content if isinstance(content, bytes) else content.encode()
         (folder / file).write_bytes(content)
-    assert len(sweeps.report(tmp_path)) == len(answer(tmp_path)) == len(jobs)
+    assert len(report_sweep(tmp_path)) == len(answer(tmp_path)) == len(jobs)
     capsys.readouterr()
     (tmp_path / "results.html").unlink()
     (tmp_path / "results.html").mkdir()
-    with pytest.raises(sweeps.InputError, match=r"results.html: cannot be written"):
-        sweeps.report(tmp_path)
-    assert "half done" in capsys.readouterr().out and not list(tmp_path.glob(".*"))
+    with pytest.raises(InputError, match=r"results.html: cannot be written"):
+        report_sweep(tmp_path)
+    assert "interrupted" in capsys.readouterr().out and not list(tmp_path.glob(".*"))
 
 
-def test_no_sweep_there(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "charrnn.runs.sweeps", str(tmp_path)], capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "no runs there" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_folder_without_jobs(tmp_path):
+    with pytest.raises(InputError, match="no runs there"):
+        report_sweep(tmp_path)

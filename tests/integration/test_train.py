@@ -232,7 +232,7 @@ def test_going_back_says_so(command, text_file, tmp_path):
     assert command("train.py", *arguments, "trainer.max_epochs=2",
                    "trainer.limit_train_batches=3").code == 0  # fmt: skip
     result = command("train.py", f"resume={run}/checkpoints/round_0001.ckpt")
-    assert result.code == 0 and "going back to window 3" in result.out
+    assert result.code == 0 and "rewinding to window 3" in result.out
     copied = tmp_path / "copy.ckpt"
     copied.write_bytes((run / "checkpoints" / "round_0001.ckpt").read_bytes())
     result = command("train.py", f"resume={copied}", cwd=tmp_path)

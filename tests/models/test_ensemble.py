@@ -17,8 +17,9 @@ from charrnn.data.windows import EvaluationWindows
 from charrnn.evaluation import dynamic
 from charrnn.evaluation import report as figures
 from charrnn.evaluation.static import evaluate
-from charrnn.runs import sweeps
-from charrnn.runs.members import find_all
+from charrnn.runs.members import find_checkpoints
+from charrnn.runs.records import write_record
+from charrnn.runs.sweep import read_job
 
 ALPHABET = "\n abcdefgh"
 SHAPES = [(GRUEncode, 5, 3), (GRUResize, 7, 1), (GRUEncode, 5, 2)]
@@ -144,14 +145,14 @@ def test_a_sweep_over_seeds(command, tmp_path):
     names = [f"sweep/{job.name}/checkpoints/last.ckpt" for job in jobs]
     assert found["checkpoint"] == names and len(found["windows"]) == 5
     assert all(name in result.out for name in names)
-    alone = [figures.report(find_all(job), {})["warm"]["nats"] for job in jobs]
+    alone = [figures.report(find_checkpoints(job), {})["warm"]["nats"] for job in jobs]
     assert found["characters"] == 600 and found["warm"]["nats"] < np.mean(alone)
     texts = [charrnn.load(job).score(TEXT)[-600:] for job in jobs]
     wanted = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
     assert found["warm"]["nats"] == pytest.approx(wanted, abs=1e-3)
     assert 0 < found["dynamic"]["nats"] != found["warm"]["nats"]
 
-    again = shlex.split(sweeps.read_job(jobs[1], 1).command)[2:]
+    again = shlex.split(read_job(jobs[1], 1).command())[2:]
     result = command("train.py", *again, "hydra.run.dir=alone", cwd=tmp_path)
     assert result.code == 0, result.err
     parts = (load(run / "checkpoints" / "last.ckpt") for run in (jobs[1], tmp_path / "alone"))
@@ -164,9 +165,9 @@ def test_a_sweep_over_seeds(command, tmp_path):
     (jobs[3] / "checkpoints" / "last.ckpt").unlink()
     result = command("train.py", "mode=evaluate", "checkpoint=sweep", cwd=tmp_path)
     assert result.code == 2 and f"{jobs[3].name}: no checkpoint there" in result.err
-    sweeps.record(jobs[2], ["seed=3"], "running")  # and its process is gone
+    write_record(jobs[2], ["seed=3"], "running")  # and its process is gone
     result = command("sample.py", "checkpoint=sweep", cwd=tmp_path)
-    assert result.code == 2 and f"{jobs[2].name}: half done; start the sweep again" in result.err
+    assert result.code == 2 and f"{jobs[2].name}: interrupted; start the sweep again" in result.err
 
 
 def test_of_another_split(command, trained, tmp_path):
@@ -185,4 +186,4 @@ def test_of_another_split(command, trained, tmp_path):
     assert (result.code, result.err) == (0, "")
     with pytest.raises(InputError, match="another part of it"):  # which of them is the split's?
         other = {"path": str(trained.parent / "text.txt")}
-        figures.report(find_all([trained, tmp_path / "more"]), other, split="valid")
+        figures.report(find_checkpoints([trained, tmp_path / "more"]), other, split="valid")

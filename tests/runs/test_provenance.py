@@ -55,15 +55,18 @@ def test_the_state_of_the_source(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
 
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    assert (provenance.describe()["commit"], provenance.describe()["dirty"]) == (None, None)
+    assert (
+        provenance.collect_provenance()["commit"],
+        provenance.collect_provenance()["dirty"],
+    ) == (None, None)
     git("init", "-q")
     (tmp_path / "file").write_text("a")
     git("add", ".")
     git("commit", "-qm", "One")
-    assert provenance.describe()["dirty"] is False
-    assert len(provenance.describe()["commit"]) == len(hashlib.sha1().hexdigest())
+    assert provenance.collect_provenance()["dirty"] is False
+    assert len(provenance.collect_provenance()["commit"]) == len(hashlib.sha1().hexdigest())
     (tmp_path / "file").write_text("b")
-    assert provenance.describe()["dirty"] is True
+    assert provenance.collect_provenance()["dirty"] is True
 
 
 @pytest.mark.parametrize("arguments", [(), ("sweep=lr",), ("experiment=tiny_shakespeare",)])

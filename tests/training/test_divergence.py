@@ -136,7 +136,7 @@ def test_spikes_are_measured_by_the_running_mean(tmp_path, factor, spikes):
     settings = {"task": {"spike_factor": 2.0}, "data": {"batch_size": 3, "seq_len": 7}}
     if not spikes:
         task, _ = fit(tmp_path, TEXT[:500], model, max_steps=12, **settings)
-        assert 1 < task.mean_loss.item() < 6
+        assert 1 < task.monitor.mean_loss.item() < 6
         return
     with pytest.raises(Diverged, match=r"2\.\d+ times its running mean at window 9:") as caught:
         fit(tmp_path, TEXT[:500], model, max_steps=12, **settings)

@@ -15,7 +15,8 @@ from charrnn import Charset, GRUEncode, GRUResize, InputError, RowStream
 from charrnn.data.datamodule import CharDataModule
 from charrnn.data.windows import BURN_IN
 from charrnn.evaluation.static import score
-from charrnn.training.task import CharTask, gradient_stats
+from charrnn.training.gradients import gradient_stats
+from charrnn.training.task import CharTask
 
 T, B, H = 7, 3, 5
 SHORT = TEXT[:500]
@@ -207,7 +208,7 @@ def test_the_shorter_way_to_a_step_is_lightnings(tmp_path, clip):
         settings = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": clip} if clip else {}
         task, _ = one_window(tmp_path, model, l2=LAMBDA, callbacks=callbacks, **settings)
         loop = task.trainer.fit_loop.epoch_loop.automatic_optimization
-        assert loop.plain is not bool(callbacks)
+        assert loop.direct is not bool(callbacks)
         counters = loop.optim_progress.optimizer.step.total, task.trainer.global_step
         found.append((counters, [p.detach().clone() for p in model.parameters()]))
     assert found[0][0] == found[1][0]
