@@ -276,7 +276,7 @@ def prepare(cfg: DictConfig, run: Path) -> tuple:
         use_distributed_sampler=False,  # each process has rows of its own in the stream
     )  # fmt: skip
     checks.process_count(cfg, trainer)
-    data.share(trainer.global_rank, trainer.world_size)
+    data.shard(trainer.global_rank, trainer.world_size)
     checks.lengths(cfg.trainer, data)
     if saved:
         checks.rows_stay(saved["charrnn"]["carry"].size(1), cfg.data.batch_size, trainer.world_size)

@@ -15,6 +15,7 @@ from charrnn.api import LanguageModel
 from charrnn.checkpoint.format import FORMAT, PREFIX
 from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
+from charrnn.gru.generate import supports_model
 
 ALPHABET = "\nabcdefghijklmnopqrstuvwxyzäöüß"
 SMALL_ALPHABET = "\nabcd"
@@ -70,7 +71,7 @@ def drawn(model, charset, samples, decoding, prompt="ab", length=300):
 def by_the_loop(model, *settings):
     model.gru.backend = "reference"
     try:
-        assert not sampler.is_native(model)
+        assert not supports_model(model)
         return drawn(model, *settings)
     finally:
         model.gru.backend = "native"

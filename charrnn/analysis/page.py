@@ -126,7 +126,7 @@ def page(model: nn.Module, charset: Charset, text: str | bytes, name: str, text_
 def describe(model: nn.Module, charset: Charset, text: str | bytes, found: np.ndarray) -> dict:
     """What the page says besides the activations found, (L, H, T), as containers of JSON."""
     indices = charset.encode(text).astype(np.int64)
-    characters = charset.characters(text)
+    characters = charset.preprocess(text)
     layers, hidden, length = found.shape
     flat = found.reshape(layers * hidden, length)
     in_bytes = charset.unit == "byte"

@@ -58,21 +58,21 @@ def _initialize_model(model: nn.Module, charset: Charset, path: str | Path) -> i
     return len(pairs) - 1
 
 
-def read_charset(path: str | Path, reading: dict) -> Charset:
+def read_charset(path: str | Path, options: dict) -> Charset:
     """Read the charset of a checkpoint or of a run's folder.
 
     Args:
-        reading: how this run reads its text: the arguments of :class:`charrnn.Charset` besides the
+        options: how this run reads its text: the arguments of :class:`charrnn.Charset` besides the
             characters.
 
     Raises:
         InputError: the checkpoint's text was read in another way.
     """
     charset = Charset(**read(path)["charrnn"]["charset"])
-    for key, value in charset.reading.items():
-        if value != reading[key]:
+    for key, value in charset.options.items():
+        if value != options[key]:
             raise InputError(
                 f"data.charset={path}: its text was read with {key}={format_value(value)}, here it"
-                f" is {format_value(reading[key])}; give that in data too"
+                f" is {format_value(options[key])}; give that in data too"
             )
     return charset

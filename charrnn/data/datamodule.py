@@ -1,51 +1,63 @@
-"""CharDataModule: from texts to the windows of training, validation and test."""
+"""CharDataModule: from text files to the windows of training, validation and test."""
 
 import math
-from collections.abc import Iterator
+import zipfile
+from pathlib import Path
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from charrnn.data.charset import Charset
-from charrnn.data.corpus import Corpus, find_alphabet, open_corpus, read_text
+from charrnn.data.corpus import Corpus, find_alphabet, open_corpus
 from charrnn.data.files import fetch, find_files, stdlib_files
+from charrnn.data.rounds import Rounds
+from charrnn.data.split import split_sizes
 from charrnn.data.stream import RowStream, Window
+from charrnn.data.text import read_text
 from charrnn.data.windows import EvaluationWindows
-from charrnn.errors import check
-
-VALIDATED = 5_000_000
-"""Characters that validate at the most where nobody says how many: every round reads them all."""
+from charrnn.errors import InputError, check
 
 
 class CharDataModule(LightningDataModule):
-    """A text that trains, one that validates and one that tests: parts of one text, or several.
+    """Training, validation and test text: parts of one corpus, or corpora of their own.
 
-    The text is ``path`` where that is given, else what lies at ``url``, else the source of the
-    interpreter's own library. Of one text the first part trains, the next validates, the last
-    tests. The alphabet is that of this text, all of it, or a given one; in the texts of
-    ``valid_path`` and ``test_path`` all other characters are unknown.
+    The text is ``path`` if given, else the file at ``url``, else the source of Python's standard
+    library. Its first part is for training, the next for validation, the last for test. The
+    alphabet is that of the whole text, or ``charset``; other characters of ``valid_path`` and
+    ``test_path`` are unknown.
 
     Args:
-        path: a file, a glob, a folder, or a list of them (see :func:`charrnn.data.files.find_files`);
+        path: a file, a glob, a folder, or a list of them (see :func:`charrnn.data.find_files`);
             UTF-8 with unit="char".
-        url: an https address, fetched once and kept, with the ``sha256`` of what lies there.
-        max_bytes: of the interpreter's library, how much is read.
+        url: an https address, downloaded once; requires ``sha256``, the hash of the file.
+        max_bytes: how much of the standard library is read.
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.
-        document: "file" makes each file a document, another string is what separates documents,
-            in which a newline may be written \\n; the state of a row is zero where one begins.
+        document: "file" makes each file a document; any other string separates documents, with
+            \\n for a newline. The state of a row is reset to zero where a document starts.
         min_count: characters that occur less often are unknown.
-        charset: a text file, whose alphabet is taken, or a charset (see also
-            :func:`charrnn.checkpoint.read_charset`).
-        train_fraction: the share of the characters that train; what then is left validates. None
-            is 0.9, or more where more than ``VALIDATED`` characters would validate.
-        valid_size: how many characters validate, in place of train_fraction: a whole number of
-            them, or a share of all below 1.
-        test_size: how many test, as valid_size.
-        valid_path, test_path: other texts, in place of parts of this one.
-        batch_size: B, rows read at once by each process.
-        seq_len: T, steps in a window.
-        cache_dir: where encoded texts and downloads are kept; None is the user's cache folder.
+        charset: an alphabet, or a text file that contains its characters. For the alphabet of a
+            checkpoint pass the result of :func:`charrnn.checkpoint.read_charset`.
+        train_fraction: fraction of the characters for training; the rest is for validation. None
+            is 0.9, or more if more than ``split.MAX_VALIDATION`` characters would be left.
+        valid_size: number of characters for validation, instead of ``train_fraction``; below 1 a
+            fraction of all.
+        test_size: number of characters for test, as ``valid_size``.
+        valid_path, test_path: other texts, instead of parts of this one.
+        batch_size: B, rows that each process reads in parallel.
+        seq_len: T, time steps in a window.
+        cache_dir: folder of encoded texts and downloads; None selects the user's cache folder.
+
+    Attributes:
+        corpus: the text, a :class:`charrnn.data.Corpus`.
+        corpora: every text that was opened, by the setting that names it.
+        stream: training windows, a :class:`charrnn.RowStream`.
+        validation, test: :class:`charrnn.data.EvaluationWindows`, or an empty list.
+        parts: for "train", "valid", "test" and "all", the tokens of a text and where in it the
+            part begins and ends.
+
+    Raises:
+        InputError: names the setting that is out of range, or the file that cannot be read.
     """
 
     def __init__(
@@ -74,12 +86,11 @@ class CharDataModule(LightningDataModule):
         check("train_fraction", train_fraction, in_range, "above 0, at most 1, or null")
         self.path, self.url, self.sha256, self.max_bytes = path, url, sha256, max_bytes
         self.min_count, self.cache_dir = min_count, cache_dir
-        self.reading = {"unit": unit, "normalize": normalize, "lowercase": lowercase}
+        self.options = {"unit": unit, "normalize": normalize, "lowercase": lowercase}
         self.document = document and document.replace("\\n", "\n").replace("\\t", "\t")
-        self.corpus = corpus = self.open(charset and self.take_charset(charset))
+        self.corpus = corpus = self.open_text(charset and self.resolve_charset(charset))
         self.corpora = {"data.path": corpus}
-        """By the key that names it, every text that was opened."""
-        train, valid, test = split(
+        train, valid, test = split_sizes(
             len(corpus.tokens), train_fraction, 0 if valid_path else valid_size,
             0 if test_path else test_size,
         )  # fmt: skip
@@ -87,37 +98,15 @@ class CharDataModule(LightningDataModule):
         end = train + valid
         self.parts = {
             "train": (corpus.tokens, 0, train),
-            "valid": self.part("data.valid_path", valid_path, train, end),
-            "test": self.part("data.test_path", test_path, end, end + test),
+            "valid": self.open_part("data.valid_path", valid_path, train, end),
+            "test": self.open_part("data.test_path", test_path, end, end + test),
             "all": (corpus.tokens, 0, len(corpus.tokens)),
         }
-        """Indices of a text, and where in it the part begins and ends."""
-        self.validation = windows(*self.parts["valid"], seq_len)
-        self.test = windows(*self.parts["test"], seq_len)
+        self.validation = evaluation_windows(*self.parts["valid"], seq_len)
+        self.test = evaluation_windows(*self.parts["test"], seq_len)
 
-    def share(self, rank: int, world_size: int) -> None:
-        """Read the rows of one process among several, from the beginning."""
-        stream = self.stream
-        self.stream = RowStream(stream.tokens, stream.batch_size, stream.seq_len, rank, world_size)
-
-    def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:
-            self.share(self.trainer.global_rank, self.trainer.world_size)
-
-    def part(
-        self, key: str, path: str | list[str] | None, begin: int, end: int
-    ) -> tuple[Tensor, int, int]:
-        """A part of this text, or all of another one."""
-        if not path:
-            return self.corpus.tokens, begin, end
-        files, charset = find_files(path, key), self.corpus.charset
-        self.corpora[key] = corpus = open_corpus(
-            files, cache_dir=self.cache_dir, document=self.document, charset=charset
-        )
-        return corpus.tokens, 0, len(corpus.tokens)
-
-    def open(self, charset: Charset | None) -> Corpus:
-        """Find, fetch and encode the text. Raises InputError."""
+    def open_text(self, charset: Charset | None) -> Corpus:
+        """Find, download and encode the text."""
         max_bytes = None
         if self.path is not None:
             files = find_files(self.path)
@@ -127,102 +116,90 @@ class CharDataModule(LightningDataModule):
             files, max_bytes = stdlib_files(), self.max_bytes
         return open_corpus(
             files, max_bytes=max_bytes, cache_dir=self.cache_dir, min_count=self.min_count,
-            charset=charset, document=self.document, **self.reading,
+            charset=charset, document=self.document, **self.options,
         )  # fmt: skip
 
-    def take_charset(self, path: str | Charset) -> Charset:
-        """A given alphabet, or that of a text file. Raises InputError."""
+    def open_part(
+        self, key: str, path: str | list[str] | None, begin: int, end: int
+    ) -> tuple[Tensor, int, int]:
+        """Return a part of this text, or all of the text at ``path``."""
+        if not path:
+            return self.corpus.tokens, begin, end
+        files, charset = find_files(path, key), self.corpus.charset
+        self.corpora[key] = corpus = open_corpus(
+            files, cache_dir=self.cache_dir, document=self.document, charset=charset
+        )
+        return corpus.tokens, 0, len(corpus.tokens)
+
+    def resolve_charset(self, charset: str | Charset) -> Charset:
+        """Return an alphabet, or read it from a text file."""
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
-        if isinstance(path, Charset):
-            return path
-        files = find_files(path, "data.charset")
-        charset = Charset("", **self.reading, documents=bool(self.document))
-        return find_alphabet(read_text(files, None, charset), charset)
+        if isinstance(charset, Charset):
+            return charset
+        if is_checkpoint(Path(charset).expanduser()):
+            raise InputError(
+                f"data.charset={charset} is a checkpoint or a folder; give a text file, or pass"
+                " the result of charrnn.checkpoint.read_charset"
+            )
+        files = find_files(charset, "data.charset")
+        empty = Charset("", **self.options, documents=bool(self.document))
+        return find_alphabet(read_text(files, None, empty), empty)
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            self.shard(self.trainer.global_rank, self.trainer.world_size)
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Keep the training rows of one rank, from the start of the text."""
+        stream = self.stream
+        self.stream = RowStream(stream.tokens, stream.batch_size, stream.seq_len, rank, world_size)
 
     def round_length(self, limit: int | float) -> int:
-        """The windows of a round: ``limit_train_batches`` itself, or that share of a pass."""
+        """Return the number of windows of a round, from ``trainer.limit_train_batches``."""
         return limit if isinstance(limit, int) else max(1, int(len(self.stream) * limit))
 
-    def train_dataloader(self) -> "Rounds":
+    def train_dataloader(self) -> Rounds:
         device = self.trainer.strategy.root_device
-        if device.type == "cuda" and fits(self.stream.tokens, device):
+        if device.type == "cuda" and fits_in_memory(self.stream.tokens, device):
             self.stream.to(device)
         limit = self.trainer.limit_train_batches
         if isinstance(limit, int):
             return Rounds(self.stream, limit)
-        # Lightning takes its share itself, and refuses one of less than a window.
+        # Lightning applies the fraction itself, and rejects one of less than a window.
         return Rounds(self.stream, max(len(self.stream), math.ceil(1 / limit) if limit else 0))
 
+    def val_dataloader(self) -> EvaluationWindows | list:
+        return self.validation
+
+    def test_dataloader(self) -> EvaluationWindows | list:
+        return self.test
+
     def transfer_batch_to_device(self, window: Window, device, dataloader_idx: int) -> Window:
-        # Lightning's way through the parts of a window costs a CPU more than it is worth.
+        # Lightning's recursion through the fields of a window is slow on a CPU.
         if window.inputs.device == device:
             return window
         if device.type != "cuda":
             return super().transfer_batch_to_device(window, device, dataloader_idx)
-        # From pinned memory, so that nobody waits for what the GPU has yet to do.
+        # From pinned memory, so that the copy does not wait for the GPU.
         parts = (part.pin_memory().to(device, non_blocking=True) for part in window[:2])
         return Window(*parts, window.index)
 
-    def val_dataloader(self) -> "EvaluationWindows | list":
-        return self.validation
 
-    def test_dataloader(self) -> "EvaluationWindows | list":
-        return self.test
-
-
-def windows(tokens: Tensor, begin: int, end: int, seq_len: int) -> "EvaluationWindows | list":
-    """The windows of a part of a text; none where that is empty."""
+def evaluation_windows(
+    tokens: Tensor, begin: int, end: int, seq_len: int
+) -> EvaluationWindows | list:
+    """Return the windows of a part of a text; an empty list if the part is empty."""
     return EvaluationWindows(tokens, seq_len, begin, end) if end > max(1, begin) else []
 
 
-def fits(tokens: Tensor, device: torch.device) -> bool:
-    """Whether a text, in its own small integers, takes no more than half of a GPU's free memory."""
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint or a folder, such as a run's, and not a text file."""
+    if path.is_dir() or path.suffix in (".ckpt", ".safetensors"):
+        return True
+    return path.is_file() and path.suffix != ".zip" and zipfile.is_zipfile(path)
+
+
+def fits_in_memory(tokens: Tensor, device: torch.device) -> bool:
+    """Whether a text, in its integer type, takes at most half of the free memory of a GPU."""
     free, _ = torch.cuda.mem_get_info(device)
     return tokens.nbytes <= free // 2
-
-
-def split(
-    characters: int,
-    train_fraction: float | None,
-    valid_size: int | float | None,
-    test_size: int | float,
-) -> tuple[int, int, int]:
-    """How many characters train, validate and test; settings as of :class:`CharDataModule`."""
-
-    def number(name: str, size: int | float) -> int:
-        whole = isinstance(size, int)
-        ok = size >= 0 if whole else 0 <= size < 1
-        check(name, size, ok, "a number of characters, or a share of all below 1")
-        return size if whole else int(characters * size)
-
-    test = number("test_size", test_size)
-    left = characters - test
-    if valid_size is not None:
-        train = left - number("valid_size", valid_size)
-    elif train_fraction == 1:
-        train = left
-    else:  # of two characters, one at least validates
-        part = int(characters * (0.9 if train_fraction is None else train_fraction))
-        train = min(max(1, part), left - 1)
-        if train_fraction is None:
-            train = max(train, left - VALIDATED)
-    named = ("test_size", test_size) if valid_size in (None, 0) else ("valid_size", valid_size)
-    check(*named, train > 0, f"less, so that some of the {characters:,} characters train")
-    return train, left - train, test
-
-
-class Rounds:
-    """The stream as Lightning wants it: with a length, which may exceed a pass.
-
-    Its iterator has no end and reads the stream's position when it is asked, so that a position
-    loaded after Lightning made the iterator counts.
-    """
-
-    def __init__(self, stream: RowStream, length: int):
-        self.stream, self.length = stream, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Window]:
-        return iter(self.stream)

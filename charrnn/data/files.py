@@ -1,4 +1,4 @@
-"""Files: which ones a text is read from, and their bytes in pieces, decompressed."""
+"""Files: finding the files of a text, and reading their bytes in blocks, decompressed."""
 
 import bz2
 import contextlib
@@ -14,20 +14,25 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pooch
+import tqdm
 
 from charrnn.errors import InputError, check
 
 BLOCK = 1 << 18
-"""Bytes of a piece: what is made of it stays in a core's cache, and no more is in memory."""
+"""Bytes per read; a block and what is computed from it stay in the cache of a core."""
 
 
 def find_files(path: str | list[str], key: str = "data.path") -> list[Path]:
-    """The files that a path, a glob, a folder or a list of them stands for.
+    """Return the files that a path, a glob, a folder or a list of them names.
 
-    A list keeps its order. Files of a glob or a folder (all that lie below it, but hidden ones) are
-    sorted by their paths, compared by code point.
+    A list keeps its order. The files of a glob, or of a folder (recursively, without hidden
+    ones), are sorted by path, compared by code point.
 
-    Raises InputError, naming the key, for what is missing or no file.
+    Args:
+        key: the setting to name in errors.
+
+    Raises:
+        InputError: a file is missing, or is not a regular file.
     """
     files = []
     for name in [path] if isinstance(path, str | os.PathLike) else path:
@@ -36,46 +41,50 @@ def find_files(path: str | list[str], key: str = "data.path") -> list[Path]:
         if not found:
             raise InputError(f"{key}={name}: no such file in {os.getcwd()}")
         if os.path.isdir(name):
-            found = below(Path(name))
+            found = files_below(Path(name))
             if not found:
                 raise InputError(f"{key}={name}: the folder holds no file; give another one")
         files += [Path(f) for f in found if len(found) == 1 or not os.path.isdir(f)]
     for file in files:
-        if not file.is_file():  # a pipe can be read once, and this needs three times
+        if not file.is_file():  # a pipe can be read only once, and a text is read up to three times
             raise InputError(f"{key}={file} is no regular file; save the text in one")
     if not files:
         raise InputError(f"{key} names no file; give a file, a folder, a glob or a list")
     return [file.absolute() for file in files]
 
 
-def below(folder: Path) -> list[Path]:
-    """The regular files below a folder, sorted; neither hidden ones nor those of hidden folders."""
+def files_below(folder: Path) -> list[Path]:
+    """Return the regular files below a folder, sorted, without hidden files and folders."""
     files = []
-    for place, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        files += [Path(place, name) for name in names if not name.startswith(".")]
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted((file for file in files if file.is_file()), key=lambda file: file.as_posix())
 
 
 def stdlib_files() -> list[Path]:
-    """The interpreter's own library: its .py files, sorted, without tests and site-packages."""
+    """Return the .py files of Python's standard library, sorted, without tests and packages."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+    excluded = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
-    return [root / name for name in names if not left_out.intersection(name.split("/"))]
+    return [root / name for name in names if not excluded.intersection(name.split("/"))]
 
 
 def fetch(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> Path:
-    """Download a file once, checked by its SHA-256. Raises InputError where that fails."""
+    """Download a file unless it is in the cache, and verify its SHA-256.
+
+    Raises:
+        InputError: the address or hash is malformed, or the download failed.
+    """
     check("url", url, url.startswith("https://"), "an https:// address")
-    is_sum = sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", sha256) is not None
-    check("sha256", sha256, is_sum, "the 64 hexadecimal digits of what lies at the url")
+    valid = sha256 is not None and re.fullmatch("[0-9a-fA-F]{64}", sha256) is not None
+    check("sha256", sha256, valid, "the 64 hexadecimal digits of what lies at the url")
     folder = Path(cache_dir or pooch.os_cache("charrnn")) / "downloads"
     logger = pooch.get_logger()
     logger.setLevel("WARNING")
     try:
         return Path(pooch.retrieve(url, known_hash=sha256, path=folder))
-    except Exception as error:  # requests, urllib3 and pooch each raise their own
+    except Exception as error:  # requests, urllib3 and pooch each raise types of their own
         reason = str(error).splitlines()[0]
         raise InputError(
             f"data.url={url}: cannot be fetched ({type(error).__name__}: {reason[:160]});"
@@ -84,7 +93,7 @@ def fetch(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> 
 
 
 def open_zst(raw: BinaryIO) -> BinaryIO:
-    """A decompressed Zstandard file, by the standard library from Python 3.14 on."""
+    """Open a Zstandard file, with the standard library from Python 3.14 on."""
     try:
         try:
             from compression import zstd
@@ -92,13 +101,13 @@ def open_zst(raw: BinaryIO) -> BinaryIO:
             from backports import zstd
     except ImportError as error:
         raise InputError(
-            f"{raw.name}: .zst files need a package more; pip install 'charrnn[zst]'"
+            f"{raw.name}: .zst files need an optional package; pip install 'charrnn[zst]'"
         ) from error
     return zstd.open(raw)
 
 
 def open_zip(raw: BinaryIO) -> BinaryIO:
-    """The one file in a zip archive."""
+    """Open the only file of a zip archive."""
     archive = zipfile.ZipFile(raw)
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
@@ -108,7 +117,7 @@ def open_zip(raw: BinaryIO) -> BinaryIO:
 
 DECOMPRESS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": open_zst}
 DECOMPRESS |= {".zip": open_zip}
-"""What opens a compressed file, by its suffix."""
+"""Functions that open a compressed file, by file name suffix."""
 
 
 def read_bytes(
@@ -117,13 +126,14 @@ def read_bytes(
     decompress: bool = True,
     progress: Callable[[int], object] = lambda bytes_read: None,
 ) -> Iterator[bytes]:
-    """The bytes of files, one after the other, in pieces of at most ``BLOCK``.
+    """Read files, one after the other, in blocks of at most ``BLOCK`` bytes.
 
     Args:
-        max_bytes: read no more than this; None reads all.
-        progress: called after each piece with the bytes of the disk that it took.
+        max_bytes: stop after this many (decompressed) bytes; None reads all.
+        progress: called after each block with the number of bytes read from disk.
 
-    Raises InputError, naming the file, where one cannot be read, or is damaged.
+    Raises:
+        InputError: names the file that cannot be read, or is damaged.
     """
     left = float("inf") if max_bytes is None else max_bytes
     for file in files:
@@ -131,16 +141,25 @@ def read_bytes(
             return
         try:
             with open(file, "rb") as raw, contextlib.ExitStack() as stack:
-                stream, place = raw, 0
+                stream, position = raw, 0
                 if decompress and file.suffix in DECOMPRESS:
                     stream = stack.enter_context(DECOMPRESS[file.suffix](raw))
                 while left and (block := stream.read(int(min(BLOCK, left)))):
                     left -= len(block)
-                    progress(raw.tell() - place)
-                    place = raw.tell()
+                    progress(raw.tell() - position)
+                    position = raw.tell()
                     yield block
         except InputError:
             raise
-        except Exception as error:  # each way to compress has its own
+        except Exception as error:  # each compression library raises its own types
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{file}: cannot be read ({reason})") from error
+
+
+@contextlib.contextmanager
+def progress_bar(files: list[Path], description: str) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar over the bytes of files, on a terminal, after one second."""
+    size = sum(file.stat().st_size for file in files if file.exists())
+    settings = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False, "disable": None}
+    with tqdm.tqdm(total=size, desc=description, **settings) as bar:
+        yield bar.update

@@ -1,4 +1,4 @@
-"""RowStream: the corpus as a circle, read in B evenly spaced rows at once.
+"""RowStream: the corpus as a circle, read in B evenly spaced rows in parallel.
 
 T time steps in a window, B rows of this process, R rows of all processes, N characters,
 P windows in a pass.
@@ -14,29 +14,32 @@ from charrnn.errors import check
 
 
 class Window(NamedTuple):
-    """T steps of B rows: inputs and the characters after them, and the place in the pass."""
+    """T time steps of B rows: inputs, and as targets the characters after them."""
 
     inputs: Tensor
     """(T, B) int64."""
     targets: Tensor
     """(T, B) int64."""
     index: int
-    """The window's number in its pass, 0 to P - 1."""
+    """Number of the window in its pass, 0 to P - 1."""
 
 
 class RowStream:
-    """Windows without end, from the stored position on.
+    """An endless iterable of windows that starts at the stored position.
 
     With R = batch_size * world_size and n = ceil(N / T) sequences, a pass has P = ceil(n / R)
-    windows, and len(stream) == P. Row i starts at character i P T and goes on for P T characters,
-    so that row i + 1 starts where row i stops; every place is taken modulo N.
+    windows, and len(stream) == P. Row i starts at character i P T and covers P T characters, so
+    that row i + 1 starts where row i stops; every index is taken modulo N.
 
     Args:
-        tokens: (N,) indices, of any integer type; a memory map is read as it is needed.
+        tokens: (N,) indices, of any integer type; a memory map is read on demand.
         batch_size: B.
         seq_len: T.
-        rank: this process, whose rows are [rank B, (rank + 1) B).
-        world_size: how many processes there are.
+        rank: this process, which owns rows [rank B, (rank + 1) B).
+        world_size: number of processes.
+
+    Raises:
+        InputError: an argument is out of range.
     """
 
     def __init__(
@@ -53,8 +56,8 @@ class RowStream:
         sequences = -(-len(tokens) // seq_len)
         self._windows = -(-sequences // (batch_size * world_size))
         rows = torch.arange(rank * batch_size, (rank + 1) * batch_size)
-        # Places of the first window's inputs and of the character after them, (T + 1, B).
-        self._places = rows * (self._windows * seq_len) + torch.arange(seq_len + 1)[:, None]
+        # Offsets of the inputs of window 0 and of the character after them, (T + 1, B).
+        self._offsets = rows * (self._windows * seq_len) + torch.arange(seq_len + 1)[:, None]
         self._next = 0
         self._passes = 0
 
@@ -64,24 +67,24 @@ class RowStream:
     def __iter__(self) -> Iterator[Window]:
         while True:
             index = self._next
-            places = (self._places + index * self.seq_len) % len(self.tokens)
-            characters = self.tokens[places].long()
+            offsets = (self._offsets + index * self.seq_len) % len(self.tokens)
+            characters = self.tokens[offsets].long()
             wraps = index + 1 == self._windows
             self._next = 0 if wraps else index + 1
             self._passes += wraps
             yield Window(characters[:-1], characters[1:], index)
 
     def to(self, device: torch.device) -> "RowStream":
-        """Keep the characters, and make the windows, on a device. The position stays."""
-        self.tokens, self._places = self.tokens.to(device), self._places.to(device)
+        """Move the tokens to a device, so that windows are made there; keeps the position."""
+        self.tokens, self._offsets = self.tokens.to(device), self._offsets.to(device)
         return self
 
     def state_dict(self) -> dict[str, int]:
-        """The position: the number of the next window and how many passes are finished."""
+        """Return the position: the index of the next window and the number of finished passes."""
         return {"window": self._next, "passes": self._passes}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a position. Raises InputError where a pass has no such window."""
+        """Restore a position. Raises InputError if a pass has no such window."""
         window = state["window"]
         check(
             "window", window, 0 <= window < self._windows, f"at least 0 and below {self._windows}"

@@ -1,4 +1,4 @@
-"""EvaluationWindows: one pass over a part of a text, in which each character is a target once.
+"""EvaluationWindows: one pass over a part of a text, with each character a target exactly once.
 
 T time steps in a window, R rows, N characters, L layers, H hidden size.
 """
@@ -11,27 +11,29 @@ from torch import Tensor, nn
 
 from charrnn.data.stream import Window
 
-PADDING = -100  # what cross_entropy ignores
+PADDING = -100
+"""Target that cross-entropy ignores."""
 BURN_IN = 500
-"""Characters that a row is read in over. Between 4 and 512 rows of 111,540 characters (of tiny
-Shakespeare, H 128, L 2) the means differed by 0.028 nats without, 5e-6 with 100, 1e-6 with 250."""
+"""Characters of context read before each row. Between 4 and 512 rows of 111,540 characters (tiny
+Shakespeare, H 128, L 2) the mean differed by 0.028 nats without, by 5e-6 with 100 and by 1e-6
+with 250 characters."""
 
 
 class EvaluationWindows:
     """One pass over a part of a text, in which each of its characters is a target exactly once.
 
-    Row i + 1 begins where row i ends, as in :class:`charrnn.RowStream`; but nothing comes from
-    around the circle. *Warm*, each row is read in from before its start, so that the figures hardly
-    depend on the number of rows; *cold*, with a burn-in of 0, from a zero state.
+    Row i + 1 starts where row i ends, as in :class:`charrnn.RowStream`, but the text is not a
+    circle. With a burn-in (*warm*), the state of each row is computed from the text before it, so
+    that results hardly depend on the number of rows; with a burn-in of 0 (*cold*) it is zero.
 
     Args:
         tokens: (N,) indices of the whole text, N at least 2.
         seq_len: T.
-        begin, end: the part whose characters are targets. The first character of a text never is,
-            since it has no context.
-        rows: R; None takes as many as leave each 16 windows and four times the burn-in, 64 at the
-            most, whatever the batch size in training.
-        burn_in: characters that are read before each row, or as many of them as there are.
+        begin, end: the part that contains the targets. The first character of a text is never a
+            target, since it has no context.
+        rows: R; None selects as many as leave at least 16 windows and four times the burn-in per
+            row, at most 64, independent of the batch size in training.
+        burn_in: number of characters read before each row, or as many of them as there are.
     """
 
     def __init__(
@@ -55,25 +57,25 @@ class EvaluationWindows:
 
     def __iter__(self) -> Iterator[Window]:
         for index in range(self.length):
-            places = self.starts + index * self.seq_len + torch.arange(self.seq_len + 1)[:, None]
-            characters = self._read(places)
-            targets = characters[1:].masked_fill(places[1:] >= self.end, PADDING)
+            offsets = self.starts + index * self.seq_len + torch.arange(self.seq_len + 1)[:, None]
+            characters = self._read(offsets)
+            targets = characters[1:].masked_fill(offsets[1:] >= self.end, PADDING)
             yield Window(characters[:-1], targets, index)
 
     @torch.no_grad()
     def initial_state(self, model: nn.Module) -> Tensor:
-        """The state (L, R, H) in which the rows begin."""
+        """Return the state (L, R, H) of a model at the start of the rows, after the burn-in."""
         state = model.initial_state(self.rows)
-        # A row near the beginning of the text has less before it, and joins the others later.
-        joins = (self.burn_in - self.starts).clamp(min=0)
-        cuts = {*joins.tolist(), *range(0, self.burn_in, self.seq_len), self.burn_in}
+        # A row near the start of the text has less context, and starts later than the others.
+        delays = (self.burn_in - self.starts).clamp(min=0)
+        cuts = {*delays.tolist(), *range(0, self.burn_in, self.seq_len), self.burn_in}
         for cut, following in itertools.pairwise([*sorted(cuts), None]):
-            state = state.masked_fill((joins >= cut).to(state.device)[:, None], 0)
+            state = state.masked_fill((delays >= cut).to(state.device)[:, None], 0)
             if following is not None:
-                places = self.starts - self.burn_in + torch.arange(cut, following)[:, None]
-                _, state = model.outputs(self._read(places).to(state.device), state)
+                offsets = self.starts - self.burn_in + torch.arange(cut, following)[:, None]
+                _, state = model.outputs(self._read(offsets).to(state.device), state)
         return state
 
-    def _read(self, places: Tensor) -> Tensor:
-        """The characters at places; those that are none of the text's are of no matter."""
-        return self.tokens[places.clamp(0, len(self.tokens) - 1)].long()
+    def _read(self, offsets: Tensor) -> Tensor:
+        """Return the characters at offsets; values outside the text are arbitrary."""
+        return self.tokens[offsets.clamp(0, len(self.tokens) - 1)].long()

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from charrnn import checkpoint
 from charrnn.checkpoint.files import atomic_write
-from charrnn.data import datamodule
 from charrnn.data.charset import Charset
 from charrnn.data.datamodule import CharDataModule
+from charrnn.data.split import split_sizes
 from charrnn.data.windows import BURN_IN, EvaluationWindows
 from charrnn.errors import InputError, check, escape_control
 from charrnn.evaluation import dynamic
@@ -149,7 +149,7 @@ def trained_on(ours: dict) -> tuple[dict, tuple[int, int, int]]:
     if not (data and corpus):
         raise InputError("checkpoint: does not say what it was trained on; give data.path=FILE")
     sizes = data.get("train_fraction"), data.get("valid_size"), data.get("test_size") or 0
-    return corpus, datamodule.split(corpus["size"], *sizes)
+    return corpus, split_sizes(corpus["size"], *sizes)
 
 
 def one_or_all(values: list):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from charrnn.data.charset import BOUNDARY, Charset
-from charrnn.data.corpus import read_text
 from charrnn.data.files import find_files
+from charrnn.data.text import read_text
 from charrnn.errors import check, escape_control
 from charrnn.evaluation import static as evaluation
 
@@ -29,7 +29,7 @@ def table(
     Raises InputError for a file that cannot be read.
     """
     check("by", by, by in ("character", "line"), "character or line")
-    text = "".join(read_text(find_files(score, "score"), None, charset, doing="reading"))
+    text = "".join(read_text(find_files(score, "score"), None, charset, description="reading"))
     if by == "character":
         (bits,) = surprisal(model, charset, [text])
         yield "character\tbits"
@@ -49,7 +49,7 @@ def surprisal(model: nn.Module, charset: Charset, texts: list[str]) -> list[np.n
     """Bits of every character of texts that the charset has read, (N,) float64 each; NaN where a
     character has no context."""
     before = BOUNDARY if charset.documents else ""
-    indices = [torch.from_numpy(charset.indices(before + text).astype(np.int64)) for text in texts]
+    indices = [torch.from_numpy(charset.lookup(before + text).astype(np.int64)) for text in texts]
     bits = [nats / math.log(2) for nats in evaluation.score_many(model, indices)]
     return bits if before else [np.append(np.nan, b) if t else b for b, t in zip(bits, texts)]
 

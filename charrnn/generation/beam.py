@@ -38,7 +38,7 @@ def search(
     Raises FloatingPointError where logits are not finite.
     """
     allowed, width, vocab_size = decoding.allowed(charset), decoding.beam, logits.size(1)
-    ends = [charset.encode(s) for s in decoding.stops if not charset.unknown(s)]
+    ends = [charset.encode(s) for s in decoding.stops if not charset.unknown_characters(s)]
     if charset.documents:
         ends.append(np.array([charset.boundary]))
     texts, sums = torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.float64)

@@ -104,11 +104,12 @@ class Decoding:
             wanted = "an expression that matches a single character of the model's alphabet"
             check("allow", self.allow, chosen, wanted)
         else:
-            if missing := charset.unknown(self.allow):
+            if missing := charset.unknown_characters(self.allow):
                 raise InputError(
-                    f"allow: the model does not know {charset.named(missing)}; leave that out"
+                    f"allow: the model does not know {charset.format_characters(missing)};"
+                    " leave that out"
                 )
-            chosen = set(charset.characters(self.allow))
+            chosen = set(charset.preprocess(self.allow))
         return torch.tensor([c in chosen | {BOUNDARY} for c in UNKNOWN + charset.alphabet])
 
 

@@ -20,14 +20,14 @@ def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.n
         InputError: names the character.
     """
     check("unknown", unknown, unknown in ("error", "skip", "replace"), "error, skip or replace")
-    if unknown != "replace" and (missing := charset.unknown(prompt)):
+    if unknown != "replace" and (missing := charset.unknown_characters(prompt)):
         if unknown == "error":
             raise InputError(
-                f"prompt: the model does not know {charset.named(missing)}; change it, or say"
-                " unknown=skip or unknown=replace"
+                f"prompt: the model does not know {charset.format_characters(missing)}; change it,"
+                " or say unknown=skip or unknown=replace"
             )
         # Not every index 0, which a U+FFFD of the prompt has too.
-        known = [c not in missing for c in charset.characters(prompt)]
+        known = [c not in missing for c in charset.preprocess(prompt)]
         return charset.encode(prompt)[known]
     return charset.encode(prompt)
 

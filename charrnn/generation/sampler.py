@@ -25,8 +25,7 @@ from charrnn.generation.decoding import (
     without_repeats,
 )
 from charrnn.generation.detokenizer import Writer, encode_prompt
-from charrnn.gru import GRU
-from charrnn.models import GRUEncode, GRUResize
+from charrnn.gru.generate import generator_for, supports_model
 
 CHUNK = 1000  # characters of a prompt that are read at once
 PIECES = [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]  # characters that come at once, 256 together
@@ -149,8 +148,8 @@ def pieces(
     allowed, n = decoding.allowed(charset), decoding.no_repeat
     logits = context.logits.expand(num_samples, -1)
     state = context.state.expand(-1, num_samples, -1).contiguous()
-    native = is_native(model)
-    steps = (native_steps if native else Steps)(model, logits, state)
+    native = supports_model(model)
+    steps = (generator_for if native else Steps)(model, logits, state)
     # The guard looks at each character before the next.
     sizes, later = (PIECES, [max(PIECES)] * 4) if native and not n else ([1] * BLOCK,) * 2
     recent = np.tile(context.recent, (num_samples, 1))
@@ -187,30 +186,6 @@ class Steps:
             logits, self.state = self.model(index, self.state)
             self.logits = logits[0]
         return torch.stack(drawn)
-
-
-def is_native(model: nn.Module) -> bool:
-    """Whether the kernels sample from a model: they know ours, and nothing of what is changed."""
-    parts = [type(part) for part in (model, getattr(model, "gru", None), model.decoder)]
-    if parts not in ([GRUEncode, GRU, nn.Linear], [GRUResize, GRU, nn.Linear]):
-        return False
-    weight = model.decoder.weight
-    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    types = {parameter.dtype for parameter in model.parameters()}
-    plain = types <= {torch.float32} or types <= {torch.float64}
-    return plain and not hooks and model.gru.choose_backend(weight.device) == "native"
-
-
-def native_steps(model: nn.Module, logits: Tensor, state: Tensor):
-    """What :class:`Steps` does, by the kernels."""
-    from charrnn.gru.generate import Generator
-
-    every = torch.arange(model.decoder.out_features)[:, None]
-    decoder = model.decoder.weight, model.decoder.bias
-    return Generator(
-        *model.features(every), model.gru.all_weights, decoder, state, logits,
-        reset=model.gru.reset, gate=model.gru.gate,
-    )  # fmt: skip
 
 
 def texts(

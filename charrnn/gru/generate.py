@@ -1,26 +1,27 @@
-"""Many characters by one call of the kernels: draw one, take it in, draw the next.
+"""Sampling by the kernels: many characters of a text in one call.
 
-B samples, V vocabulary size, H hidden size, L layers.
+N characters, B samples, V vocabulary size, I input size, H hidden size, L layers.
 """
 
 import ctypes
 import weakref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from charrnn.gru import native
+from charrnn.gru.module import GRU
 from charrnn.gru.reference import input_gates
 
 
 class Generator:
-    """The text of B samples, a piece at a time; weights are packed once, when it is made.
+    """Draws the characters of B samples; the weights are packed once, in the constructor.
 
     Args:
-        inputs, table: features of all V characters, as ``GRU.forward`` takes them, (V, 1, I), or
-            their indices (V, 1).
-        weights: of each layer, as in :mod:`charrnn.gru.reference`, in float32 or float64.
-        decoder: weight (V, H) and bias (V) of the last linear layer.
+        inputs, table: features of all V characters, as for ``GRU.forward``: (V, 1, I), or indices
+            (V, 1) and a table.
+        weights: of each layer, as in :mod:`charrnn.gru.reference`, float32 or float64.
+        decoder: weight (V, H) and bias (V) of the output layer.
         state: (L, B, H) after the prompt.
         logits: (B, V) of the first character.
     """
@@ -38,12 +39,12 @@ class Generator:
         gate: str,
     ):
         gates = input_gates(inputs, table, weights[0][0], weights[0][2])[:, 0].contiguous()
-        # Copies, as packed weights are: what is trained meanwhile does not show in a text.
-        tensors = [dense(tensor) for layer in weights for tensor in layer]
-        weight, bias = map(dense, decoder)
+        # Copies, as the packed weights are: later training steps do not change the text.
+        tensors = [copy(tensor) for layer in weights for tensor in layer]
+        weight, bias = map(copy, decoder)
         states = torch.stack([state, state])
-        self.logits = dense(logits)
-        self.used = gates, tensors[2::4], tensors[3::4], bias, states  # by the sampler
+        self.logits = copy(logits)
+        self._kept = gates, tensors[2::4], tensors[3::4], bias, states  # the sampler points to them
         pointers = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
         self.sampler = ctypes.c_void_p()
         native.call(
@@ -62,10 +63,15 @@ class Generator:
         min_p: float | None = None,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """The next characters' indices (N, B), from numbers in [0, 1), (N, B) float64.
+        """Return the indices (N, B) of the next characters.
 
-        Filters are those of ``decoding.probabilities``. Raises FloatingPointError where logits are
-        not finite.
+        Args:
+            uniforms: random numbers in [0, 1), (N, B) float64.
+            allowed: (V) or (B, V) bool, the characters that may be drawn; the other filters are
+                those of ``charrnn.generation``.
+
+        Raises:
+            FloatingPointError: logits are not finite.
         """
         uniforms = uniforms.contiguous()
         if allowed is not None:
@@ -78,6 +84,38 @@ class Generator:
         return drawn
 
 
-def dense(tensor: Tensor) -> Tensor:
-    """A copy, row-major."""
+def supports_model(model: nn.Module) -> bool:
+    """Whether :class:`Generator` computes exactly what a model computes, on its backend.
+
+    This holds for the classes that set ``plain_gru`` in their own body (a subclass may compute
+    something else, so it does not inherit the answer), if no part of the model was replaced,
+    parametrized or hooked, and if its parameters are all float32 or all float64.
+    """
+    parts = [type(getattr(model, name, None)) for name in ("gru", "decoder")]
+    if not vars(type(model)).get("plain_gru") or parts != [GRU, nn.Linear]:
+        return False
+    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    types = {parameter.dtype for parameter in model.parameters()}
+    uniform = types <= {torch.float32} or types <= {torch.float64}
+    device = model.decoder.weight.device
+    return uniform and not hooks and model.gru.choose_backend(device) == "native"
+
+
+def generator_for(model: nn.Module, logits: Tensor, state: Tensor) -> Generator:
+    """Return a generator for a model that :func:`supports_model` accepts.
+
+    Args:
+        logits: (B, V) of the first character.
+        state: (L, B, H) after the prompt.
+    """
+    characters = torch.arange(model.decoder.out_features)[:, None]
+    decoder = model.decoder.weight, model.decoder.bias
+    return Generator(
+        *model.features(characters), model.gru.all_weights, decoder, state, logits,
+        reset=model.gru.reset, gate=model.gru.gate,
+    )  # fmt: skip
+
+
+def copy(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy of a tensor."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)

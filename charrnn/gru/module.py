@@ -73,15 +73,15 @@ class GRU(nn.GRU):
         the first question; where that fails, one line on standard error says why.
         """
         if self.backend != "auto":
-            reason = reason_against(self.backend, self.reset, self.gate, device)
+            reason = why_unsupported(self.backend, self.reset, self.gate, device)
             if reason is not None:
                 raise InputError(f"backend={self.backend}: {reason}; auto takes one that can")
             return self.backend
         names = ("native", "torch", "reference") if device.type == "cpu" else ("torch", "reference")
-        reasons = {name: reason_against(name, self.reset, self.gate, device) for name in names}
+        reasons = {name: why_unsupported(name, self.reset, self.gate, device) for name in names}
         name = next(name for name in names if reasons[name] is None)
         if reasons.get("native"):
-            say_once(f"{reasons['native']}; auto takes {name}")
+            print_once(f"{reasons['native']}; auto takes {name}")
         return name
 
     def forward(
@@ -171,13 +171,13 @@ class GRU(nn.GRU):
         return f"{super().extra_repr()}, reset={self.reset}, gate={self.gate}"
 
 
-def reason_against(name: str, reset: str, gate: str, device: torch.device) -> str | None:
-    """Why a backend cannot compute a variant on a device; None where it can."""
+def why_unsupported(name: str, reset: str, gate: str, device: torch.device) -> str | None:
+    """Return why a backend cannot compute a variant on a device; None if it can."""
     module = importlib.import_module(f"charrnn.gru.{name}")
     return module.unsupported(reset, gate, device)
 
 
 @functools.cache
-def say_once(line: str) -> None:
-    """A line on standard error, once in a process."""
+def print_once(line: str) -> None:
+    """Print a line on standard error, once per process."""
     print(f"charrnn: {line}", file=sys.stderr, flush=True)

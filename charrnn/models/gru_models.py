@@ -139,6 +139,8 @@ class CharModel(nn.Module):
 class GRUEncode(CharModel):
     """A tanh layer over the characters, then GRU layers; the default of the 2016 program."""
 
+    plain_gru = True
+    plain_gru = True
     BY_CHARACTER = CharModel.BY_CHARACTER | {"embed.weight": 0}
 
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
@@ -157,6 +159,8 @@ class GRUResize(CharModel):
     """GRU layers, the first of which takes the one-hot vector itself, so that it has no input
     layer but a weight_ih_l0 of (3H, V)."""
 
+    plain_gru = True
+    plain_gru = True
     BY_CHARACTER = CharModel.BY_CHARACTER | {"gru.weight_ih_l0": 1}
 
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:

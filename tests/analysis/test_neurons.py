@@ -77,7 +77,7 @@ def test_activations_and_gates_are_a_plain_loop_s(reset, gate, kind, unit):
                  reset=reset, gate=gate)  # fmt: skip
     model.model.double()
     wanted = plain(model, text)
-    length = len(model.charset.characters(text))
+    length = len(model.charset.preprocess(text))
     assert wanted.shape == (3, 3, 5, length)
     found = [model.activations(text), *model.gates(text)]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from charrnn import InputError
-from charrnn.data import corpus, files
+from charrnn.data import cache, corpus, files
 from charrnn.data.corpus import open_corpus
 
 
@@ -111,7 +111,7 @@ def test_an_exception_while_encoding_leaves_nothing(tmp_path, cache_dir, monkeyp
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(corpus.zlib, "crc32", fail)
+    monkeypatch.setattr(cache.zlib, "crc32", fail)
     with pytest.raises(KeyboardInterrupt):
         open_corpus([write(tmp_path, b"hello")], cache_dir=cache_dir)
     assert not kept(cache_dir)
@@ -177,12 +177,12 @@ MOMENTS = {
     "hashing": (files.Path, "stat", 3),
     "alphabet": (corpus, "find_alphabet", 1),
     "inside-the-alphabet": (corpus, "to_points", 9),
-    "before-the-folder": (corpus.Path, "mkdir", 2),
-    "encoding": (corpus.zlib, "crc32", 9),
-    "before-meta": (corpus.Path, "write_text", 1),
-    "before-the-old-one-goes": (corpus.shutil, "rmtree", 2),
-    "before-the-rename": (corpus.Path, "rename", 1),
-    "after-the-rename": (corpus, "read_cached", 3),
+    "before-the-folder": (cache.Path, "mkdir", 2),
+    "encoding": (cache.zlib, "crc32", 9),
+    "before-meta": (cache.Path, "write_text", 1),
+    "before-the-old-one-is-removed": (cache.shutil, "rmtree", 2),
+    "before-the-rename": (cache.Path, "rename", 1),
+    "after-the-rename": (cache, "read_entry", 3),
 }
 
 
@@ -229,7 +229,7 @@ def test_who_waits_for_a_killed_process_goes_on(tmp_path, cache_dir, small_piece
         time.sleep(100)
 
     def first():
-        call_instead(corpus.zlib, "crc32", never_ends, 9)
+        call_instead(cache.zlib, "crc32", never_ends, 9)
         open_corpus([file], cache_dir=cache_dir)
 
     def second():
@@ -295,27 +295,26 @@ def test_a_text_that_grows_while_it_is_read(tmp_path, cache_dir):
 def test_a_cache_that_is_there_need_not_be_written(tmp_path, cache_dir, monkeypatch):
     file = write(tmp_path, b"hello hello")
     open_corpus([file], cache_dir=cache_dir)
-    monkeypatch.setattr(corpus, "only_one", None)
+    monkeypatch.setattr(cache, "lock_entry", None)
     assert text_of(open_corpus([file], cache_dir=cache_dir)) == "hello hello"
 
 
-def test_listed_and_cleared(tmp_path, cache_dir, monkeypatch, capsys):
-    def line(*arguments):
-        monkeypatch.setattr(sys, "argv", ["corpus", *arguments, "--cache-dir", str(cache_dir)])
-        corpus.main()
-        return capsys.readouterr().out.splitlines()
-
-    assert line() == [f"0 texts, 0.0 MB in {cache_dir}/corpus"]
+def test_list_and_clear(tmp_path, cache_dir):
+    root = cache.cache_folder(cache_dir)
+    empty = [f"0 texts, 0.0 MB in {cache_dir}/corpus"]
+    assert cache.list_cache(root) == empty
     for name in ("one", "two"):
         found = open_corpus([write(tmp_path, f"{name} text".encode(), name)], cache_dir=cache_dir)
     (kept(cache_dir)[0] / "meta.json").write_text("{")
-    listed = line("list")
-    assert len(listed) == 3 and listed[-1].startswith("2 texts, ")
-    assert sum("8 characters of" in row for row in listed) == 1
-    assert sum("not whole" in row for row in listed) == 1
+    lines = cache.list_cache(root)
+    assert len(lines) == 3 and lines[-1].startswith("2 texts, ")
+    assert sum("8 characters of" in line for line in lines) == 1
+    assert sum("incomplete" in line for line in lines) == 1
     other = cache_dir / "downloads"
     other.mkdir()
-    with corpus.only_one(kept(cache_dir)[0]):  # as while another process writes it
-        assert line("clear")[-1].startswith("1 texts, ")
-    assert line("clear") == [f"0 texts, 0.0 MB in {cache_dir}/corpus"]
+    with cache.lock_entry(kept(cache_dir)[0]):  # as while another process writes it
+        cache.clear_cache(root)
+        assert cache.list_cache(root)[-1].startswith("1 texts, ")
+    cache.clear_cache(root)
+    assert cache.list_cache(root) == empty
     assert text_of(found) == "two text" and other.exists()

@@ -50,7 +50,9 @@ def test_what_is_unknown_is_index_0(known, text):
     expected = [c if c in known else UNKNOWN for c in text]
     assert charset.decode(charset.encode(text)) == "".join(expected)
     foreign = {c for c in text if c not in known} - {UNKNOWN}
-    assert charset.unknown(text) == "".join(c for c in dict.fromkeys(text) if c in foreign)
+    assert charset.unknown_characters(text) == "".join(
+        c for c in dict.fromkeys(text) if c in foreign
+    )
 
 
 @given(ANY)

@@ -171,7 +171,7 @@ def test_any_text_in_normal_form(folder, text, block, normalize, lowercase):
     found = read(folder, data, block, **reading)
     text = data.decode("utf-8", "replace")
     if found is None:
-        assert len(Charset("", **reading).characters(text)) < 2
+        assert len(Charset("", **reading).preprocess(text)) < 2
         return
     assert found.charset == Charset.from_text(text, **reading)
     assert np.array_equal(found.tokens.numpy(), found.charset.encode(text))
@@ -182,16 +182,16 @@ def test_lower_case_is_that_of_each_character():
     capital, small = "\u03a3\u0391\u03a3", "\u03c3\u03b1\u03c3"
     assert charset.decode(charset.encode(capital)) == small
     assert charset.decode(charset.encode("STRAßE")) == "straße"
-    assert charset.unknown("AΣ\n") == "\n"
+    assert charset.unknown_characters("AΣ\n") == "\n"
 
 
 def test_marks_without_end(tmp_path, cache_dir, monkeypatch):
     """There is no place to cut them at, and no memory for all of them."""
-    monkeypatch.setattr("charrnn.data.corpus.LONGEST", 50)
+    monkeypatch.setattr("charrnn.data.text.LONGEST", 50)
     monkeypatch.setattr(files, "BLOCK", 8)
     file = write(tmp_path, ("a" + "\u0301" * 100).encode())
     assert len(open_corpus([file], cache_dir=cache_dir).tokens) == 101
-    with pytest.raises(InputError, match=r"^data\.normalize: \d+ characters with no border"):
+    with pytest.raises(InputError, match=r"^data\.normalize: \d+ characters of combining marks"):
         open_corpus([file], cache_dir=cache_dir, normalize="nfc")
 
 

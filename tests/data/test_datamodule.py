@@ -7,8 +7,8 @@ import torch
 from helpers import TEXT, TINY
 
 from charrnn import Charset, InputError, load
-from charrnn.checkpoint.format import FORMAT
-from charrnn.data.datamodule import CharDataModule, split
+from charrnn.data.datamodule import CharDataModule
+from charrnn.data.split import split_sizes
 from charrnn.evaluation.static import evaluate
 
 
@@ -92,7 +92,7 @@ def test_splits_by_size_and_share(make, settings, sizes):
     ],
 )
 def test_what_validates_by_default_has_a_bound(settings, sizes):
-    assert split(*settings) == sizes
+    assert split_sizes(*settings) == sizes
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
@@ -110,7 +110,7 @@ def test_bad_fractions_are_named(fraction):
 def test_bad_sizes_are_named(bad):
     name = list(bad)[-1]
     with pytest.raises(InputError, match=f"^{name}={bad[name]} must be"):
-        split(100, 0.9, bad.get("valid_size"), bad.get("test_size", 0))
+        split_sizes(100, 0.9, bad.get("valid_size"), bad.get("test_size", 0))
 
 
 def test_texts_of_their_own(make):
@@ -128,11 +128,6 @@ def test_a_missing_text_is_named(make):
         make("abc", {"valid_path": "nowhere"})
 
 
-def save(file, charset):
-    ours = {"format": FORMAT, "settings": {}, "charset": charset.state_dict()}
-    torch.save({"charrnn": ours, "state_dict": {}}, file)
-
-
 def test_the_alphabet_of_a_file(make, tmp_path):
     letters = tmp_path / "letters"
     letters.write_text("cba\nÄ", "utf-8")
@@ -140,18 +135,6 @@ def test_the_alphabet_of_a_file(make, tmp_path):
     assert data.corpus.charset == Charset("\nabcä", lowercase=True) and data.corpus.unknown == 2
     data = make("abcde", {"charset": str(letters), "unit": "byte"})
     assert data.corpus.charset == Charset.from_text("cba\nÄ", "byte")
-
-
-@pytest.mark.parametrize("place", ["some.ckpt", "run"])
-def test_the_alphabet_of_a_checkpoint(make, tmp_path, place):
-    charset = Charset("xyz", normalize="nfc")
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    save(tmp_path / "some.ckpt", charset)
-    save(tmp_path / "run" / "checkpoints" / "last.ckpt", charset)
-    data = make("wxyzzy", {"charset": str(tmp_path / place), "normalize": "nfc"})
-    assert data.corpus.charset == charset and data.corpus.unknown == 1
-    with pytest.raises(InputError, match=r"read with normalize=nfc, here it is null"):
-        make("wxyzzy", {"charset": str(tmp_path / place)})
 
 
 def test_a_given_alphabet_leaves_nothing_to_count(make, tmp_path):
@@ -168,10 +151,18 @@ def test_what_is_no_alphabet_is_named(make, tmp_path):
     for name in ("pipe", "loop", "/dev/zero"):
         with pytest.raises(InputError, match=r"^data\.charset=.* is no regular file"):
             make("abc", {"charset": str(tmp_path / name)})
-    for name in ("torn.ckpt", "torn.safetensors"):
-        (tmp_path / name).write_bytes(b"PK\x03\x04, and then no more")
-        with pytest.raises(InputError, match=rf"{name}: it is"):
-            make("abc", {"charset": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize("name", ["some.ckpt", "some.safetensors", "run", "archive"])
+def test_a_checkpoint_is_not_a_text_file(make, tmp_path, name):
+    """charset= takes a text or a Charset; the command line reads that of a checkpoint."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save({}, tmp_path / "archive")
+    with pytest.raises(
+        InputError, match=r"^data\.charset=.*charrnn\.checkpoint\.read_charset"
+    ) as error:
+        make("abc", {"charset": str(tmp_path / name)})
+    assert "\n" not in str(error.value)
 
 
 def test_a_run_with_texts_of_its_own(command, tmp_path):
@@ -194,7 +185,7 @@ def test_a_run_with_texts_of_its_own(command, tmp_path):
     assert model.generate("\u00c9", length=0) == "e\u0301"
     data = CharDataModule(
         str(tmp_path / "train.txt"), normalize="nfd", lowercase=True, test_size=0.05,
-        charset=str(run), batch_size=3, seq_len=7,
+        charset=model.charset, batch_size=3, seq_len=7,
     )  # fmt: skip
     assert targets(data, data.test) == "".join(sorted(TEXT.lower()[-int(0.05 * len(TEXT)) :]))
     nats = evaluate(load(run / "checkpoints" / "best.ckpt").model, data.test).nats

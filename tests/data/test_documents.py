@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from charrnn import Charset, GRUEncode, GRUResize, InputError
 from charrnn import load as load_model
 from charrnn.data.charset import BOUNDARY, UNKNOWN
-from charrnn.data.corpus import begin_documents, open_corpus
+from charrnn.data.corpus import open_corpus
+from charrnn.data.text import mark_documents
 from charrnn.evaluation.static import score
 from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
@@ -26,11 +27,11 @@ B, T, H, I, L = 4, 13, 9, 5, 2  # noqa: E741
 @example("x||", "||", 2)
 def test_separated_documents(text, separator, size):
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
-    found = "".join(begin_documents(iter(pieces), separator))
+    found = "".join(mark_documents(iter(pieces), separator))
     parts = text.replace(BOUNDARY, UNKNOWN).split(separator)
     assert found == "".join(BOUNDARY + part for part in parts if part)
     whole = BOUNDARY + text.replace(BOUNDARY, UNKNOWN) if text else ""
-    assert "".join(begin_documents(iter(pieces), None)) == whole
+    assert "".join(mark_documents(iter(pieces), None)) == whole
 
 
 @pytest.mark.parametrize("max_bytes", [None, 8])

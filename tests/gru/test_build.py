@@ -37,7 +37,7 @@ def start(cache, script=USE, own_session=False, **environment):
 def fresh(monkeypatch):
     """As if this process had not asked for the library yet."""
     monkeypatch.setattr(build, "_result", None)
-    module.say_once.cache_clear()
+    module.print_once.cache_clear()
 
 
 @pytest.fixture

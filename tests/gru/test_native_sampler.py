@@ -16,6 +16,7 @@ from charrnn import GRUEncode, GRUResize
 from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
 from charrnn.gru import GATES, RESETS
+from charrnn.gru.generate import generator_for, supports_model
 from charrnn.models import CharModel
 
 FILTERS = [(1.0, None, None), (0, None, None), (0.7, 5, None), (2.0, None, 0.8), (1.3, 9, 0.6),
@@ -38,7 +39,7 @@ def threads(request):
 def test_the_same_characters_as_the_loop(kind, reset, gate, layers, hidden, samples):
     model, charset = make(kind, hidden, layers, reset=reset, gate=gate)
     filters = FILTERS[(hidden + layers) % len(FILTERS)]
-    assert sampler.is_native(model)
+    assert supports_model(model)
     found = drawn(model, charset, samples, filters, length=70)
     assert found.equal(by_the_loop(model, charset, samples, filters, "ab", 70))
 
@@ -79,7 +80,7 @@ def test_draws_have_the_filters_exact_probabilities(temperature, top_k, top_p):
         size = len(logits)
         model = GRUEncode(size, 1, 1).double()
         state = model.initial_state(len(uniforms))
-        steps = sampler.native_steps(model, logits.expand(len(uniforms), -1), state)
+        steps = generator_for(model, logits.expand(len(uniforms), -1), state)
         found = steps(uniforms[None], *filters)[0]
         assert found[clear].equal(expected[clear]) and clear.sum() > 200
         assert (chances[0, found] > 0).all()
@@ -94,7 +95,7 @@ def test_the_same_bits_whatever_runs_beside(reset, dtype, threads):
         logits, state = model(torch.from_numpy(charset.encode("ab").astype(int))[:, None],
                               model.initial_state(1))  # fmt: skip
         steps = {
-            n: sampler.native_steps(model, logits[-1].expand(n, -1), state.expand(-1, n, -1))
+            n: generator_for(model, logits[-1].expand(n, -1), state.expand(-1, n, -1))
             for n in (1, 2, 5, 33)
         }
     uniforms = sampler.Uniforms(0, 33)(200)
@@ -136,19 +137,19 @@ class Other(GRUEncode):
 
 def test_a_model_that_was_changed_goes_through_its_own_forward():
     model, charset = make(Other)
-    assert isinstance(model, CharModel) and not sampler.is_native(model)
+    assert isinstance(model, CharModel) and not supports_model(model)
     assert (drawn(model, charset, 2, (0, None, None), length=9) == len(charset) - 1).all()
     model, charset = make()
     seen = []
     hook = model.gru.register_forward_hook(lambda *args: seen.append(args))
-    assert not sampler.is_native(model)
+    assert not supports_model(model)
     drawn(model, charset, 1, (1.0, None, None), length=9)
     assert len(seen) >= 9
     hook.remove()
-    assert sampler.is_native(model)
+    assert supports_model(model)
     nn.utils.parametrizations.weight_norm(model.decoder)
-    assert not sampler.is_native(model)
-    assert not sampler.is_native(make(dtype=torch.bfloat16)[0])
+    assert not supports_model(model)
+    assert not supports_model(make(dtype=torch.bfloat16)[0])
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])
