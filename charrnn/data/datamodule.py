@@ -136,7 +136,7 @@ class CharDataModule(LightningDataModule):
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
         if isinstance(charset, Charset):
             return charset
-        if is_checkpoint(Path(charset).expanduser()):
+        if may_be_checkpoint(Path(charset).expanduser()):
             raise InputError(
                 f"data.charset={charset} is a checkpoint or a folder; give a text file, or pass"
                 " the result of charrnn.checkpoint.read_charset"
@@ -192,7 +192,7 @@ def evaluation_windows(
     return EvaluationWindows(tokens, seq_len, begin, end) if end > max(1, begin) else []
 
 
-def is_checkpoint(path: Path) -> bool:
+def may_be_checkpoint(path: Path) -> bool:
     """Whether a path is a checkpoint or a folder, such as a run's, and not a text file."""
     if path.is_dir() or path.suffix in (".ckpt", ".safetensors"):
         return True

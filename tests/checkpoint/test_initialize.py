@@ -4,8 +4,8 @@ import pytest
 import torch
 from small_models import saved_model as make
 
-from charrnn import GRUEncode, GRUResize, InputError
-from charrnn.checkpoint.initialize import initialize_model
+from charrnn import Charset, GRUEncode, GRUResize, InputError
+from charrnn.checkpoint.initialize import initialize_model, read_charset
 from charrnn.checkpoint.serialization import save
 
 KINDS = (GRUEncode, GRUResize)
@@ -77,3 +77,23 @@ def test_another_kind_of_model_is_an_error(tmp_path, kind):
     save(make(other, "abcdef")[2], tmp_path / "old.ckpt")
     with pytest.raises(InputError, match="another kind or depth"):
         initialize_model(*make(kind, "abcdef")[:2], tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("name", ["some.ckpt", "run"])
+def test_the_charset_of_a_checkpoint(tmp_path, name):
+    """``data.charset=`` requires that both texts are preprocessed in the same way."""
+    _, _, saved = make(GRUEncode, "xyz")
+    charset = Charset("xyz", normalize="nfc")
+    saved["charrnn"]["charset"] = charset.state_dict()
+    save(saved, tmp_path / "some.ckpt")
+    save(saved, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert read_charset(tmp_path / name, charset.options) == charset
+    with pytest.raises(InputError, match=r"read with normalize=nfc, here it is null"):
+        read_charset(tmp_path / name, Charset().options)
+
+
+@pytest.mark.parametrize("name", ["torn.ckpt", "torn.safetensors"])
+def test_the_charset_of_a_damaged_checkpoint(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04, truncated")
+    with pytest.raises(InputError, match=rf"{name}: it is"):
+        read_charset(tmp_path / name, Charset().options)
