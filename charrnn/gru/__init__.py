@@ -1,7 +1,7 @@
-"""Gated recurrent units: one module, several backends.
+"""The recurrent layer: a readable reference, and one backend per device behind one signature.
 
-Every backend is a module of this package with the same two functions, ``unsupported`` and
-``forward``; :mod:`charrnn.gru.reference` is the plain loop that the others are tested against.
+Every backend is a module with the functions ``unsupported`` and ``forward``;
+:mod:`charrnn.gru.reference` is the plain loop that the others are tested against.
 """
 
 from charrnn.gru.module import BACKENDS, GATES, GRU, RESETS

@@ -1,7 +1,7 @@
-"""The C++ of ``csrc``, compiled on first use and kept in the user's cache folder.
+"""Compile the C++ of ``csrc`` on first use, and keep the library in the user's cache folder.
 
-The library is plain C functions on raw pointers, without torch's headers, so that it compiles in
-seconds, and it is called through ctypes, which lets other Python threads run meanwhile.
+The library exports C functions on raw pointers and needs none of torch's headers, so it compiles
+in seconds. It is called through ctypes, which releases the GIL.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pooch
 import torch
 
@@ -24,20 +24,24 @@ ARM = platform.machine().lower() in ("arm64", "aarch64")
 FLAGS = [
     "-O3",
     "-mcpu=native" if ARM else "-march=native",
-    "-ffp-contract=fast",  # a * b + c in one instruction, in the standard's mode of C++ too
+    "-ffp-contract=fast",  # fused multiply-add, also with -std=c++17
     "-Wno-psabi",  # no vector is passed between files
 ]
 
 
 class BuildError(Exception):
-    """Why there is no library, in one line."""
+    """The library cannot be built; the message says why in one line."""
 
 
 _result: ctypes.CDLL | BuildError | None = None
 
 
 def library() -> ctypes.CDLL:
-    """The library, built if need be. Raises BuildError, the same each time in a process."""
+    """Return the library, after building it if necessary.
+
+    Raises:
+        BuildError: it cannot be built; the same error at every call in a process.
+    """
     global _result
     if _result is None:
         try:
@@ -52,22 +56,22 @@ def library() -> ctypes.CDLL:
 
 
 def open_or_build(root: Path) -> ctypes.CDLL:
-    """The library from a folder of built ones, where one process builds and others wait."""
+    """Return the library from a folder of builds; one process builds it, others wait."""
     if sys.platform == "win32":
-        raise BuildError("it is not made for Windows")
+        raise BuildError("Windows is not supported")
     key = digest(*(s.name.encode() + s.read_bytes() for s in SOURCES), *environment())
     file = root / f"{key}.so"
-    if not intact(file):
+    if not is_intact(file):
         compiler = find_compiler()
         root.mkdir(parents=True, exist_ok=True)
-        with lock(root / f"{key}.lock"):
-            if not intact(file):  # else another process built it meanwhile
+        with filelock.FileLock(root / f"{key}.lock"):
+            if not is_intact(file):  # another process may have built it meanwhile
                 build(file, compiler)
-    return opened(file)
+    return load(file)
 
 
 def environment() -> list[bytes]:
-    """What the code that a compiler makes depends on, besides the sources."""
+    """Return what the compiled code depends on besides the sources: flags, compiler, processor."""
     processor = platform.machine() + platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
@@ -78,13 +82,13 @@ def environment() -> list[bytes]:
 
 
 def digest(*parts: bytes) -> str:
-    """A name for contents, parts kept apart."""
+    """Return a hash of a sequence of byte strings."""
     sums = b"".join(hashlib.sha256(part).digest() for part in parts)
     return hashlib.sha256(sums).hexdigest()[:32]
 
 
-def intact(file: Path) -> bool:
-    """Whether a library is there and whole: the digest beside it is written last."""
+def is_intact(file: Path) -> bool:
+    """Whether a library exists and is complete; its .digest file is written last."""
     try:
         return file.with_suffix(".digest").read_text("ascii") == digest(file.read_bytes())
     except (OSError, ValueError):
@@ -92,36 +96,26 @@ def intact(file: Path) -> bool:
 
 
 def find_compiler() -> str:
-    """The C++ compiler that torch would take. Raises BuildError where there is none."""
+    """Return the C++ compiler that torch uses. Raises BuildError if there is none."""
     name = os.environ.get("CXX", "c++").split()[0]
     if shutil.which(name) is None:
         raise BuildError(f"no C++ compiler ({name} is not on PATH)")
     return name
 
 
-@contextlib.contextmanager
-def lock(file: Path) -> Iterator[None]:
-    """Held by one process at a time, and let go by the system when that process ends."""
-    import fcntl
-
-    with open(file, "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-
 def build(file: Path, compiler: str) -> None:
-    """Compile into a folder of its own, then move the result to its place."""
-    for left in file.parent.glob(f"{file.stem}-*"):  # by a builder that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    """Compile into a temporary folder, then rename the result; the caller holds the lock."""
+    for stale in file.parent.glob(f"{file.stem}-*"):  # left by a process that was killed
+        shutil.rmtree(stale, ignore_errors=True)
     print(f"charrnn: building the native backend with {compiler} ...", file=sys.stderr, flush=True)
     start = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix=f"{file.stem}-", dir=file.parent))
     try:
         compile_in(folder)
-        made = next(folder.glob("*.so"))
-        sum_of_it = digest(made.read_bytes())
-        made.replace(file)
-        (folder / "digest").write_text(sum_of_it, "ascii")
+        built = next(folder.glob("*.so"))
+        expected = digest(built.read_bytes())
+        built.replace(file)
+        (folder / "digest").write_text(expected, "ascii")
         (folder / "digest").replace(file.with_suffix(".digest"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -130,12 +124,12 @@ def build(file: Path, compiler: str) -> None:
 
 
 def compile_in(folder: Path) -> None:
-    """Run the compiler. Raises BuildError with its first complaint."""
+    """Run the compiler. Raises BuildError with its first error message."""
     from torch.utils import cpp_extension
 
     path = os.environ.get("PATH", "")
     try:
-        if shutil.which("ninja") is None:  # as in a virtual environment that is not activated
+        if shutil.which("ninja") is None:  # a virtual environment that is not activated
             import ninja
 
             os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, path])
@@ -149,17 +143,18 @@ def compile_in(folder: Path) -> None:
         )
     except (RuntimeError, ImportError, OSError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
-        worst = next((line for line in lines if "error:" in line), lines[0] if lines else "")
-        raise BuildError(f"the C++ compiler failed: {worst[:200]}") from error
+        first = next((line for line in lines if "error:" in line), lines[0] if lines else "")
+        raise BuildError(f"the C++ compiler failed: {first[:200]}") from error
     finally:
         os.environ["PATH"] = path
 
 
-def opened(file: Path) -> ctypes.CDLL:
-    """Load the library, and hand it the OpenMP that torch itself runs on."""
-    made = ctypes.CDLL(str(file))
+def load(file: Path) -> ctypes.CDLL:
+    """Load the library, and make it share the OpenMP runtime (and threads) of torch."""
+    loaded = ctypes.CDLL(str(file))
     with contextlib.suppress(OSError, AttributeError, StopIteration):
-        # Through torch's library the symbol is looked up where torch's own calls go.
-        ours = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
-        made.use_openmp(ctypes.cast(ctypes.CDLL(str(ours)).GOMP_parallel, ctypes.c_void_p))
-    return made
+        # Looked up through torch's library, the symbol is the one that torch itself calls.
+        torch_cpu = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
+        parallel = ctypes.CDLL(str(torch_cpu)).GOMP_parallel
+        loaded.use_openmp(ctypes.cast(parallel, ctypes.c_void_p))
+    return loaded

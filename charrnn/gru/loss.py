@@ -1,9 +1,9 @@
-"""A linear layer and cross-entropy in one, so that the logits need not be kept.
+"""A fused linear layer and cross-entropy, which never keeps all logits in memory.
 
 N rows, H hidden size, V vocabulary size.
 
-Rows go through in chunks: logits, nats and the gradient, which takes the logits' place, and from it
-the gradients of the layer, all in the forward pass (as in Liger Kernel, Hsu et al. 2024,
+For each chunk of rows the forward pass computes logits, nats and the gradient, which overwrites
+the logits, and from it the gradients of the layer (as in Liger Kernel, Hsu et al. 2024,
 arXiv:2410.10989).
 """
 
@@ -17,14 +17,19 @@ from torch.autograd.function import once_differentiable
 from charrnn.gru import native
 
 CHUNK = 1 << 18
-"""Logits at a time: 1 MiB of them stays in the processor's cache."""
+"""Logits per chunk: 1 MiB of float32 stays in the processor's cache."""
 
 
 def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats of targets (N) under the logits of inputs (N, H), weight (V, H) and bias (V).
+    """Return the mean cross-entropy, in nats, of a linear layer's logits; on a CPU.
 
-    A target of -100 is left out, as in torch. By the native kernels, on a CPU. Raises IndexError
-    for a target that is no index of the vocabulary.
+    Args:
+        inputs: (N, H).
+        weight, bias: (V, H) and (V).
+        targets: (N) int64; -100 is ignored, as in torch.
+
+    Raises:
+        IndexError: a target is not an index of the vocabulary.
     """
     kept = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     tensors = [tensor.to(kept) for tensor in (inputs, weight, bias)]
@@ -33,7 +38,7 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Mean nats of float inputs (N, H); gradients are made in the forward pass, unless unwanted."""
+    """Mean nats of float inputs (N, H); the forward pass computes the gradients if needed."""
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
@@ -41,7 +46,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         needs = [training and need for need in ctx.needs_input_grad[:3]]
         count, size = targets.numel(), weight.size(0)
         targets, bias = targets.contiguous(), bias.contiguous()
-        # The mean's factor belongs into the gradient, so that backward has nothing left to do.
+        # Gradients include the factor of the mean, so that backward only returns them.
         scale = 1 / max(1, count - int((targets == IGNORED).sum()))
         nats = ctypes.c_double(0)
         d_inputs = torch.empty_like(inputs) if needs[0] else None
@@ -80,9 +85,9 @@ def cross_entropy(
     scale: float,
     d_bias: Tensor | None,
 ) -> None:
-    """Add the nats of rows of logits (N, V) to nats.
+    """Add the nats of rows of logits (N, V) to ``nats``, in place.
 
-    Unless d_bias (V) is None, the gradient times scale takes the logits' place, and its sum over
+    Unless d_bias (V) is None, the gradient times scale overwrites the logits, and its sum over
     the rows is added to d_bias.
     """
     native.call(

@@ -1,4 +1,4 @@
-"""GRU: parameters as in ``torch.nn.GRU``, computed by the backend of one's choice.
+"""GRU: a stack of layers with the parameters of ``torch.nn.GRU`` and a choice of backends.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 """
@@ -22,16 +22,20 @@ BACKENDS = ("auto", "reference", "torch", "native")
 
 
 class GRU(nn.GRU):
-    """A stack of GRU layers, whose state goes in and comes out.
+    """A stack of GRU layers; the state is an argument and a result, never kept inside.
 
-    It is a ``torch.nn.GRU`` in the names, shapes and order of its parameters; forward also takes
-    indices, has the reset before the product, hard gates, and a choice of backends.
+    Parameters have the names, shapes and order of ``torch.nn.GRU``. In addition, inputs may be
+    indices, the reset gate may act before the hidden product, and gates may be hard.
 
     Args:
-        reset: "after" the product with W_hn (cuDNN), or "before" it (Cho et al. 2014).
+        reset: apply the reset gate "after" the product with W_hn (cuDNN) or "before" it (Cho et
+            al. 2014, arXiv:1406.1078).
         gate: "sigmoid", or "hard_sigmoid" = clip(0.2 a + 0.5, 0, 1).
         dropout: probability of a zero between layers, never along time.
-        backend: "auto" or one of ``BACKENDS``; ``choose_backend`` tells what auto takes.
+        backend: one of ``BACKENDS``; see :meth:`choose_backend` for "auto".
+
+    Raises:
+        InputError: an argument is out of range, or the backend does not support the variant.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class GRU(nn.GRU):
             self.choose_backend(torch.device("cpu"))
 
     def reset_parameters(self) -> None:
-        """Weights uniform in +-1/sqrt(fan-in), biases zero."""
+        """Initialize weights uniformly in +-1/sqrt(fan-in) and biases with zeros."""
         for weight in self.parameters():
             if weight.dim() == 2:
                 nn.init.uniform_(
@@ -67,10 +71,13 @@ class GRU(nn.GRU):
                 nn.init.zeros_(weight)
 
     def choose_backend(self, device: torch.device) -> str:
-        """The backend's name on a device. Raises InputError for a named one that cannot.
+        """Return the name of the backend used on a device.
 
-        On a CPU auto takes the fastest that computes the variant: native, which is compiled at
-        the first question; where that fails, one line on standard error says why.
+        On a CPU "auto" selects the fastest that supports the variant: native, which is compiled on
+        first use; if that fails, a line on standard error says why.
+
+        Raises:
+            InputError: the backend was named and does not support the variant on the device.
         """
         if self.backend != "auto":
             reason = why_unsupported(self.backend, self.reset, self.gate, device)
@@ -91,15 +98,15 @@ class GRU(nn.GRU):
         table: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Run a window.
+        """Run all layers over a window.
 
         Args:
             inputs: (T, B, I) features, or (T, B) int64 indices.
             state: (L, B, H).
-            table: with indices, the features of every index, (V, I); None stands for one-hot
-                vectors of I entries, which are never made.
-            resets: (T, B) bool, where the state of a row is zero before a step; None where it
-                never is.
+            table: with indices, the features of every index, (V, I); None means one-hot vectors
+                of length I, which are never materialized.
+            resets: (T, B) bool, steps before which the state of a row is set to zero; None if
+                there are none.
 
         Returns:
             Outputs (T, B, H) of the last layer and the final state (L, B, H).
@@ -113,7 +120,7 @@ class GRU(nn.GRU):
         table: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> Tensor:
-        """Every layer's outputs, (L, T, B, H), without dropout; arguments as in forward."""
+        """Return the outputs of all layers, (L, T, B, H), without dropout; see :meth:`forward`."""
         outputs = []
         for layer, weights in enumerate(self.all_weights):
             inputs, _ = self._run(inputs, table, state[layer : layer + 1], [weights], resets)
@@ -129,12 +136,12 @@ class GRU(nn.GRU):
         table: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Every layer's reset and update gates, each (L, T, B, H), whatever the backend.
+        """Return the reset and update gates of all layers, each (L, T, B, H).
 
-        They follow from the states before each step, so that no loop over time is needed.
+        Gates are a function of the states before each step, so no loop over time is needed.
 
         Args:
-            outputs: what ``layers`` returned for the other arguments.
+            outputs: the result of :meth:`layers` for the other arguments.
         """
         squash = torch.sigmoid if self.gate == "sigmoid" else reference.hard_sigmoid
         before = torch.cat([state[:, None], outputs[:, :-1]], 1)
@@ -150,17 +157,17 @@ class GRU(nn.GRU):
 
     def _run(self, inputs, table, state, weights, resets=None):
         if resets is None:
-            return self._run_through(inputs, table, state, weights)
-        # Piece by piece, one from each step at which the state of any row is reset.
+            return self._run_segment(inputs, table, state, weights)
+        # One segment from each step at which the state of any row is reset.
         starts = [t for t in resets.any(1).nonzero()[:, 0].tolist() if t]
         outputs = []
         for begin, end in itertools.pairwise([0, *starts, len(inputs)]):
             state = state.masked_fill(resets[begin][None, :, None], 0)
-            output, state = self._run_through(inputs[begin:end], table, state, weights)
+            output, state = self._run_segment(inputs[begin:end], table, state, weights)
             outputs.append(output)
         return torch.cat(outputs), state
 
-    def _run_through(self, inputs, table, state, weights):
+    def _run_segment(self, inputs, table, state, weights):
         backend = importlib.import_module(f"charrnn.gru.{self.choose_backend(state.device)}")
         dropout = self.dropout if self.training else 0.0
         return backend.forward(

@@ -1,9 +1,9 @@
-"""The GRU by our own kernels for the CPU, in ``csrc/gru.cpp``: every variant.
+"""The GRU with this project's C++ kernels for CPUs, in ``csrc``: every variant.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
-A layer is one call in each direction, the products with its inputs and all gradients included.
-Inputs that are indices are folded: W_ih x is computed for V rows, and gathered.
+A layer is one call in each direction, including the products with its inputs and all gradients.
+If inputs are indices, W_ih x is computed for the V rows of the table and gathered.
 """
 
 import ctypes
@@ -18,11 +18,11 @@ from torch.autograd.function import once_differentiable
 from charrnn.gru import build
 
 OUT_OF_RANGE, NO_MEMORY, NOT_FINITE = 1, 2, 3
-"""What the functions of ``csrc`` return besides 0."""
+"""Error codes of the functions of ``csrc``."""
 
 
 def unsupported(reset: str, gate: str, device: torch.device) -> str | None:
-    """Why this backend cannot compute a variant on a device; None where it can."""
+    """Return why this backend cannot compute a variant on a device; None if it can."""
     if device.type != "cpu":
         return "native runs on a CPU"
     try:
@@ -44,7 +44,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Run all layers over a window; arguments and results as in :mod:`charrnn.gru.reference`.
 
-    Numbers are float64 where the state is, float32 otherwise; results have the state's type.
+    Computes in float64 if the state is float64, else in float32; results have the state's type.
     """
     dtype = state.dtype
     kept = dtype if dtype == torch.float64 else torch.float32
@@ -120,15 +120,17 @@ class Layer(torch.autograd.Function):
 
 
 def empty(like: Tensor, *size: int) -> Tensor:
-    """A tensor that a kernel fills."""
+    """Return an uninitialized tensor for a kernel to fill."""
     return torch.empty(size, dtype=like.dtype)
 
 
 def call(name: str, *args: Tensor | int | None) -> None:
-    """Call a function of ``csrc`` in the type of its first tensor, on torch's threads.
+    """Call a function of ``csrc`` for the type of its first tensor, on torch's threads.
 
-    Raises IndexError for an index out of range, MemoryError where a kernel found no memory,
-    FloatingPointError where there is nothing to draw from.
+    Raises:
+        IndexError: an index is out of range.
+        MemoryError: a kernel could not allocate memory.
+        FloatingPointError: logits are not finite.
     """
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
     dtype = next(a.dtype for a in args if isinstance(a, Tensor))
@@ -154,8 +156,8 @@ ARGUMENTS = {
 
 @functools.cache
 def function(name: str, dtype: torch.dtype):
-    """A function of ``csrc`` for a type of numbers."""
-    made = getattr(build.library(), f"{name}_{'f64' if dtype == torch.float64 else 'f32'}")
+    """Return a function of ``csrc`` for float32 or float64, with its argument types."""
+    found = getattr(build.library(), f"{name}_{'f64' if dtype == torch.float64 else 'f32'}")
     types = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "d": ctypes.c_double}
-    made.argtypes = [types[letter] for letter in ARGUMENTS[name]]
-    return made
+    found.argtypes = [types[letter] for letter in ARGUMENTS[name]]
+    return found

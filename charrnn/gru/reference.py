@@ -1,4 +1,4 @@
-"""The GRU as a plain loop over time: every variant, on every device. The oracle of the others.
+"""The GRU as a plain loop over time: every variant on every device; the others are tested on it.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def unsupported(reset: str, gate: str, device: torch.device) -> str | None:
-    """Why this backend cannot compute a variant on a device; None where it can."""
+    """Return why this backend cannot compute a variant on a device; None if it can."""
     return None
 
 
@@ -34,8 +34,8 @@ def forward(
 
     Args:
         inputs: (T, B, I) features, or (T, B) int64 indices.
-        table: with indices, the features of every index, (V, I); None stands for one-hot
-            vectors, so that layer 0 gathers columns of its weight.
+        table: with indices, the features of every index, (V, I); None means one-hot vectors, so
+            that layer 0 gathers columns of its weight.
         state: (L, B, H).
         weights: for each layer weight_ih (3H, I), weight_hh (3H, H), bias_ih (3H), bias_hh (3H).
         dropout: probability of a zero between layers; 0 outside training.
@@ -54,7 +54,7 @@ def forward(
 
 
 def input_gates(inputs: Tensor, table: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-    """W_ih x + b_ih of a whole window, (T, B, 3H). Inputs and table as in :func:`forward`."""
+    """Return W_ih x + b_ih of a window, (T, B, 3H); inputs and table as in :func:`forward`."""
     if inputs.is_floating_point():
         return F.linear(inputs, weight, bias)
     if table is None:
@@ -65,7 +65,7 @@ def input_gates(inputs: Tensor, table: Tensor | None, weight: Tensor, bias: Tens
 def run_layer(
     gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor, reset: str, gate: str
 ) -> Tensor:
-    """One layer from its input gates (T, B, 3H) and its state (B, H): outputs (T, B, H)."""
+    """Return the outputs (T, B, H) of a layer from its input gates (T, B, 3H) and state (B, H)."""
     squash = torch.sigmoid if gate == "sigmoid" else hard_sigmoid
     weight_rz, weight_n = weight.split([2 * h.size(1), h.size(1)])
     bias_rz, bias_n = bias.split([2 * h.size(1), h.size(1)])
@@ -82,5 +82,5 @@ def run_layer(
 
 
 def hard_sigmoid(a: Tensor) -> Tensor:
-    """clip(0.2 a + 0.5, 0, 1), of slope 0.2 inside the open interval and 0 outside."""
+    """Return clip(0.2 a + 0.5, 0, 1); the slope is 0.2 in the open interval and 0 outside."""
     return torch.clamp(0.2 * a + 0.5, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""The GRU by ``torch.nn.GRU``'s own kernels: cuDNN on a GPU, ATen's loop on a CPU.
+"""The GRU with the kernels of ``torch.nn.GRU``: cuDNN on a GPU, ATen's loop on a CPU.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 """
@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Where the weights of a call are not one block, as with gathered inputs, cuDNN copies them first
-# and says so at every call; here that is meant.
+# If the weights are not one contiguous block, as with gathered inputs, cuDNN copies them and warns
+# at every call; here this is intended.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
 
 
 def unsupported(reset: str, gate: str, device: torch.device) -> str | None:
-    """Why this backend cannot compute a variant on a device; None where it can."""
+    """Return why this backend cannot compute a variant on a device; None if it can."""
     if reset == "after" and gate == "sigmoid":
         return None
     return "torch.nn.GRU computes reset=after with gate=sigmoid only"
@@ -36,8 +36,8 @@ def forward(
         if table is not None:
             inputs = F.embedding(inputs, table)
         else:
-            # torch.nn.GRU takes no input gates, so layer 0 gets them through the identity: three
-            # times the columns of a hidden layer, whatever the size of the vocabulary.
+            # torch.nn.GRU does not accept input gates, so layer 0 multiplies them by the identity:
+            # three times the columns of a hidden layer, independent of the vocabulary size.
             weight_ih, weight_hh, bias_ih, bias_hh = weights[0]
             inputs = F.embedding(inputs, weight_ih.t())
             identity = torch.eye(weight_ih.size(0), dtype=inputs.dtype, device=inputs.device)
