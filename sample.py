@@ -11,9 +11,8 @@ from charrnn.errors import check, escape_control
 
 
 def job(cfg: DictConfig) -> None:
-    from charrnn import checkpoint
+    from charrnn import checkpoint, generation
     from charrnn.cli import interactive
-    from charrnn.generation import sampler
     from charrnn.generation.decoding import Decoding
     from charrnn.runs.members import find_checkpoints
 
@@ -25,7 +24,7 @@ def job(cfg: DictConfig) -> None:
     check_type("interactive", talk, bool)
     of_text = ("prompt", "length", "num_samples", "seed", "unknown")
     ours = {key: settings.pop(key) for key in of_text}
-    check_call(sampler.texts, ours)
+    check_call(generation.generate_texts, ours)
     check_call(Decoding, settings)
     settings |= {key: interactive.unescape(settings[key]) for key in ("stop", "allow")}
     alone = not talk or ours["num_samples"] == 1
@@ -39,7 +38,7 @@ def job(cfg: DictConfig) -> None:
     form = str if raw else escape_control
     if talk:
         return interactive.Shell(model, charset, ours, settings, form).run()
-    write(sampler.texts(model, charset, **ours, **settings), ours["num_samples"], form)
+    write(generation.generate_texts(model, charset, **ours, **settings), ours["num_samples"], form)
 
 
 def write_scores(model, charset, settings: dict) -> None:

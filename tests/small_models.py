@@ -1,6 +1,6 @@
 """Small models for tests, with random weights that make their choices differ.
 
-``small_model`` is one to sample from; ``native_model`` one that the kernels know, with ``drawn`` and
+``small_model`` is for sampling; ``native_model`` is one that the kernels know, with ``drawn`` and
 ``by_the_loop`` to compare them with the plain loop; ``saved_model`` comes with the least of a
 checkpoint that holds it.
 """
@@ -10,10 +10,9 @@ import itertools
 import torch
 from torch import nn
 
-from charrnn import Charset, GRUEncode
+from charrnn import Charset, GRUEncode, generation
 from charrnn.api import LanguageModel
 from charrnn.checkpoint.format import FORMAT, PREFIX
-from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
 from charrnn.gru.generate import supports_model
 
@@ -33,6 +32,7 @@ def small_model(alphabet=SMALL_ALPHABET, unit="char", kind=GRUEncode, sharpness=
     return LanguageModel(model.eval(), charset)
 
 
+@torch.no_grad()
 def following(model, text):
     """The probabilities of each index after a text, read one character at a time."""
     state = model.model.initial_state(1)
@@ -42,6 +42,7 @@ def following(model, text):
 
 
 def greedy(model, prompt, length):
+    """The prompt, and after it the likeliest character each time."""
     text = prompt
     for _ in range(length):
         index = following(model, text).argmax().item()
@@ -64,7 +65,9 @@ def native_model(
 def drawn(model, charset, samples, decoding, prompt="ab", length=300):
     if not isinstance(decoding, Decoding):
         decoding = Decoding(*decoding)
-    steps = sampler.indices(model, charset, charset.encode(prompt), samples, 5, decoding)
+    steps = generation.generate_indices(
+        model, charset, charset.encode(prompt), samples, 5, decoding
+    )
     return torch.stack(list(itertools.islice(steps, length)))
 
 

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from charrnn import generation
 from charrnn.benchmarks import report
 from charrnn.benchmarks.training import Plain, operations
 from charrnn.data.charset import Charset
-from charrnn.generation import sampler
 from charrnn.gru import BACKENDS, RESETS
 from charrnn.models import GRUEncode
 
@@ -60,7 +60,7 @@ class Rival:
 def first(model: GRUEncode, charset: Charset, samples: int) -> Tensor:
     """The first indices of samples, (CHECKED, B)."""
     start = charset.encode("\n")
-    steps = sampler.indices(model, charset, start, samples, 0)
+    steps = generation.generate_indices(model, charset, start, samples, 0)
     return torch.stack(list(itertools.islice(steps, CHECKED)))
 
 
@@ -96,7 +96,7 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
         sys.exit(f"error: backend {backend} is {error:.1e} off at {size}, {samples} samples")
 
     def ours():
-        for _ in sampler.texts(model, charset, "", args.length, samples, seed=0):
+        for _ in generation.generate_texts(model, charset, "", args.length, samples, seed=0):
             pass
 
     runs = {"ours": ours} | ({} if rival is None else {"rival": rival})

@@ -3,10 +3,10 @@
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
+from charrnn import generation
 from charrnn.callbacks.loggers import add_text
 from charrnn.data.charset import Charset
 from charrnn.errors import check, escape_control
-from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
 
 
@@ -30,7 +30,7 @@ class Samples(Callback):
         prompt: str = "",
     ):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
-        sampler.check_length(length)
+        generation.check_length(length)
         Decoding(temperature=temperature)
         self.every_n_steps, self.length = every_n_steps, length
         self.temperature, self.prompt = temperature, prompt
@@ -59,7 +59,7 @@ class Samples(Callback):
         self.last = windows = trainer.global_step
         if not trainer.is_global_zero:
             return
-        steps = sampler.texts(
+        steps = generation.generate_texts(
             task.model, self.charset, self.prompt, self.length,
             temperature=self.temperature, seed=windows, unknown="skip",
         )  # fmt: skip

@@ -11,7 +11,7 @@ from torch import nn
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, escape_control, format_value
 from charrnn.generation.decoding import REGEX, Decoding
-from charrnn.generation.sampler import check_length, check_seed
+from charrnn.generation.generate import check_length, check_seed
 from charrnn.generation.session import Session
 
 HELP = r"""What you type is read as it stands (\n is a newline), and the model goes on from there;
@@ -38,7 +38,7 @@ class Shell:
     """Reads lines from standard input, and writes what follows to standard output.
 
     Args:
-        text: prompt, length, seed and unknown, as ``sampler.texts`` takes them.
+        text: prompt, length, seed and unknown, as ``generation.generate_texts`` takes them.
         settings: those of :class:`charrnn.generation.decoding.Decoding`.
         form: what is done to a text before it is written.
     """
@@ -63,7 +63,7 @@ class Shell:
         decoding = dict(settings)
         check_length(decoding.pop("length"))
         check_seed(decoding.pop("seed"))
-        Decoding(**decoding).allowed(self.charset)
+        Decoding(**decoding).allowed_mask(self.charset)
 
     def run(self) -> None:
         """Until a person ends it."""

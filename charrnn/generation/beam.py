@@ -1,4 +1,4 @@
-"""Beam search: the text with the best score, as far as a beam of given width finds it.
+"""Beam search: the text with the best score that a beam of given width finds.
 
 K width of the beam, V vocabulary size, H hidden size, L layers, N characters.
 """
@@ -8,36 +8,33 @@ import torch
 from torch import Tensor, nn
 
 from charrnn.data.charset import Charset
-from charrnn.generation.decoding import RECENT, Decoding, without_repeats
+from charrnn.generation.context import RECENT, Context
+from charrnn.generation.decoding import Decoding
+from charrnn.generation.filters import ngram_mask
 
 
 @torch.inference_mode()
-def search(
-    model: nn.Module,
-    charset: Charset,
-    state: Tensor,
-    logits: Tensor,
-    recent: np.ndarray,
-    length: int,
-    decoding: Decoding,
+def beam_search(
+    model: nn.Module, charset: Charset, context: Context, length: int, decoding: Decoding
 ) -> Tensor:
-    """The indices (N,) of the best text that goes on from a state, N at most ``length``.
+    """Return the indices (N,) of the best continuation of a context, N at most ``length``.
 
-    The score is log P(text) / ((5 + N) / 6)^alpha, alpha being ``length_penalty`` (Wu et al. 2016,
-    arXiv:1609.08144, equation 14): 0 prefers short texts, 1 almost the mean. P is the model's, whom
-    ``allow`` and ``no_repeat`` keep from some texts, but do not make surer of others. A text has
-    ended at its first stop string, at the beginning of a document, or at ``length``. Each time, the
-    K likeliest of those that have not are kept; the same comes out each time. Exact where K is no
-    less than the number of texts.
+    The score is log P(text) / ((5 + N) / 6)^alpha with alpha = ``length_penalty`` (Wu et al. 2016,
+    arXiv:1609.08144, equation 14): 0 prefers short texts, 1 is close to the mean per character. P
+    is the model's own; ``allow`` and ``no_repeat`` exclude texts without renormalizing. A text
+    ends at its first stop string, at the beginning of a document, or at ``length``. At each step
+    the K likeliest texts that have not ended are kept. The search is deterministic, and exact where
+    K is not below the number of texts.
 
     Args:
-        state: (L, 1, H) after the prompt.
-        logits: (1, V) of the first character.
-        recent: (N,) indices of the prompt's end, for ``no_repeat``.
+        model: as in :mod:`charrnn.models`, in evaluation mode.
+        decoding: with ``beam`` = K.
 
-    Raises FloatingPointError where logits are not finite.
+    Raises:
+        FloatingPointError: logits are not finite.
     """
-    allowed, width, vocab_size = decoding.allowed(charset), decoding.beam, logits.size(1)
+    state, logits, recent, _ = context
+    allowed, width, vocab_size = decoding.allowed_mask(charset), decoding.beam, logits.size(1)
     ends = [charset.encode(s) for s in decoding.stops if not charset.unknown_characters(s)]
     if charset.documents:
         ends.append(np.array([charset.boundary]))
@@ -48,18 +45,16 @@ def search(
         if not scores.isfinite().all():
             raise FloatingPointError("logits are not finite")
         if decoding.no_repeat:
-            whole = np.concatenate([np.tile(recent, (len(texts), 1)), texts.numpy()], 1)[
-                :, -RECENT:
-            ]
-            mask = without_repeats(allowed, whole, decoding.no_repeat, vocab_size)
+            last = np.concatenate([np.tile(recent, (len(texts), 1)), texts.numpy()], 1)
+            mask = ngram_mask(allowed, last[:, -RECENT:], decoding.no_repeat, vocab_size)
             scores = scores.masked_fill(~mask, -torch.inf)
         elif allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
         penalty = ((5 + n) / 6) ** decoding.length_penalty
         kept = []
-        # So many that K are left of them which have not ended.
-        for place in likeliest(scores.flatten().numpy(), width * (1 + len(ends))):
-            row, index = divmod(place, vocab_size)
+        # Enough candidates that K of those that have not ended are among them.
+        for position in top_positions(scores.flatten().numpy(), width * (1 + len(ends))):
+            row, index = divmod(position, vocab_size)
             text = torch.cat([texts[row], torch.tensor([index])])
             if n == length or any(ends_with(text.numpy(), end) for end in ends):
                 if (score := scores[row, index].item() / penalty) > best_score:
@@ -70,7 +65,7 @@ def search(
             break
         rows, chosen = (torch.tensor(x) for x in list(zip(*kept))[:2])
         sums, texts = scores[rows, chosen][:, None], torch.stack([text for _, _, text in kept])
-        # No text gets likelier by what follows, and none is judged more mildly than the longest.
+        # A continuation is no likelier than its beginning, and the longest has the mildest penalty.
         if best_score >= sums.max().item() / ((5 + length) / 6) ** decoding.length_penalty:
             break
         state = state.expand(-1, len(rows), -1) if n == 1 else state[:, rows.to(state.device)]
@@ -79,16 +74,19 @@ def search(
     return best
 
 
-def likeliest(scores: np.ndarray, count: int) -> list[int]:
-    """The places of so many highest scores (N,), from the highest on; of equals the first."""
-    places = np.arange(len(scores))
+def top_positions(scores: np.ndarray, count: int) -> list[int]:
+    """Return the positions of the ``count`` highest finite scores (N,), in descending order.
+
+    Of equal scores the first comes first; ties with the last one are all included.
+    """
+    positions = np.arange(len(scores))
     if count < len(scores):
         least = np.partition(scores, -count)[-count]
-        places = np.flatnonzero(scores >= least)
-    places = places[scores[places] > -np.inf]
-    return places[np.argsort(-scores[places], kind="stable")].tolist()
+        positions = np.flatnonzero(scores >= least)
+    positions = positions[scores[positions] > -np.inf]
+    return positions[np.argsort(-scores[positions], kind="stable")].tolist()
 
 
 def ends_with(text: np.ndarray, end: np.ndarray) -> bool:
-    """Whether a text's last indices are those of an end."""
+    """Whether the last indices of a text (N,) equal those of an end."""
     return len(end) <= len(text) and (text[len(text) - len(end) :] == end).all()

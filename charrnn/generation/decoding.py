@@ -1,45 +1,46 @@
-"""Which characters may come next, and how one of them is chosen.
+"""Settings of decoding: temperature, filters, allowed characters, beam search, stop strings.
 
-B samples, V vocabulary size, N characters of a text.
+V vocabulary size.
 """
 
 import math
 import re
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from charrnn.data.charset import BOUNDARY, UNKNOWN, Charset
 from charrnn.errors import InputError, check
 
-RECENT = 1000  # characters in which the guard against repetition looks
-REGEX = "re:"  # what an ``allow`` begins with that is a regular expression
+REGEX = "re:"
+"""Prefix of an ``allow`` that is a regular expression."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How texts are made from a model's probabilities. Raises InputError, naming the setting.
+    """How texts are generated from a model's probabilities.
 
     Attributes:
-        temperature: divides the logits; 0 leaves the likeliest character alone.
-        top_k: leave the k likeliest (Fan et al. 2018, arXiv:1805.04833).
-        min_p: leave those that have this share of the likeliest's probability (Nguyen et al. 2024,
-            arXiv:2407.01082).
-        top_p: leave the fewest that together have this probability (Holtzman et al. 2020,
-            arXiv:1904.09751).
-        allow: the characters that may come, as one text; or, where it begins with ``re:``, all that
-            the regular expression behind it matches, as in ``re:[0-9]``. With unit="byte" a
-            character allows its bytes. A document may end all the same.
-        no_repeat: n; no n characters come that stand in this order among the last 1000 already, the
-            prompt included (Paulus et al. 2018, arXiv:1705.04304). Where that leaves none, it is
-            waived. A penalty on all that came before (Keskar et al. 2019), as models of words have
-            it, would drive a text of characters from its letters. Each character comes by itself
-            then, which costs about 80 us more.
-        beam: in place of drawing, the best text that a beam search of this width finds.
-        length_penalty: alpha of the beam search's score, as in :mod:`charrnn.generation.beam`.
-        stop: a text, or a list of them, that ends a sample, which it is part of.
+        temperature: divides the logits; 0 takes the likeliest character.
+        top_k: keep the k likeliest characters (Fan et al. 2018, arXiv:1805.04833).
+        min_p: keep the characters with at least this fraction of the highest probability (Nguyen
+            et al. 2024, arXiv:2407.01082).
+        top_p: keep the fewest characters that together have this probability (Holtzman et al.
+            2020, arXiv:1904.09751).
+        allow: the characters that may be generated, as one text; or ``re:`` and a regular
+            expression that matches each of them, as in ``re:[0-9]``. With unit="byte" a character
+            allows its bytes. The end of a document is always allowed.
+        no_repeat: n; no n-gram occurs twice in the last 1000 characters, prompt included (Paulus
+            et al. 2018, arXiv:1705.04304), unless that excludes every character. A penalty on all
+            earlier tokens, as for models of words (Keskar et al. 2019), would suppress the most
+            frequent letters. Each character then takes a call of its own, about 80 us more.
+        beam: instead of sampling, take the best text that a beam search of this width finds.
+        length_penalty: alpha of the beam search's score, see :mod:`charrnn.generation.beam`.
+        stop: a stop string or a list of them. A sample ends with the first, which it includes.
+
+    Raises:
+        InputError: names the setting that is out of range.
     """
 
     temperature: float = 1.0
@@ -57,7 +58,7 @@ class Decoding:
         check("temperature", self.temperature, finite, "at least 0 (0 takes the likeliest)")
         for name in ("top_k", "no_repeat", "beam"):
             value = getattr(self, name)
-            ok = value is None or is_whole(value, 1)
+            ok = value is None or is_integer(value, 1)
             check(name, value, ok, "a whole number, at least 1, or null")
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
@@ -71,26 +72,27 @@ class Decoding:
         ok = ok and all(isinstance(stop, str) and stop for stop in self.stops)
         check("stop", self.stop, ok, "a text or a list of texts, without an empty one")
         if self.beam is not None:
-            drawn = self.temperature == 1
-            check("temperature", self.temperature, drawn, "1 with beam, which draws nothing")
+            sampled = self.temperature == 1
+            check("temperature", self.temperature, sampled, "1 with beam, which draws nothing")
             for name in ("top_k", "top_p", "min_p"):
                 value = getattr(self, name)
                 check(name, value, value is None, "null with beam, which draws nothing")
 
     @property
     def stops(self) -> list[str]:
-        """The stop strings."""
+        """The stop strings, as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
     @property
     def filters(self) -> tuple[float | None, ...]:
-        """What :func:`probabilities` takes besides logits and a mask."""
+        """The arguments of ``filter_probabilities`` between the logits and the mask."""
         return self.temperature, self.top_k, self.top_p, self.min_p
 
-    def allowed(self, charset: Charset) -> Tensor | None:
-        """The mask (V,) of what ``allow`` allows; None where it is all.
+    def allowed_mask(self, charset: Charset) -> Tensor | None:
+        """Compute the mask (V,) of the characters that ``allow`` allows; None where it is null.
 
-        Raises InputError where that is nothing, or a character that the model does not know.
+        Raises:
+            InputError: it allows nothing, or a character that the model does not know.
         """
         if self.allow is None:
             return None
@@ -100,88 +102,24 @@ class Decoding:
                 pattern = re.compile(self.allow.removeprefix(REGEX), flags)
             except re.error as error:
                 raise InputError(f"allow={self.allow}: no regular expression: {error}") from error
-            chosen = {c for c in charset.alphabet if c != BOUNDARY and pattern.fullmatch(c)}
-            wanted = "an expression that matches a single character of the model's alphabet"
-            check("allow", self.allow, chosen, wanted)
+            allowed = {c for c in charset.alphabet if c != BOUNDARY and pattern.fullmatch(c)}
+            expected = "an expression that matches a single character of the model's alphabet"
+            check("allow", self.allow, allowed, expected)
         else:
             if missing := charset.unknown_characters(self.allow):
                 raise InputError(
                     f"allow: the model does not know {charset.format_characters(missing)};"
                     " leave that out"
                 )
-            chosen = set(charset.preprocess(self.allow))
-        return torch.tensor([c in chosen | {BOUNDARY} for c in UNKNOWN + charset.alphabet])
+            allowed = set(charset.preprocess(self.allow))
+        return torch.tensor([c in allowed | {BOUNDARY} for c in UNKNOWN + charset.alphabet])
 
 
-def is_whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, not below the least."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def is_integer(value: object, minimum: int) -> bool:
+    """Whether a value is an int (not a bool) and at least the minimum."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number."""
+    """Whether a value is an int or a float (not a bool)."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def probabilities(
-    logits: Tensor,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    allowed: Tensor | None = None,
-) -> Tensor:
-    """Logits (B, V) to the probabilities that are drawn from, (B, V) float64.
-
-    Args:
-        temperature, top_k, top_p, min_p: as in :class:`Decoding`. Temperature comes first, then
-            top_k, min_p and top_p, each of what the one before has left.
-        allowed: (B, V) or (V,), bool; what else may not come at all, as if its logit were -inf.
-    """
-    logits = logits.double()
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    if temperature == 0:
-        return nn.functional.one_hot(logits.argmax(-1), logits.size(-1)).double()
-    # Subtracted first, so that a low temperature does not overflow.
-    logits = (logits - logits.max(-1, keepdim=True).values) / temperature
-    if top_k is not None and top_k < logits.size(-1):
-        least = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if min_p is not None:
-        logits = logits.masked_fill(logits < math.log(min_p), -torch.inf)
-    chances = logits.softmax(-1)
-    if top_p is not None:
-        ordered, order = chances.sort(descending=True, stable=True)
-        beyond = ordered.cumsum(-1) - ordered >= top_p
-        chances = chances.masked_fill(beyond.scatter(-1, order, beyond), 0.0)
-        chances = chances / chances.sum(-1, keepdim=True)
-    return chances
-
-
-def draw(chances: Tensor, uniforms: Tensor) -> Tensor:
-    """One index for each row, (B,), from chances (B, V) and numbers in [0, 1), (B,)."""
-    sums = chances.cumsum(-1)
-    # Scaled by the sum itself, which rounding leaves a little off 1, and never past the last
-    # character that has a chance.
-    return torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
-
-
-def without_repeats(allowed: Tensor | None, texts: np.ndarray, n: int, vocab_size: int) -> Tensor:
-    """The mask (B, V) of what may follow texts, (B, N) indices, so that no n characters come twice.
-
-    Args:
-        allowed: (V,) bool, what may come at all; None for everything. Where the guard leaves a
-            text nothing of it, all of it may come.
-    """
-    mask = np.ones(vocab_size, bool) if allowed is None else allowed.numpy()
-    left = np.tile(mask, (len(texts), 1))
-    if (count := texts.shape[1] - n + 1) > 0:
-        # Where n - 1 characters are the last ones; in numpy, a third of the time of torch.
-        same = np.ones((len(texts), count), bool)
-        for j in range(n - 1):
-            same &= texts[:, j : j + count] == texts[:, count + j, None]
-        row, place = same.nonzero()
-        left[row, texts[row, place + n - 1]] = False
-        left[~left.any(1)] = mask
-    return torch.from_numpy(left)

@@ -1,4 +1,4 @@
-"""Text on its way in and out: a prompt as indices, and drawn indices as text up to where it ends.
+"""Text to indices and back: the encoding of prompts, and a detokenizer that stops at stop strings.
 
 N characters.
 """
@@ -10,14 +10,14 @@ from charrnn.errors import InputError, check
 
 
 def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.ndarray:
-    """Indices of a prompt, (N,).
+    """Encode a prompt to indices (N,).
 
     Args:
-        unknown: what to do with a character outside the alphabet: "error", "skip" it, or
-            "replace" it by U+FFFD, index 0.
+        unknown: what to do with characters outside the alphabet: "error", "skip" them, or
+            "replace" them by U+FFFD, index 0.
 
     Raises:
-        InputError: names the character.
+        InputError: names the unknown characters, with unknown="error".
     """
     check("unknown", unknown, unknown in ("error", "skip", "replace"), "error, skip or replace")
     if unknown != "replace" and (missing := charset.unknown_characters(prompt)):
@@ -26,24 +26,32 @@ def encode_prompt(charset: Charset, prompt: str, unknown: str = "error") -> np.n
                 f"prompt: the model does not know {charset.format_characters(missing)}; change it,"
                 " or say unknown=skip or unknown=replace"
             )
-        # Not every index 0, which a U+FFFD of the prompt has too.
+        # Not by index 0, which a U+FFFD in the prompt has too.
         known = [c not in missing for c in charset.preprocess(prompt)]
         return charset.encode(prompt)[known]
     return charset.encode(prompt)
 
 
-class Writer:
-    """One sample's text, piece by piece, up to the first of the stop strings."""
+class Detokenizer:
+    """Decodes one sample incrementally, up to its first stop string or the end of its document.
+
+    Attributes:
+        ended: whether that has been reached.
+    """
 
     def __init__(self, charset: Charset, stops: list[str]):
         self.decode, self.stops = charset.decoder(), stops
         self.documents = charset.documents
         self.longest = max(map(len, stops), default=1)
-        self.tail = ""  # what may be the beginning of a stop string
+        self.tail = ""  # may be the beginning of a stop string
         self.ended = False
 
     def __call__(self, indices: np.ndarray, last: bool) -> str:
-        """What indices (n,) add."""
+        """Return the text that indices (n,) add to the sample.
+
+        Args:
+            last: no more indices follow, so that incomplete characters are decoded too.
+        """
         if self.ended:
             return ""
         added = self.decode(indices) + (self.decode(None) if last else "")

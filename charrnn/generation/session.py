@@ -1,4 +1,4 @@
-"""A session: a model that has read a text, and goes on from there."""
+"""Sessions: the state of a model along a text, which can be continued, forked, saved and loaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,120 +11,122 @@ from charrnn.checkpoint import serialization
 from charrnn.checkpoint.serialization import Damaged, checksum
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check
-from charrnn.generation import sampler
-from charrnn.generation.decoding import Decoding, is_whole
-from charrnn.generation.detokenizer import Writer, encode_prompt
-from charrnn.generation.sampler import Context, evaluating, pieces
+from charrnn.generation.context import Context, prefill
+from charrnn.generation.decoding import Decoding, is_integer
+from charrnn.generation.detokenizer import Detokenizer, encode_prompt
+from charrnn.generation.generate import check_length, check_seed, evaluation_mode
+from charrnn.generation.sampler import generate_chunks
 
-FORMAT = 1  # of the dictionary in a file
+FORMAT = 1
+"""Version of the dictionary in a session's file."""
 
 
 class Session:
-    """What a model has read and written so far, as its state; made by ``LanguageModel.session``.
+    """A text under way: what a model has read and generated, held as its state.
 
-    The number that draws a character depends on the seed and the character's place in the text, so
-    that a session goes on as any other of this seed that has read the same, in whatever parts.
+    ``LanguageModel.session`` makes one. The random number of a character depends on the seed and on
+    the character's position in the text, so that any two sessions with the same seed and the same
+    text, in whatever parts it was fed or generated, continue in the same way.
 
     Args:
-        model: as in :mod:`charrnn.models`; left in the mode that it was in.
+        model: as in :mod:`charrnn.models`; it is left in its training or evaluation mode.
         seed: None draws one.
     """
 
     def __init__(self, model: nn.Module, charset: Charset, seed: int | None = None):
         self.model, self.charset = model, charset
-        self.seed = sampler.check_seed(seed)
+        self.seed = check_seed(seed)
         self.context: Context | None = None
-        """None before the first character. Never written into, so that forks may share it."""
+        """None before the first character. It is replaced, never changed: forks share it."""
 
     def feed(self, text: str, unknown: str = "error") -> "Session":
-        """Read a text.
+        """Read a text and return the session.
 
         Args:
-            unknown: as in ``text.encode_prompt``, whose InputError leaves the session as it was.
+            unknown: as in :func:`charrnn.generation.detokenizer.encode_prompt`; after its
+                InputError the session is unchanged.
         """
-        self._read(encode_prompt(self.charset, text, unknown))
+        indices = encode_prompt(self.charset, text, unknown)
+        if len(indices):
+            with evaluation_mode(self.model):
+                self.context = prefill(self.model, self.charset, indices, self.context)
         return self
 
     def generate(self, length: int = 500, **settings) -> str:
-        """The text that comes next, which the session has read then.
+        """Generate and return the text that follows; the session then continues after it.
 
         Args:
-            length: of characters at most (bytes with unit="byte").
+            length: characters at most (bytes with unit="byte").
             settings: those of :class:`charrnn.generation.decoding.Decoding`.
         """
         return "".join(self.stream(length, **settings))
 
     def stream(self, length: int = 500, **settings) -> Iterator[str]:
-        """The characters of :meth:`generate` one at a time, as they come.
+        """Generate the same as :meth:`generate`, as an iterator of characters.
 
-        Where a stream is left before its end, the session has read what was given.
+        When the iterator is closed early, the session continues after the characters yielded.
         """
-        sampler.check_length(length)
+        check_length(length)
         decoding = Decoding(**settings)
-        decoding.allowed(self.charset)
+        decoding.allowed_mask(self.charset)
         return self._stream(length, decoding)
 
     def _stream(self, length: int, decoding: Decoding) -> Iterator[str]:
         if not length:
             return
-        drawn, write = [], Writer(self.charset, decoding.stops)
-        with evaluating(self.model):
-            begun = self.context or sampler.read(self.model, self.charset, np.zeros(0, np.int64))
+        model, charset = self.model, self.charset
+        done, detokenizer = [], Detokenizer(charset, decoding.stops)
+        with evaluation_mode(model):
+            start = self.context or prefill(model, charset, np.zeros(0, np.int64))
             try:
-                for piece in pieces(
-                    self.model, self.charset, begun, 1, self.seed, decoding, length
-                ):
-                    for index in piece.numpy()[:, 0]:
-                        drawn.append(index)
-                        yield from write(index[None], len(drawn) == length)
-                        if write.ended:
+                for chunk in generate_chunks(model, charset, start, 1, self.seed, decoding, length):
+                    for index in chunk.numpy()[:, 0]:
+                        done.append(index)
+                        yield from detokenizer(index[None], len(done) == length)
+                        if detokenizer.ended:
                             return
             finally:
-                if drawn:  # read anew, since pieces run ahead of what was given
-                    self.context = sampler.read(self.model, self.charset, np.array(drawn), begun)
-
-    def _read(self, indices: np.ndarray) -> None:
-        if len(indices):
-            with evaluating(self.model):
-                self.context = sampler.read(self.model, self.charset, indices, self.context)
+                if done:  # read again, because chunks run ahead of what was yielded
+                    self.context = prefill(model, charset, np.array(done), start)
 
     def fork(self, seed: int | None = None) -> "Session":
-        """An independent session that has read the same; of another seed, where one is given."""
+        """Return an independent session at the same state, with another seed if one is given."""
         other = Session(self.model, self.charset, self.seed if seed is None else seed)
         other.context = self.context
         return other
 
     def save(self, path: str | Path) -> None:
-        """Write the session, less the model, into a file, whole or not at all."""
-        kept = {"charrnn_session": FORMAT, "model": self._model_checksum(), "seed": self.seed}
+        """Write the session, without the model, to a file, atomically."""
+        content = {"charrnn_session": FORMAT, "model": self._model_checksum(), "seed": self.seed}
         if self.context is not None:
-            kept |= self.context._asdict() | {"recent": torch.tensor(self.context.recent)}
-        serialization.save(kept, path)
+            content |= self.context._asdict() | {"recent": torch.tensor(self.context.recent)}
+        serialization.save(content, path)
 
     def load(self, path: str | Path) -> "Session":
-        """Take up what :meth:`save` wrote, in place of what was read. Loading runs no code.
+        """Replace this session by one that :meth:`save` wrote, and return it. Runs no code of it.
 
-        Raises InputError for what is no session, or one of another model.
+        Raises:
+            InputError: the file is no session, or one of another model.
         """
         path = Path(path).expanduser()
         if not path.is_file():
             raise InputError(f"{path}: no session there")
         try:
-            kept = serialization.load(path)
+            content = serialization.load(path)
         except Damaged as error:
             raise InputError(f"{path}: no session, or a damaged one") from error
-        if not isinstance(kept, dict) or kept.get("charrnn_session") != FORMAT:
+        if not isinstance(content, dict) or content.get("charrnn_session") != FORMAT:
             raise InputError(f"{path}: no session of this version of charrnn")
-        if kept.get("model") != self._model_checksum():
+        if content.get("model") != self._model_checksum():
             raise InputError(f"{path}: a session of another model; load that one")
         context, like = None, self.model.initial_state(1)
         try:
-            seed = sampler.check_seed(kept["seed"])
-            if "state" in kept:
-                state, logits = (kept[name].to(like) for name in ("state", "logits"))
-                context = Context(state, logits, kept["recent"].numpy(), kept["count"])
-                whole = is_whole(context.count, 0) and state.shape == like.shape
-                check("count", context.count, whole and len(logits) == 1, "that of the state")
+            seed = check_seed(content["seed"])
+            if "state" in content:
+                state, logits = (content[name].to(like) for name in ("state", "logits"))
+                context = Context(state, logits, content["recent"].numpy(), content["count"])
+                valid = is_integer(context.count, 0) and state.shape == like.shape
+                check("count", context.count, valid and len(logits) == 1, "that of the state")
         except (LookupError, AttributeError, TypeError, InputError) as error:
             raise InputError(f"{path}: a damaged session") from error
         self.seed, self.context = seed, context

@@ -9,13 +9,12 @@ from helpers import TEXT, TINY, load
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charrnn import Charset, GRUEncode, GRUResize, InputError
+from charrnn import Charset, GRUEncode, GRUResize, InputError, generation
 from charrnn import load as load_model
 from charrnn.data.charset import BOUNDARY, UNKNOWN
 from charrnn.data.corpus import open_corpus
 from charrnn.data.text import mark_documents
 from charrnn.evaluation.static import score
-from charrnn.generation import sampler
 from charrnn.generation.decoding import Decoding
 from charrnn.gru import GRU
 
@@ -133,11 +132,14 @@ def test_a_sample_ends_with_its_document():
     torch.manual_seed(0)
     model = GRUEncode(len(charset), 8, 1).eval()
     model.boundary = charset.boundary
-    texts = ["".join(parts) for parts in zip(*sampler.texts(model, charset, "", 200, 5, seed=1))]
+    texts = [
+        "".join(parts)
+        for parts in zip(*generation.generate_texts(model, charset, "", 200, 5, seed=1))
+    ]
     assert all(BOUNDARY not in text and len(text) < 200 for text in texts)
     assert len(set(texts)) > 1
-    begun = sampler.read(model, charset, charset.encode(BOUNDARY))._replace(count=0)
-    first = next(sampler.pieces(model, charset, begun, 5, 1, Decoding()))
+    begun = generation.prefill(model, charset, charset.encode(BOUNDARY))._replace(count=0)
+    first = next(generation.generate_chunks(model, charset, begun, 5, 1, Decoding()))
     first = charset.decode(first[0].tolist())
     assert [text[:1] or BOUNDARY for text in texts] == list(first)
 

@@ -1,4 +1,4 @@
-"""Beam search against all texts there are, and against the likeliest character each time."""
+"""Beam search against exhaustive search, and against greedy decoding."""
 
 import itertools
 
@@ -32,30 +32,30 @@ def model():
 
 @torch.no_grad()
 def log_likelihoods(model, prompt, texts):
-    """Of texts of one length after a prompt, in the words of torch."""
+    """Log probabilities of texts of one length after a prompt."""
     rows = np.stack([model.charset.encode(prompt + text) for text in texts], 1)
     indices = torch.from_numpy(rows.astype(np.int64))
     logits, _ = model.model(indices[:-1], model.model.initial_state(len(texts)))
-    chances = logits.log_softmax(-1)[len(prompt) - 1 :]
-    return chances.gather(2, indices[len(prompt) :, :, None]).sum((0, 2)).tolist()
+    log_probabilities = logits.log_softmax(-1)[len(prompt) - 1 :]
+    return log_probabilities.gather(2, indices[len(prompt) :, :, None]).sum((0, 2)).tolist()
 
 
 def is_text(prompt, text, stop=(), allow=None, no_repeat=None, length_penalty=0.6):
-    """Whether it could be written: no more and no less than a sample."""
+    """Whether generate could return prompt + text."""
     stops = [stop] if isinstance(stop, str) else list(stop)
-    ends = [place for place in range(1, len(text) + 1)
-            if text[:place].endswith((*stops, BOUNDARY))]  # fmt: skip
+    ends = [n for n in range(1, len(text) + 1)
+            if text[:n].endswith((*stops, BOUNDARY))]  # fmt: skip
     whole, n = prompt + text, no_repeat or LENGTH + len(prompt)
-    pairs = [whole[i : i + n] for i in range(len(whole) - n + 1)]
+    ngrams = [whole[i : i + n] for i in range(len(whole) - n + 1)]
     return (
         (ends == [len(text)] or (not ends and len(text) == LENGTH))
         and (allow is None or set(text) <= {*allow, BOUNDARY})
-        and all(pair not in pairs[:i] for i, pair in enumerate(pairs) if i + n > len(prompt))
+        and all(ngram not in ngrams[:i] for i, ngram in enumerate(ngrams) if i + n > len(prompt))
     )
 
 
 def exhaustive(model, prompt, **settings):
-    """The best of all texts, and the scores of all."""
+    """Search exhaustively: the best text, and the scores of all."""
     alphabet = "\ufffd" + model.charset.alphabet
     scores = {}
     for length in range(1, LENGTH + 1):
@@ -67,8 +67,8 @@ def exhaustive(model, prompt, **settings):
     return max(scores, key=scores.get), scores
 
 
-def plainly(model, prompt, beam, scores, **settings):
-    """What a narrow beam finds, by the scores of all texts: those that end take nobody's place."""
+def plain_beam_search(model, prompt, beam, scores, **settings):
+    """Beam search in Python, from the scores of all texts; ended texts leave the beam."""
     alphabet, kept, found = "\ufffd" + model.charset.alphabet, [""], []
     beginnings = {text[:n] for text in scores for n in range(LENGTH)}
     while kept:
@@ -88,10 +88,10 @@ def test_a_wide_beam_finds_the_best_of_all_texts(model, settings):
     assert found == "ca" + best
     for beam in (1, 2, 3, 7):
         found = model.generate("ca", LENGTH, beam=beam, **settings)
-        assert found == "ca" + plainly(model, "ca", beam, scores, **settings)
+        assert found == "ca" + plain_beam_search(model, "ca", beam, scores, **settings)
 
 
-def test_the_best_may_end_with_its_document():
+def test_the_best_text_may_end_with_its_document():
     charset = Charset("ab", documents=True)
     torch.manual_seed(4)
     model = GRUEncode(len(charset), 5, 1).double().eval()
@@ -104,10 +104,10 @@ def test_the_best_may_end_with_its_document():
         found = model.generate("a", LENGTH, beam=4**LENGTH, length_penalty=alpha)
         assert found == "a" + best.removesuffix(BOUNDARY)
         ends.add(len(best))
-    assert len(ends) > 1  # the penalty says how long it is
+    assert len(ends) > 1  # the penalty decides its length
 
 
-def test_a_beam_of_one_takes_the_likeliest(model):
+def test_a_beam_of_one_is_greedy(model):
     assert model.generate("ab", 30, beam=1) == greedy(model, "ab", 30)
     assert model.generate("ab", 0, beam=1) == "ab"
 

@@ -1,4 +1,4 @@
-"""Sessions: a state that is fed, goes on, is forked, and is kept in a file."""
+"""Sessions: feeding, continuing, forking, saving and loading."""
 
 import itertools
 
@@ -7,7 +7,6 @@ import torch
 from small_models import native_model as make_native
 from small_models import small_model as make
 
-import charrnn
 from charrnn import Charset, GRUEncode, InputError
 from charrnn.api import LanguageModel
 from charrnn.data.charset import BOUNDARY
@@ -17,22 +16,22 @@ SETTINGS = [{}, {"temperature": 0}, {"top_p": 0.8, "no_repeat": 3}, {"beam": 3},
 
 @pytest.fixture(scope="module", params=["loop", "native"])
 def model(request):
-    """Both in float64, where texts do not hang on rounding."""
+    """Both in float64, so that rounding does not change texts."""
     return make(backend="reference") if request.param == "loop" else LanguageModel(*make_native())
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_a_session_writes_what_generate_writes(model, settings):
+def test_a_session_generates_the_text_of_generate(model, settings):
     session = model.session(seed=3).feed("ab")
     whole = model.generate("ab", 90, seed=3, **settings)
     assert "ab" + session.generate(90, **settings) == whole
-    if "beam" not in settings:  # whose best text is another by what it is to be the first part of
+    if "beam" not in settings:  # the best text depends on the length
         parts = model.session(seed=3).feed("a").feed("").feed("b")
         lengths = (0, 1, 30, 59)
         assert "ab" + "".join(parts.generate(n, **settings) for n in lengths) == whole
 
 
-def test_parts_fed_are_the_whole_fed(model):
+def test_feeding_parts_is_feeding_the_whole(model):
     text = "abcab\ncc"
     for cut in range(len(text) + 1):
         parts = model.session(seed=1).feed(text[:cut]).feed(text[cut:])
@@ -50,13 +49,13 @@ def test_a_fork_is_a_fresh_session_fed_the_same_text(model, settings):
     assert fork.generate(60, **settings) == expected
     if not settings:
         assert other.generate(60, **settings) != expected
-    # What the fork has read is none of the other's business.
+    # Generating in the fork did not change the session.
     assert session.generate(60, **settings) == expected
     torch.testing.assert_close(session.context.state, fork.context.state)
     torch.testing.assert_close(session.context.state, fresh.context.state)
 
 
-def test_a_stream_that_is_left_has_read_what_it_gave(model):
+def test_a_closed_stream_has_read_what_it_yielded(model):
     session = model.session(seed=2).feed("ab")
     stream = session.stream(500)
     taken = "".join(itertools.islice(stream, 41))
@@ -67,7 +66,7 @@ def test_a_stream_that_is_left_has_read_what_it_gave(model):
     assert "ab" + taken + following == model.generate("ab", 71, seed=2)
 
 
-def test_a_stream_that_is_left_before_its_first_character_has_read_nothing(model):
+def test_a_stream_closed_before_its_first_character_has_read_nothing(model):
     session = model.session(seed=2)
     session.stream(500).close()
     assert session.generate(0) == "" and session.context is None
@@ -76,20 +75,20 @@ def test_a_stream_that_is_left_before_its_first_character_has_read_nothing(model
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("charrnn.generation.session.pieces", interrupted)
+        patch.setattr("charrnn.generation.session.generate_chunks", interrupted)
         session.generate(9)
     assert session.context is None
     assert session.feed("ab").generate(30) == model.session(seed=2).feed("ab").generate(30)
 
 
-def test_what_stops_a_text_has_been_read(model):
+def test_a_stop_string_has_been_read(model):
     session, fresh = model.session(seed=7).feed("a"), model.session(seed=7)
     text = "a" + session.generate(400, stop="b")
     assert text.endswith("b") and len(text) < 400
     assert session.generate(30) == fresh.feed(text).generate(30)
 
 
-def test_bytes_that_complete_no_character_have_been_read():
+def test_incomplete_bytes_have_been_read():
     model = make("€é😀\n", "byte")
     whole = model.session(seed=2).feed("€")
     parts, lengths = model.session(seed=2).feed("€"), [1] * 30 + [7, 3]
@@ -100,7 +99,7 @@ def test_bytes_that_complete_no_character_have_been_read():
     assert parts.generate(50) == whole.generate(50)
 
 
-def test_after_its_end_the_next_document_begins():
+def test_after_a_document_the_next_begins():
     charset = Charset("ab", documents=True)
     torch.manual_seed(0)
     model = GRUEncode(len(charset), 8, 1).eval()
@@ -111,13 +110,13 @@ def test_after_its_end_the_next_document_begins():
     assert session.context.count == sum(map(len, texts)) + 9
 
 
-def test_a_session_is_kept_in_a_file(model, tmp_path):
+def test_a_session_is_saved_and_loaded(model, tmp_path):
     session = model.session(seed=2**64 - 1).feed("abc" * 700)
     session.generate(20)
     session.save(tmp_path / "deep" / "session")
     assert torch.load(tmp_path / "deep" / "session", weights_only=True)["seed"] == 2**64 - 1
     model.session(seed=1).feed("abc" * 300).save(tmp_path / "long")
-    assert (tmp_path / "long").stat().st_size < 15_000  # nothing but what goes on
+    assert (tmp_path / "long").stat().st_size < 15_000  # only what continuing needs
     expected = session.fork().generate(50, no_repeat=5), session.fork(seed=1).generate(50)
     again = model.session(tmp_path / "deep" / "session")
     assert again.fork().generate(50, no_repeat=5) == expected[0]
@@ -126,7 +125,7 @@ def test_a_session_is_kept_in_a_file(model, tmp_path):
     assert model.session(tmp_path / "new").generate(20) == model.generate("", 20, seed=4)
 
 
-def test_files_that_are_no_session(tmp_path, trained):
+def test_bad_session_files(tmp_path):
     model, other = make(), make(sharpness=3.9)
     file = tmp_path / "session"
     model.session(seed=1).feed("ab").save(file)
@@ -134,6 +133,7 @@ def test_files_that_are_no_session(tmp_path, trained):
     before = session.fork()
     kept = torch.load(file, weights_only=True)
     broken = {"state": [1]}, {"state": torch.zeros(9)}, {"seed": "x"}, {"count": -1}, {"recent": 1}
+    torch.save({"charrnn": {}}, tmp_path / "other")
     files = {"torn": file.read_bytes()[:-50], "text": b"a text"}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
@@ -144,14 +144,14 @@ def test_files_that_are_no_session(tmp_path, trained):
     for name, message in [
         ("session", "a session of another model"), ("nothing", "no session there"),
         ("torn", "no session, or a damaged one"), ("text", "no session, or a damaged one"),
-        (trained / "checkpoints" / "last.ckpt", "no session of this version"),
+        ("other", "no session of this version"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=message):
             session.load(tmp_path / name)
-    assert session.generate(20) == before.generate(20)  # as if nothing had been tried
+    assert session.generate(20) == before.generate(20)  # unchanged by the failures
 
 
-def test_bad_input_leaves_a_session_as_it_was(model):
+def test_bad_input_leaves_a_session_unchanged(model):
     session = model.session(seed=1).feed("ab")
     before = session.context
     for bad in (
@@ -159,14 +159,14 @@ def test_bad_input_leaves_a_session_as_it_was(model):
         lambda: session.stream(5, allow="☃"), lambda: session.fork(seed=-1),
     ):  # fmt: skip
         with pytest.raises(InputError):
-            bad()  # at once, not when the first character is asked for
+            bad()  # by the call itself, not at the first character
     assert session.context is before
     assert session.feed("☃", unknown="skip").context is before
     assert session.feed("☃c", unknown="replace").context.count == 4
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_of_the_model_is_left_alone(training):
+def test_the_mode_of_the_model_is_restored(training):
     model = make(dropout=0.5)
     model.model.train(training)
     session = model.session(seed=1).feed("ab")
@@ -174,10 +174,3 @@ def test_the_mode_of_the_model_is_left_alone(training):
     text = session.generate(30)
     assert model.model.training == training
     assert text == make(dropout=0.5).session(seed=1).feed("ab").generate(30)
-
-
-def test_of_a_run(trained):
-    model = charrnn.load(trained)
-    assert model.session(seed=1).feed("import ").generate(9) == model.generate(
-        "import ", 9, seed=1
-    ).removeprefix("import ")

@@ -12,8 +12,7 @@ from small_models import by_the_loop, drawn
 from small_models import native_model as make
 from torch import nn
 
-from charrnn import GRUEncode, GRUResize
-from charrnn.generation import sampler
+from charrnn import GRUEncode, GRUResize, generation
 from charrnn.generation.decoding import Decoding
 from charrnn.gru import GATES, RESETS
 from charrnn.gru.generate import generator_for, supports_model
@@ -72,8 +71,8 @@ def test_draws_have_the_filters_exact_probabilities(temperature, top_k, top_p):
     some = torch.tensor([0, 1, 1, 0, 1, 1, 0, 1, 1], dtype=torch.bool)
     for logits, (min_p, mask) in itertools.product(rows, [(None, None), (0.3, None), (0.1, some)]):
         filters = temperature, top_k, top_p, min_p, mask
-        chances = sampler.probabilities(logits[None], *filters)
-        expected = sampler.draw(chances.expand(len(uniforms), -1), uniforms)
+        chances = generation.filter_probabilities(logits[None], *filters)
+        expected = generation.sample_next(chances.expand(len(uniforms), -1), uniforms)
         # At a border between characters rounding may decide.
         borders = chances.cumsum(-1)
         clear = ((uniforms[:, None] - borders).abs() > 1e-12).all(1)
@@ -98,7 +97,7 @@ def test_the_same_bits_whatever_runs_beside(reset, dtype, threads):
             n: generator_for(model, logits[-1].expand(n, -1), state.expand(-1, n, -1))
             for n in (1, 2, 5, 33)
         }
-    uniforms = sampler.Uniforms(0, 33)(200)
+    uniforms = generation.Uniforms(0, 33)(200)
     torch.set_num_threads(1)
     expected = steps[33](uniforms, 0.9, None, None)
     torch.set_num_threads(threads)
@@ -119,11 +118,11 @@ def test_float32_follows_the_loop_until_rounding_decides():
 def test_pieces_are_the_characters_one_by_one():
     model, charset = make()
     settings = charset.encode("ab"), 3, 7
-    context = sampler.read(model, charset, settings[0])
-    parts = list(sampler.pieces(model, charset, context, 3, 7, Decoding(), length=500))
+    context = generation.prefill(model, charset, settings[0])
+    parts = list(generation.generate_chunks(model, charset, context, 3, 7, Decoding(), length=500))
     sizes = [len(part) for part in parts]
     assert sizes[:4] == [1, 1, 2, 4] and max(sizes) == 64 and sum(sizes) == 500
-    singles = itertools.islice(sampler.indices(model, charset, *settings), 500)
+    singles = itertools.islice(generation.generate_indices(model, charset, *settings), 500)
     assert torch.cat(parts).equal(torch.stack(list(singles)))
 
 

@@ -1,0 +1,98 @@
+"""Text from a prompt: settings are checked, the prompt is read, and samples grow chunk by chunk."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+
+import numpy as np
+from torch import nn
+
+from charrnn.data.charset import Charset
+from charrnn.errors import check
+from charrnn.generation.context import prefill
+from charrnn.generation.decoding import Decoding, is_integer
+from charrnn.generation.detokenizer import Detokenizer, encode_prompt
+from charrnn.generation.sampler import generate_chunks
+
+
+def generate_texts(
+    model: nn.Module,
+    charset: Charset,
+    prompt: str = "",
+    length: int = 500,
+    num_samples: int = 1,
+    seed: int | None = None,
+    unknown: str = "error",
+    **settings,
+) -> Iterator[list[str]]:
+    """Generate texts chunk by chunk: first the prompt of every sample, then what each chunk adds.
+
+    A sample that has ended, at its length, at a stop string, which it includes, or where the next
+    document would begin, adds only empty texts. With unit="byte", a chunk adds the characters that
+    its bytes complete.
+
+    Args:
+        model: as in :mod:`charrnn.models`; it is left in its training or evaluation mode.
+        length: characters after the prompt (bytes with unit="byte").
+        seed: None draws one.
+        unknown: as in :func:`charrnn.generation.detokenizer.encode_prompt`.
+        settings: those of :class:`charrnn.generation.decoding.Decoding`.
+
+    Raises:
+        InputError: a setting is out of range, or the prompt holds unknown characters. It is raised
+            by the call, before the first item is requested.
+    """
+    check_length(length)
+    check("num_samples", num_samples, is_integer(num_samples, 1), "a whole number, at least 1")
+    decoding = Decoding(**settings)
+    single = num_samples == 1 or not decoding.beam
+    check("num_samples", num_samples, single, "1 with beam, which finds one text")
+    decoding.allowed_mask(charset)
+    indices = encode_prompt(charset, prompt, unknown)
+    return _generate_texts(model, charset, indices, length, num_samples, check_seed(seed), decoding)
+
+
+def _generate_texts(
+    model: nn.Module,
+    charset: Charset,
+    prompt: np.ndarray,
+    length: int,
+    num_samples: int,
+    seed: int,
+    decoding: Decoding,
+) -> Iterator[list[str]]:
+    yield [charset.decode(prompt)] * num_samples
+    if not length:
+        return
+    detokenizers = [Detokenizer(charset, decoding.stops) for _ in range(num_samples)]
+    with evaluation_mode(model):
+        context, done = prefill(model, charset, prompt), 0
+        for chunk in generate_chunks(model, charset, context, num_samples, seed, decoding, length):
+            done += len(chunk)
+            rows = chunk.t().numpy()
+            yield [decode(row, done == length) for decode, row in zip(detokenizers, rows)]
+            if all(detokenizer.ended for detokenizer in detokenizers):
+                return
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into its former mode at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def check_length(length: int) -> None:
+    """Raise InputError unless a length is a whole number, at least 0."""
+    check("length", length, is_integer(length, 0), "a whole number, at least 0")
+
+
+def check_seed(seed: int | None) -> int:
+    """Return the seed, or draw one where it is None. Raises InputError where it is out of range."""
+    in_range = seed is None or (is_integer(seed, 0) and seed < 2**64)
+    check("seed", seed, in_range, "a whole number, at least 0 and below 2**64, or null")
+    return secrets.randbits(32) if seed is None else seed
