@@ -45,7 +45,7 @@ def _initialize_model(model: nn.Module, charset: Charset, path: str | Path) -> i
     pairs = [(0, 0)] + [(ours[c], i) for i, c in enumerate(theirs.alphabet, 1) if c in ours]
     here, there = torch.tensor(pairs).t()
     for name, value in new.items():
-        if (axis := model.BY_CHARACTER.get(name)) is not None:
+        if (axis := model.VOCAB_AXES.get(name)) is not None:
             rows = old[name].index_select(axis, there)
             if rows.numel() * value.size(axis) == value.numel() * rows.size(axis):
                 old[name] = value.clone().index_copy_(axis, here, rows)

@@ -1,5 +1,8 @@
 """Language models over characters: GRUEncode, GRUResize, ensembles."""
 
-from charrnn.models.gru_models import CharModel, GRUEncode, GRUResize
+from charrnn.models.char_model import CharModel
+from charrnn.models.ensemble import Ensemble
+from charrnn.models.gru_encode import GRUEncode
+from charrnn.models.gru_resize import GRUResize
 
-__all__ = ["CharModel", "GRUEncode", "GRUResize"]
+__all__ = ["CharModel", "Ensemble", "GRUEncode", "GRUResize"]

@@ -1,6 +1,6 @@
-"""The two character models of the 2016 program: GRUEncode and GRUResize.
+"""CharModel: the base class of the language models, GRU layers between two character layers.
 
-T time steps, B rows, V vocabulary size, H hidden size, L layers. State goes in and comes out.
+T time steps, B rows, V vocabulary size, H hidden size, L layers.
 """
 
 import math
@@ -14,20 +14,26 @@ from charrnn.gru import GRU
 
 
 class CharModel(nn.Module):
-    """What both models share: GRU layers, dropout, and a linear layer H -> V.
+    """An input layer defined by the subclass, GRU layers, dropout, and a linear layer H -> V.
 
-    To try another model, write a subclass here and name it in ``conf/model``.
+    The state is an argument and a result of every method, and never kept inside. A subclass
+    defines :meth:`add_input_layer` and :meth:`features`; see README.md in this folder.
 
     Args:
         vocab_size: V, the unknown character included.
+        hidden_size: H.
+        num_layers: L.
         dropout: probability of a zero between layers and before the output, never along time.
         reset, gate, backend: as in :class:`charrnn.gru.GRU`.
-        parameters: in place of ``hidden_size``, a number of parameters in all; the hidden size is
-            the largest with which the model has no more. Raises InputError where even 1 has more.
+        parameters: upper bound on the number of parameters; the hidden size is the largest that
+            satisfies it, and ``hidden_size`` is ignored.
+
+    Raises:
+        InputError: an argument is out of range, or even H = 1 has more than ``parameters``.
     """
 
-    BY_CHARACTER = {"decoder.weight": 0, "decoder.bias": 0}
-    """Parameters with a slice for each character of the vocabulary, and its axis."""
+    VOCAB_AXES = {"decoder.weight": 0, "decoder.bias": 0}
+    """Parameters with one slice per character of the vocabulary, and the axis of the slices."""
 
     def __init__(
         self,
@@ -43,21 +49,21 @@ class CharModel(nn.Module):
         check("vocab_size", vocab_size, vocab_size >= 1, "a whole number, at least 1")
         if parameters is not None:
             settings = (num_layers, dropout, reset, gate, "reference")
-            hidden_size = self.largest_within(parameters, vocab_size, *settings)
+            hidden_size = self.largest_hidden_size(parameters, vocab_size, *settings)
         check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
         super().__init__()
         self.boundary: int | None = None
-        """The character before which the state of its row is reset; None where there is none."""
+        """Index of the character that starts a document and resets the state; None without."""
         input_size = self.add_input_layer(vocab_size, hidden_size)
         self.gru = GRU(input_size, hidden_size, num_layers, dropout, reset, gate, backend)
         self.dropout = nn.Dropout(dropout)
         self.decoder = nn.Linear(hidden_size, vocab_size)
-        uniform_fan_in(self.decoder.weight, hidden_size)
+        init_uniform(self.decoder.weight, hidden_size)
         nn.init.zeros_(self.decoder.bias)
 
     @classmethod
-    def largest_within(cls, parameters: int, vocab_size: int, *settings) -> int:
-        """The largest hidden size with at most so many parameters."""
+    def largest_hidden_size(cls, parameters: int, vocab_size: int, *settings) -> int:
+        """Return the largest hidden size with at most this many parameters, by bisection."""
 
         def count(hidden_size: int) -> int:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
@@ -66,7 +72,7 @@ class CharModel(nn.Module):
 
         fewest = count(1)
         check("parameters", parameters, parameters >= fewest, f"at least {fewest} for this model")
-        # Each unit brings more than V parameters, so that no size beyond has so few.
+        # Each unit adds more than V parameters, which bounds the search from above.
         low, high = 1, 1 + parameters // vocab_size
         while low < high:
             middle = (low + high + 1) // 2
@@ -74,37 +80,48 @@ class CharModel(nn.Module):
         return low
 
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
-        """Make what stands before the GRU; returns the GRU's input size."""
+        """Create the modules before the GRU; return the input size of the GRU."""
         raise NotImplementedError
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The inputs and the table that ``GRU.forward`` takes, from indices (T, B)."""
+        """Return the inputs and the table of ``GRU.forward`` for indices (T, B)."""
         raise NotImplementedError
 
-    def resets(self, inputs: Tensor) -> Tensor | None:
-        """Where documents begin, (T, B) bool; None where a text is not made of them."""
+    def document_starts(self, inputs: Tensor) -> Tensor | None:
+        """Return where documents start, (T, B) bool, or None if the text has no documents."""
         return None if self.boundary is None else inputs == self.boundary
 
     def outputs(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What the last linear layer takes, (T, B, H), and the state (L, B, H) after a window."""
-        resets = self.resets(inputs)
+        """Return the inputs (T, B, H) of the last linear layer and the final state (L, B, H)."""
+        resets = self.document_starts(inputs)
         inputs, table = self.features(inputs)
         output, state = self.gru(inputs, state, table, resets)
         return self.dropout(output), state
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (T, B) and state (L, B, H) to logits (T, B, V) and the state after them."""
+        """Run a window.
+
+        Args:
+            inputs: (T, B) int64.
+            state: (L, B, H).
+
+        Returns:
+            Logits (T, B, V) and the final state (L, B, H).
+        """
         output, state = self.outputs(inputs, state)
         return self.decoder(output), state
 
     def nll(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The nats of every target, (T, B), and the state (L, B, H) after the window."""
+        """Return the negative log-likelihood of every target, (T, B) nats, and the final state.
+
+        A target of -100 is ignored; its value is zero.
+        """
         logits, state = self(inputs, state)
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return nats.view_as(targets), state
 
     def loss(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean nats per character, and the state (L, B, H) after the window."""
+        """Return the mean nats per character and the final state, with a fused loss if possible."""
         output, state = self.outputs(inputs, state)
         output, targets = output.flatten(0, 1), targets.flatten()
         if self.gru.choose_backend(output.device) == "native":
@@ -115,72 +132,27 @@ class CharModel(nn.Module):
         return F.cross_entropy(self.decoder(output), targets), state
 
     def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
-        """Every unit's output at every character, (L, T, B, H)."""
-        resets = self.resets(inputs)
+        """Return the output of every unit at every time step, (L, T, B, H)."""
+        resets = self.document_starts(inputs)
         inputs, table = self.features(inputs)
         return self.gru.layers(inputs, state, table, resets)
 
     def gates(self, inputs: Tensor, state: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
-        """Every unit's reset and update gate at every character, each (L, T, B, H).
+        """Return the reset and update gates of every unit, each (L, T, B, H).
 
         Args:
-            activations: what :meth:`activations` returned for the inputs and the state.
+            activations: the result of :meth:`activations` for the same inputs and state.
         """
-        resets = self.resets(inputs)
+        resets = self.document_starts(inputs)
         inputs, table = self.features(inputs)
         return self.gru.gates(activations, inputs, state, table, resets)
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Zeros (L, B, H), where the parameters are."""
+        """Return zeros (L, B, H), with the device and type of the parameters."""
         size = (self.gru.num_layers, batch_size, self.gru.hidden_size)
         return self.decoder.weight.new_zeros(size)
 
 
-class GRUEncode(CharModel):
-    """A tanh layer over the characters, then GRU layers; the default of the 2016 program."""
-
-    plain_gru = True
-    plain_gru = True
-    BY_CHARACTER = CharModel.BY_CHARACTER | {"embed.weight": 0}
-
-    def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
-        self.embed = Embed(vocab_size, hidden_size)
-        return hidden_size
-
-    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One row for each character of the vocabulary, or for each input where those are fewer."""
-        weight, bias = self.embed.weight, self.embed.bias
-        if weight.size(0) < inputs.numel():
-            return inputs, torch.tanh(weight + bias)
-        return torch.tanh(F.embedding(inputs, weight) + bias), None
-
-
-class GRUResize(CharModel):
-    """GRU layers, the first of which takes the one-hot vector itself, so that it has no input
-    layer but a weight_ih_l0 of (3H, V)."""
-
-    plain_gru = True
-    plain_gru = True
-    BY_CHARACTER = CharModel.BY_CHARACTER | {"gru.weight_ih_l0": 1}
-
-    def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
-        return vocab_size
-
-    def features(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The indices themselves: layer 0 gathers columns of its weight."""
-        return inputs, None
-
-
-class Embed(nn.Module):
-    """The parameters of the input layer tanh(E[index] + a): weight (V, H) and bias (H)."""
-
-    def __init__(self, vocab_size: int, hidden_size: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(hidden_size))
-        uniform_fan_in(self.weight, vocab_size)
-
-
-def uniform_fan_in(weight: Tensor, fan_in: int) -> None:
-    """Uniform in +-1/sqrt(fan_in), in place."""
+def init_uniform(weight: Tensor, fan_in: int) -> None:
+    """Fill a weight with values uniform in +-1/sqrt(fan_in), in place."""
     nn.init.uniform_(weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
