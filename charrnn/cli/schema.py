@@ -1,21 +1,16 @@
-"""The settings of a run against what reads them: keys, types, and the classes they may name."""
+"""Settings checked against what reads them: their keys, types, and the classes they may name."""
 
-import difflib
 import inspect
 import pkgutil
 import types
 import typing
 from collections.abc import Callable
-from pathlib import Path
 
-import yaml
-
+from charrnn.cli.keys import CONF, conf_yaml, nearest
+from charrnn.cli.overrides import OPEN_GROUPS
 from charrnn.errors import InputError, check, format_value, one_line
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-OPEN = ("trainer", "optimizer", "scheduler")
-"""Groups whose keys are those of a class of another library: any of them may be set."""
-GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN)
+GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN_GROUPS)
 TARGETS = (
     "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
 )  # fmt: skip
@@ -24,42 +19,12 @@ HYDRA_TARGETS = ("charrnn", "hydra", "hydra_plugins", "optuna")
 """Where those lie that a config may name below "hydra"."""
 
 
-def nearest(key: str, known: typing.Iterable[str] | None = None) -> str:
-    """A hint at the known key that looks most like one."""
-    known = known_keys() if known is None else list(known)
-    close = difflib.get_close_matches(key, known, 1)
-    if not close:  # the last part alone may be right, in another group
-        last = [k.rpartition(".")[2] for k in known]
-        close = difflib.get_close_matches(key.rpartition(".")[2], last, 1)
-        close = [known[last.index(c)] for c in close]
-    return f"; did you mean {close[0]}?" if close else "; --cfg job shows all keys"
-
-
-def known_keys() -> list[str]:
-    """Every key of every file in conf, with its group's name before it."""
-    keys = set()
-
-    def collect(node: object, prefix: str) -> None:
-        for name, value in (node or {}).items() if isinstance(node, dict) else ():
-            if name not in ("defaults", "hydra", "_target_", "_partial_"):
-                keys.add(prefix + name)
-                collect(value, f"{prefix}{name}.")
-
-    for file in CONF.rglob("*.yaml"):
-        group = file.relative_to(CONF).parts[0] if file.parent != CONF else "."
-        in_group = group not in (".", "experiment", "sweep")
-        if group != ".":
-            keys.add(group)
-        collect(yaml.safe_load(file.read_text("utf-8")), f"{group}." if in_group else "")
-    return sorted(keys)
-
-
 def check_settings(settings: dict) -> None:
     """Raise InputError for a key that nothing reads or a value of a wrong type.
 
     What is read are the parameters of each ``_target_``, and the top-level keys of train.yaml.
     """
-    top = set(train_yaml()) - {"defaults", "hydra"}
+    top = set(conf_yaml("train")) - {"defaults", "hydra"}
     top |= {folder.name for folder in CONF.iterdir() if folder.is_dir()}
     allowed = settings.get("allow_targets")
     check_type("allow_targets", allowed, list[str])
@@ -72,11 +37,6 @@ def check_settings(settings: dict) -> None:
     for key, kind in kinds.items():
         check_type(key, settings.get(key), kind)
     check("seed", settings["seed"], 0 <= settings["seed"] < 2**64, "at least 0 and below 2**64")
-
-
-def train_yaml() -> dict:
-    """The keys of conf/train.yaml as they stand there."""
-    return yaml.safe_load((CONF / "train.yaml").read_text("utf-8"))
 
 
 def check_targets(

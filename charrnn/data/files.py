@@ -22,6 +22,11 @@ BLOCK = 1 << 18
 """Bytes per read; a block and what is computed from it stay in the cache of a core."""
 
 
+def user_path(path: str | os.PathLike) -> Path:
+    """A path as the user gave it, a ``~`` of a user that exists expanded; others stay."""
+    return Path(os.path.expanduser(path))
+
+
 def find_files(path: str | list[str], key: str = "data.path") -> list[Path]:
     """Return the files that a path, a glob, a folder or a list of them names.
 

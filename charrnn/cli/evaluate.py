@@ -1,0 +1,50 @@
+"""charrnn evaluate: how well a model predicts a text; nothing is written but the file asked for."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from charrnn.cli import hydra_internals
+from charrnn.cli.arguments import Command
+from charrnn.cli.keys import CONF, nearest
+from charrnn.cli.schema import check_call, check_type
+from charrnn.cli.train import without_hydra
+from charrnn.data.files import user_path
+from charrnn.errors import InputError
+
+
+def main(command: Command) -> None:
+    """Print the figures of a checkpoint. Errors of input are raised."""
+    options, overrides = command.options, list(command.overrides)
+    with hydra_internals.application("evaluate", CONF, "evaluate", None, options.config_dir) as app:
+        if app.show(options, overrides):
+            return
+        config = without_hydra(app.compose(overrides, multirun=False))
+        evaluate(OmegaConf.to_container(config, resolve=True), command)
+
+
+def evaluate(settings: dict, command: Command) -> None:
+    """Check the settings, evaluate, print the table and write the JSON file."""
+    asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
+    data = {key: value for key, value in settings.pop("data").items() if value is not None}
+    check_type("checkpoint", path, str | list[str])
+    for key in settings:
+        known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
+        raise InputError(f"{key}: nothing reads this key{nearest(key, known)}")
+
+    from charrnn.cli.folders import newest_run
+    from charrnn.data.datamodule import CharDataModule
+    from charrnn.evaluation import report
+    from charrnn.runs import find_checkpoints
+
+    check_type("evaluate.output", output := asked.pop("output"), str | None)
+    check_call(report.report, asked, "evaluate.")
+    check_call(CharDataModule, data, "data.")
+    file: Path | None = None if output is None else user_path(output)
+    if file is not None and not file.parent.is_dir():
+        raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
+    files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
+    result = report.report(files, data, **asked)
+    print(report.table(result))
+    if file is not None:
+        report.write(result, file)

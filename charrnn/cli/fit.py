@@ -1,0 +1,176 @@
+"""A prepared run is trained: from its folder's first file to the lines at its end."""
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import open_dict
+
+from charrnn import checkpoint
+from charrnn.callbacks.checkpoint import rewind_checkpoints
+from charrnn.callbacks.loggers import add_text
+from charrnn.callbacks.rewind import rewind_logs
+from charrnn.cli.errors import explain
+from charrnn.cli.folders import relative_path
+from charrnn.cli.overrides import escape
+from charrnn.cli.prepare import Run, prepare
+from charrnn.cli.streams import make_lenient
+from charrnn.cli.summary import summary, test_line
+from charrnn.errors import Diverged, InputError
+from charrnn.runs import varied_overrides, write_provenance
+from charrnn.training import distributed
+
+
+def train(run: Run, locks: list, store=None) -> tuple[str, float]:
+    """Train in this process, or in processes that it starts for ``trainer.devices``.
+
+    Args:
+        locks: of the run's folder, which started processes hold too.
+        store: that of the ranks where several processes were started together, else None.
+
+    Returns:
+        Why a callback stopped the run early (empty where none did), and the best validation in
+        bits per character.
+    """
+    ranks = distributed.current_ranks()
+    if ranks and ranks.rank:
+        distributed.mute_stdout()
+    make_lenient()
+    try:
+        if store and not ranks.rank:
+            store.set("run", str(run.job.folder))
+        if not ranks and (count := run.trainer.num_devices) > 1:
+            return distributed.launch(train_rank, count, locks, run.config, run.job)
+        return fit(run)
+    except Exception:
+        if store and store.add("failed", 1) > 1:
+            sys.exit(1)  # the first that failed says why
+        raise
+
+
+def train_rank(config, job) -> tuple[str, float]:
+    """A run, in one of the processes that :func:`train` started."""
+    try:
+        return train(prepare(config, job), [])
+    except Exception as error:
+        if line := explain(error):
+            raise InputError(line) from error
+        raise
+
+
+def fit(run: Run) -> tuple[str, float]:
+    """Train in this process; returns what :func:`train` does."""
+    trainer, task, data, folder = run.trainer, run.task, run.data, run.job.folder
+    window = data.stream.batch_size * data.stream.seq_len * trainer.world_size
+    if trainer.is_global_zero:
+        parameters = sum(p.numel() for p in task.model.parameters())
+        corpus = {"sha256": data.corpus.sha256, "characters": len(data.corpus.tokens)}
+        overrides = list(run.job.overrides)
+        write_provenance(
+            folder, overrides=overrides, seed=run.config.seed, corpus=corpus, parameters=parameters
+        )
+        announce(run, parameters)
+        rewind(run, window)
+    finished = run.resumed_from and is_finished(run)
+    if finished:
+        print(f"nothing is left to do: {task.rounds} rounds are finished")
+    while not finished:
+        before = run.resumed_from
+        varied = varied_overrides(run.job.overrides, run.job.fixed)
+        run.task.description["varied"] = before["charrnn"].get("varied", {}) if before else varied
+        try:
+            path = run.config.resume or None
+            run.trainer.fit(run.task, run.data, ckpt_path=path, weights_only=True)
+            finished = True
+        except Diverged as error:
+            run = roll_back(run, error)
+    trainer, task, data = run.trainer, run.task, run.data
+    if trainer.world_size > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    print(summary(run))
+    if data.test and trainer.limit_test_batches and trainer.is_global_zero:
+        print(test_line(folder, data.test, trainer.strategy.root_device))
+    losses = (loss for windows, loss in task.validations if windows)
+    return task.stopped, min(losses, default=math.nan) / math.log(2)
+
+
+def announce(run: Run, parameters: int) -> None:
+    """Say what is trained on what, and where."""
+    task, data = run.task, run.data
+    backend = task.model.gru.choose_backend(run.trainer.strategy.root_device)
+    print(
+        f"{type(task.model).__name__}: {parameters:,} parameters, {len(data.corpus.charset)}"
+        f" characters, backend {backend}; {len(data.stream.tokens):,} characters train,"
+        f" {len(data.stream)} windows in a pass\nrun: {relative_path(run.job.folder)}"
+    )
+    for key, corpus in data.corpora.items():
+        if corpus.unknown:
+            share = f"{corpus.unknown:,} of {len(corpus.tokens):,} characters"
+            print(f"{key}: {share} are outside the alphabet, and read as U+FFFD")
+
+
+def is_finished(run: Run) -> bool:
+    """Whether a run that is resumed has nothing left to do."""
+    ours, trainer = run.resumed_from["charrnn"], run.trainer
+    by_rounds = 0 < (trainer.max_epochs or -1) <= ours["rounds"]
+    return by_rounds or 0 < trainer.max_steps <= ours["windows"]
+
+
+def rewind(run: Run, window: int) -> None:
+    """Drop from a run's folder what came after the checkpoint that it goes on from.
+
+    Args:
+        window: characters of a window of all rows.
+    """
+    saved = run.resumed_from
+    if saved:
+        rewind_checkpoints(run.job.folder / "checkpoints", Path(run.config.resume))
+    rewind_logs(run.job.folder, saved["charrnn"]["windows"] if saved else -1, window)
+
+
+def roll_back(run: Run, error: Diverged) -> Run:
+    """The run that goes on from before it diverged, at a lower learning rate.
+
+    All else is as the newest checkpoint that was still good has it. Raises the error where there
+    may be no rollback, or no such checkpoint.
+    """
+    task = run.task
+    if task.on_divergence == "stop":
+        raise error
+    if task.rollbacks == task.max_rollbacks:
+        raise Diverged(f"{error.what}, after {task.rollbacks} rollbacks", error.good) from error
+    try:
+        file, windows = checkpoint.newest(run.job.folder, error.good)
+    except InputError:
+        raise error from None
+    config = run.config.copy()
+    with open_dict(config):
+        config.resume, config.init_from = escape(str(file)), None
+        config.optimizer.lr *= task.rollback_factor
+    number = task.rollbacks + 1
+    run = prepare(config, run.job)
+    rewind(run, run.data.stream.batch_size * run.data.stream.seq_len)
+    run.task.rollbacks, run.task.rolling_back = number, True
+    line = (
+        f"{error.what}: rollback {number} of {task.max_rollbacks}, to window {windows}, with"
+        f" optimizer.lr={config.optimizer.lr:.3g}"
+    )
+    print(line)
+    add_text(run.trainer, "rollback", line, windows)
+    return run
+
+
+def resume_job(run_config, folder: Path):
+    """The configuration of a job of a sweep that goes on from its last checkpoint.
+
+    The learning rate is the one that rollbacks have left.
+    """
+    file = checkpoint.last(folder)
+    config = run_config.copy()
+    ours = checkpoint.read(file)["charrnn"]
+    with open_dict(config):
+        config.resume, config.init_from = escape(str(file)), None
+        if ours.get("rollbacks"):
+            config.optimizer.lr = ours["settings"]["optimizer"]["lr"]
+    return config

@@ -1,0 +1,160 @@
+"""Where Hydra's private names are touched: its options, composing, single runs and multiruns.
+
+Used instead of ``hydra.main`` because that reads ``sys.argv`` and composes before anything can be
+checked; the steps are those of ``hydra._internal.utils._run_hydra`` (hydra-core 1.3).
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import configure_log, run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from charrnn.errors import InputError
+
+EXPERIMENTAL_RERUN = (
+    "--experimental-rerun: reads a pickle, which could run code; reproduce a run by"
+    " --config-path RUN/.hydra"
+)
+
+
+def parse_options(arguments: list[str], hint: Callable[[str], str]) -> argparse.Namespace:
+    """Hydra's own options, wherever they stand; what is left is in ``overrides``.
+
+    Args:
+        hint: from an argument that is neither an option nor KEY=VALUE to the form it should have.
+
+    Raises:
+        InputError: such an argument.
+    """
+    parser = get_args_parser()
+    known = {name for action in parser._actions for name in action.option_strings}
+    for argument in arguments:
+        is_option = argument.partition("=")[0] in known
+        if argument.startswith("-") and not is_option and not argument.lstrip("-")[:1].isdigit():
+            raise InputError(f"{argument}: no such option; settings are {hint(argument)}")
+
+    def error(message: str):
+        raise InputError(f"{message}; --hydra-help shows Hydra's own options")
+
+    parser.error = error
+    options = parser.parse_intermixed_args(arguments)
+    if options.experimental_rerun is not None:
+        raise InputError(EXPERIMENTAL_RERUN)
+    for argument in options.overrides:
+        if "=" not in argument and not argument.startswith("~"):
+            raise InputError(f"{argument}: settings are KEY=VALUE; did you mean {hint(argument)}?")
+    return options
+
+
+@contextmanager
+def application(
+    name: str, conf: Path, config_name: str, config: dict | None, config_dir: str | None
+) -> Iterator["Application"]:
+    """Hydra over the folder ``conf``, until the block ends.
+
+    Args:
+        name: of the job.
+        config: a configuration that takes the name ``config_name``, in place of a file.
+        config_dir: one more folder of configurations, as ``--config-dir`` names it.
+    """
+    version.setbase("1.3")
+    if config is not None:
+        ConfigStore.instance().store(config_name, OmegaConf.create(config))
+    search_path = create_automatic_config_search_path(None, None, str(conf))
+    if config_dir is not None:
+        folder = Path(config_dir).absolute()
+        if not folder.is_dir():
+            raise InputError(f"--config-dir {config_dir}: no such folder")
+        anchor = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{folder}", anchor)
+    try:
+        yield Application(Hydra.create_main_hydra2(name, search_path), config_name)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+class Application:
+    """What a command does with Hydra."""
+
+    def __init__(self, hydra: Hydra, config_name: str):
+        self.hydra, self.config_name = hydra, config_name
+
+    def compose(self, overrides: list[str], multirun: bool | None = None) -> DictConfig:
+        """The configuration, with that of Hydra below ``hydra``; ``hydra.mode`` is set.
+
+        Args:
+            multirun: None leaves it to the configuration's ``hydra.mode``.
+        """
+        compose = functools.partial(self.hydra.compose_config, self.config_name)
+        config = None
+        if multirun is None:
+            try:
+                config = compose(overrides, RunMode.RUN)
+            except Exception:  # a single run refuses several values of one key
+                config = compose(overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
+                if config.hydra.mode != RunMode.MULTIRUN:
+                    raise
+            multirun = config.hydra.mode == RunMode.MULTIRUN
+        if multirun:
+            config = compose([*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        config = config or compose(overrides, RunMode.RUN)
+        config.hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        HydraConfig.instance().set_config(config)
+        return config
+
+    def run(self, config: DictConfig, task: Callable[[DictConfig], object]) -> object:
+        """Run a task once, in the folder ``hydra.run.dir``; returns what it returned."""
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name=self.config_name)
+        context = HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks)
+        done = run_job(
+            task_function=task, config=config, job_dir_key="hydra.run.dir", job_subdir_key=None,
+            hydra_context=context,
+        )  # fmt: skip
+        callbacks.on_run_end(config=config, config_name=self.config_name, job_return=done)
+        return done.return_value
+
+    def multirun(self, overrides: list[str], task: Callable[[DictConfig], object]) -> object:
+        """Run a task for each combination of values, by the sweeper and the launcher."""
+        return self.hydra.multirun(self.config_name, task, overrides)
+
+    def show(self, options: argparse.Namespace, overrides: list[str]) -> bool:
+        """Print what the options ask for; False where they ask for nothing but a run."""
+        options.overrides, name, hydra = overrides, self.config_name, self.hydra
+        if options.help:
+            hydra.app_help(name, get_args_parser(), options)
+        elif options.hydra_help:
+            hydra.hydra_help(name, get_args_parser(), options)
+        elif options.cfg:
+            hydra.show_cfg(name, overrides, options.cfg, options.package, options.resolve)
+        elif options.shell_completion:
+            hydra.shell_completion(name, overrides)
+        elif options.info:
+            hydra.show_info(options.info, name, overrides)
+        else:
+            if options.resolve:
+                raise InputError("--resolve: goes with --cfg or --help")
+            return False
+        return True
+
+
+def sweep_keys(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The keys of overrides that have one value in all jobs of a sweep, and those that vary."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    varied = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    return [o.key_or_group for o in parsed if o.key_or_group not in varied], sorted(varied)

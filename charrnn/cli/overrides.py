@@ -1,0 +1,95 @@
+"""Overrides KEY=VALUE: from what is typed to what Hydra's grammar reads, and back."""
+
+import os
+import re
+
+from charrnn.errors import InputError
+
+PATHS = (
+    "data.path", "data.valid_path", "data.test_path", "data.charset", "data.url", "data.cache_dir",
+    "resume", "init_from", "checkpoint", "evaluate.output", "score", "hydra.run.dir",
+    "hydra.sweep.dir",
+)  # fmt: skip
+"""Keys whose values are paths: the one list of the project."""
+CORPUS_PATHS = ("path", "valid_path", "test_path", "charset")
+"""Those of ``data`` that name files to read."""
+TEXTS = (
+    "prompt", "stop", "allow", "callbacks.samples.prompt", "callbacks.neurons.text",
+    "data.document", *PATHS,
+)  # fmt: skip
+"""Keys whose values are taken literally, whatever Hydra's grammar would make of them."""
+OPEN_GROUPS = ("trainer", "optimizer", "scheduler")
+"""Groups whose keys are the parameters of a class of another library: any of them may be set."""
+LISTED = r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,"""
+"""An item of a list, with its quotes, and the comma after it."""
+
+
+def to_hydra(argument: str, is_sweep: bool = False) -> str:
+    """An override as typed, in Hydra's grammar.
+
+    Paths and texts are quoted, so that commas, quotes and brackets stand for themselves; in a list
+    of paths, a comma inside a name must be quoted. Keys of ``OPEN_GROUPS`` are set whether or not
+    the group's file names them, so that no ``+`` is needed. In a sweep, commas separate the values
+    of jobs, and only folders of Hydra are quoted.
+
+    Raises:
+        InputError: there is no key before the equals sign.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return argument
+    if not key.strip("+~"):
+        raise InputError(f"{argument}: no key before the equals sign; settings are KEY=VALUE")
+    if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)})\.\w+", key):
+        return f"++{argument}"
+    in_hydra = key.startswith("hydra.")
+    if key not in TEXTS or (is_sweep and not in_hydra):
+        return argument
+    if not value:
+        if in_hydra:
+            raise InputError(f"{key}: is empty; name a folder")
+        return argument
+    is_quoted = value[0] + value[-1] in ("''", '""') and len(value) > 1
+    if in_hydra:  # may hold interpolations, as Hydra documents for folders
+        folder = os.path.expanduser(value)
+        return argument if is_quoted else f"{key}={quote(folder, interpolate=True)}"
+    is_list = value[0] + value[-1] == "[]" and not key.endswith("prompt") and key != "allow"
+    if is_list and key in PATHS:
+        items = re.findall(LISTED, value[1:-1] + ",")
+        if all(items) and not any(re.match(r"[\[{]|[^'\"].*\\", item) for item in items):
+            items = [item if item[0] in "'\"" else quote(item) for item in items]
+            return f"{key}=[{','.join(items)}]"
+    is_null = value == "null" and not key.endswith("prompt")
+    return argument if is_list or is_null or is_quoted else f"{key}={quote(value)}"
+
+
+def quote(value: str, interpolate: bool = False) -> str:
+    """A string of Hydra's grammar that stands for itself.
+
+    Args:
+        interpolate: whether ``${...}`` in it stays an interpolation.
+    """
+    value = re.sub(r"\\*(?=')|\\+$", lambda match: match[0] * 2, value).replace("'", r"\'")
+    return f"'{value if interpolate else escape(value)}'"
+
+
+def escape(value):
+    """A string, or the strings in containers, of which OmegaConf makes no interpolation."""
+    if isinstance(value, dict):
+        return {key: escape(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [escape(part) for part in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return value
+
+
+def as_typed(override: str) -> str:
+    """An override of Hydra's as it was typed: without the ``++`` that :func:`to_hydra` adds."""
+    return re.sub(rf"^\+\+(?=({'|'.join(OPEN_GROUPS)})\.)", "", override)
+
+
+def last_value(arguments: list[str], key: str) -> str | None:
+    """The value of the last ``KEY=VALUE`` (or ``+KEY=VALUE``) with this key, without quotes."""
+    values = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
+    return values[-1].strip("'\"") if values else None

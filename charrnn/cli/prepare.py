@@ -1,0 +1,207 @@
+"""From a configuration to the parts of a run: ``prepare(config, job) -> Run``."""
+
+import functools
+import logging
+import math
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hydra.utils
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning import Trainer
+
+from charrnn import callbacks, checkpoint
+from charrnn.cli import checks
+from charrnn.cli.arguments import Program, absolute
+from charrnn.cli.errors import name_key
+from charrnn.cli.overrides import CORPUS_PATHS, escape
+from charrnn.cli.schema import check_settings
+from charrnn.data.datamodule import CharDataModule
+from charrnn.errors import check
+from charrnn.runs import finished_curves
+from charrnn.training import distributed
+from charrnn.training.task import CharTask
+
+IGNORED_ADVICE = (
+    "You're resuming from a checkpoint that ended",
+    "The number of training batches",
+    "Total length of `list` across ranks is zero",
+    ".*LeafSpec.*",
+)
+"""Beginnings of Lightning's warnings about what is done on purpose here."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is told besides its configuration."""
+
+    folder: Path
+    overrides: tuple[str, ...] = ()
+    """As they were typed."""
+    program: Program = field(default_factory=Program)
+    allow_targets: tuple[str, ...] = ()
+    """``allow_targets=...`` as it was given, for printed commands."""
+    in_sweep: bool = False
+    fixed: tuple[str, ...] = ()
+    """Keys that have the same value in all jobs of the sweep."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, ready to train."""
+
+    config: DictConfig
+    job: Job
+    trainer: Trainer
+    task: CharTask
+    data: CharDataModule
+    resumed_from: dict | None
+    """The checkpoint's dictionary, for a run that goes on."""
+
+
+def prepare(config: DictConfig, job: Job) -> Run:
+    """Check a configuration and build everything of a run. Nothing is written.
+
+    Raises InputError, naming the key, for what is wrong.
+    """
+    if ranks := distributed.current_ranks():
+        config = with_devices_of(config, ranks)
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    check_settings(settings)
+    quiet_lightning()
+    torch.manual_seed(config.seed)
+    saved = checkpoint.read(config.resume) if config.resume else None
+    if saved and not config.model.get("parameters"):
+        checks.no_changes(saved["charrnn"]["settings"], settings)
+    data = instantiate("data", config.data, **given_charset(config.data))
+    checks.trainer_keys(config.trainer)
+    texts = {key: {"sha256": c.sha256, "size": len(c.tokens)} for key, c in data.corpora.items()}
+    corpus = texts.pop("data.path") | texts
+    charset = data.corpus.charset
+    if saved:
+        checks.same_texts(saved["charrnn"], corpus, charset.state_dict())
+    model = instantiate("model", config.model, vocab_size=len(charset))
+    if config.model.get("parameters"):
+        size = model.gru.hidden_size
+        print(f"model.parameters={config.model.parameters:,}: model.hidden_size={size}")
+        settings["model"] |= {"hidden_size": size, "parameters": None}
+        if saved:
+            checks.no_changes(saved["charrnn"]["settings"], settings)
+    model.boundary = charset.boundary
+    if config.init_from:
+        taken = checkpoint.initialize(model, charset, config.init_from)
+        known = len(charset) - 1
+        print(
+            f"init_from: weights of {taken} of {known} characters copied; {known - taken} are"
+            " new, and keep their initial weights"
+        )
+    for key in CORPUS_PATHS:
+        settings["data"][key] = absolute(settings["data"].get(key), Path.cwd())
+    settings["resume"] = None
+    description = {"settings": settings, "charset": charset.state_dict(), "corpus": corpus}
+    optimizer = instantiate("optimizer", config.optimizer)
+    scheduler = instantiate("scheduler", config.scheduler)
+    checks.optimization(config, optimizer, scheduler)
+    task = instantiate("task", config.task, model, optimizer, scheduler, description)
+    if saved:
+        task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
+        task.rollbacks = saved["charrnn"].get("rollbacks", 0)
+    trainer = build_trainer(config, job)
+    checks.process_count(config, trainer)
+    data.share(trainer.global_rank, trainer.world_size)
+    checks.lengths(config.trainer, data)
+    if saved:
+        rows = saved["charrnn"]["carry"].size(1)
+        checks.rows_stay(rows, config.data.batch_size, trainer.world_size)
+    if task.max_characters:
+        limit_characters(trainer, task, data)
+    return Run(config, job, trainer, task, data, saved)
+
+
+def quiet_lightning() -> None:
+    """Leave out Lightning's logs, and its advice about what is done on purpose."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in IGNORED_ADVICE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def with_devices_of(config: DictConfig, ranks: distributed.Ranks) -> DictConfig:
+    """The configuration with as many devices and nodes as processes were started."""
+    config = config.copy()
+    machines = ranks.world_size // ranks.local_world_size
+    with open_dict(config):
+        for key, number in (("devices", ranks.local_world_size), ("num_nodes", machines)):
+            if config.trainer.get(key, 1) in (1, "1", None):
+                config.trainer[key] = number
+    return config
+
+
+def given_charset(data: DictConfig) -> dict:
+    """The alphabet of a checkpoint that ``data.charset`` names, as an argument of the datamodule;
+    a text file is left to that."""
+    if not (data.get("charset") and checkpoint.holds_charset(data.charset)):
+        return {}
+    reading = {
+        "unit": data.get("unit") or "char",
+        "normalize": data.get("normalize"),
+        "lowercase": bool(data.get("lowercase")),
+        "documents": bool(data.get("document")),
+    }
+    return {"charset": checkpoint.read_charset(data.charset, reading)}
+
+
+def build_trainer(config: DictConfig, job: Job) -> Trainer:
+    """The trainer, with its callbacks and its logger."""
+    parts = [instantiate(f"callbacks.{k}", v) for k, v in config.callbacks.items() if v]
+    if not config.trainer.get("enable_progress_bar", True):
+        parts = [c for c in parts if not isinstance(c, callbacks.Progress)]
+    for callback in parts:
+        if isinstance(callback, callbacks.MedianStopping):
+            callback.finished = functools.partial(finished_curves, job.folder.parent)
+        if isinstance(callback, callbacks.Checkpoint):
+            callback.resume_command = f"{job.program.train} resume=RUN"
+    logger = instantiate("logger", config.logger, save_dir=str(job.folder))
+    return instantiate(
+        "trainer", config.trainer, default_root_dir=str(job.folder), logger=logger,
+        callbacks=parts,
+        use_distributed_sampler=False,  # each process has rows of its own in the stream
+    )  # fmt: skip
+
+
+def instantiate(prefix: str, node: DictConfig, *args, **kwargs):
+    """Hydra's ``instantiate``, with errors that name the key that they are about."""
+    plain = OmegaConf.to_container(node, resolve=True)
+    plain = {key: value for key, value in plain.items() if key not in kwargs}
+    try:
+        # Escaped twice: instantiate resolves its settings, and then reads them as it resolves.
+        return hydra.utils.instantiate(escape(escape(plain)), *args, **kwargs)
+    except InstantiationException as error:
+        where = _key_of(error)
+        raise name_key(where or prefix, node, error.__cause__ or error) from error
+
+
+def _key_of(error: InstantiationException) -> str:
+    """The key that Hydra's error names."""
+    _, _, rest = str(error).partition("full_key: ")
+    return rest.split()[0] if rest.split() else ""
+
+
+def limit_characters(trainer: Trainer, task: CharTask, data: CharDataModule) -> None:
+    """End the run with the window that reaches ``task.max_characters``."""
+    size = data.stream.batch_size * data.stream.seq_len * trainer.world_size
+    windows = math.ceil(task.max_characters / size)
+    if (trainer.max_epochs or 0) > 0:
+        rounds = trainer.max_epochs * data.round_length(trainer.limit_train_batches)
+        check(
+            "task.max_characters",
+            task.max_characters,
+            windows <= rounds,
+            f"at most {rounds * size}, where trainer.max_epochs={trainer.max_epochs} ends the run;"
+            " or give trainer.max_epochs=-1",
+        )
+    loop = trainer.fit_loop.epoch_loop
+    loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)

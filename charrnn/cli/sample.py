@@ -1,0 +1,80 @@
+"""charrnn sample: text from a trained model to standard output, and nothing else."""
+
+import sys
+from collections.abc import Callable, Iterator
+
+from omegaconf import OmegaConf
+
+from charrnn.cli import hydra_internals
+from charrnn.cli.arguments import Command
+from charrnn.cli.keys import CONF
+from charrnn.cli.schema import check_call, check_type
+from charrnn.cli.train import without_hydra
+from charrnn.errors import check, escape_control
+
+OF_A_TEXT = ("prompt", "length", "num_samples", "seed", "unknown")
+"""Settings of a text; the others are those of decoding."""
+
+
+def main(command: Command) -> None:
+    """Write what the settings ask for. Errors of input are raised."""
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    options, overrides = command.options, list(command.overrides)
+    with hydra_internals.application("sample", CONF, "sample", None, options.config_dir) as app:
+        if app.show(options, overrides):
+            return
+        config = without_hydra(app.compose(overrides, multirun=False))
+        sample(OmegaConf.to_container(config, resolve=True), command)
+
+
+def sample(settings: dict, command: Command) -> None:
+    """Write samples, a table of scores, or read lines at a terminal."""
+    from charrnn import checkpoint
+    from charrnn.cli.folders import newest_run
+    from charrnn.cli.interactive import Shell, unescape
+    from charrnn.evaluation import scoring
+    from charrnn.generation import Decoding, generate
+    from charrnn.runs import find_checkpoints
+
+    path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
+    score = {key: settings.pop(key) for key in ("score", "by")}
+    check_type("checkpoint", path, str | list[str])
+    check_type("raw", raw, bool)
+    check_type("interactive", talk, bool)
+    of_text = {key: settings.pop(key) for key in OF_A_TEXT}
+    check_call(generate, of_text)
+    check_call(Decoding, settings)
+    settings |= {key: unescape(settings[key]) for key in ("stop", "allow")}
+    one = not talk or of_text["num_samples"] == 1
+    check("num_samples", of_text["num_samples"], one, "1 with interactive=true")
+    check("interactive", talk, not talk or score["score"] is None, "false with score")
+    files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
+    model, charset = checkpoint.build_all(files, [checkpoint.read(file) for file in files])
+    if score["score"] is not None:
+        check_call(scoring.table, score)
+        for line in scoring.table(model, charset, **score):
+            print(line)
+        return
+    form = str if raw else escape_control
+    if talk:
+        return Shell(model, charset, of_text, settings, form).run()
+    write(generate(model, charset, **of_text, **settings), of_text["num_samples"], form)
+
+
+def write(steps: Iterator[list[str]], num_samples: int, form: Callable[[str], str]) -> None:
+    """Print one sample as it grows; several, which grow together, one after the other.
+
+    Args:
+        steps: what each step adds to each sample.
+        form: applied to a text before it is printed.
+    """
+    parts = [[] for _ in range(num_samples)]
+    for step in steps:
+        if num_samples == 1:
+            print(form(step[0]), end="", flush=True)
+        for part, added in zip(parts, step):
+            part.append(added)
+    if num_samples > 1:
+        print("\n".join(form("".join(part)) for part in parts), end="")
+    if sys.stdout.isatty():
+        print()

@@ -1,0 +1,59 @@
+"""The lines at the end of a run: its losses, and the commands to go on from here."""
+
+import math
+import shlex
+from pathlib import Path
+
+from charrnn import checkpoint, evaluation
+from charrnn.cli.folders import relative_path
+from charrnn.cli.prepare import Run
+
+
+def summary(run: Run) -> str:
+    """Best and last validation; of a run that is no job of a sweep, also where it is and what to
+    do next."""
+    validations = run.task.validations
+    bits = [f"{v:.4f} nats, {v / math.log(2):.4f} bpc (window {w})" for w, v in validations]
+    lines = []
+    if bits:
+        best = min(range(len(bits)), key=lambda i: validations[i][1])
+        lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
+    if run.job.in_sweep:
+        return "\n".join(lines)
+    name = "best" if len(bits) > 1 else "last"  # that of the untrained model is no best
+    where = shlex.quote(relative_path(run.job.folder))
+    allowed = "".join(f" {shlex.quote(a)}" for a in run.job.allow_targets)
+    program = run.job.program
+    return "\n".join(
+        [
+            *lines,
+            f"run              {relative_path(run.job.folder)}",
+            f"sample from it   {program.sample} checkpoint={where}/checkpoints/{name}.ckpt",
+            f"go on            {program.train} resume={where} {next_limit(run)}{allowed}",
+            f"curves           tensorboard --logdir {where}/tensorboard",
+        ]
+    )
+
+
+def next_limit(run: Run) -> str:
+    """The setting with which the run, resumed, goes on for as long again."""
+    trainer, task = run.trainer, run.task
+    timer = next((c for c in trainer.callbacks if type(c).__name__ == "Timer"), None)
+    if timer and timer.time_remaining() <= 0:
+        seconds = round(2 * (timer.time_elapsed() + timer.time_remaining()))
+        days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+        return f"trainer.max_time={days:02}:{hours:02}:{minutes:02}:{seconds % 60:02}"
+    if task.max_characters:
+        return f"task.max_characters={2 * task.max_characters}"
+    if trainer.max_steps > 0:
+        return f"trainer.max_steps={2 * trainer.max_steps}"
+    return f"trainer.max_epochs={2 * max(1, task.rounds)}"
+
+
+def test_line(run: Path, windows, device) -> str:
+    """The loss of the best checkpoint on the test part."""
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    file = best if best.exists() else last
+    model, _ = checkpoint.build(checkpoint.read(file))
+    nats = evaluation.evaluate(model.to(device), windows).nats
+    return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"

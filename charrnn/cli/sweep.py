@@ -1,0 +1,221 @@
+"""A sweep: its folder, its jobs, and what is printed at its end."""
+
+import functools
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from charrnn.cli.arguments import Command, Program
+from charrnn.cli.errors import explain
+from charrnn.cli.folders import claim_sweep_folder, relative_path, remove_empty
+from charrnn.cli.hydra_internals import Application, sweep_keys
+from charrnn.cli.overrides import as_typed, quote
+from charrnn.cli.prepare import Job
+from charrnn.cli.schema import check_settings
+from charrnn.cli.streams import suppress_full_disk
+from charrnn.cli.train import check_pairs, without_hydra
+from charrnn.errors import InputError, escape_control
+from charrnn.runs import (
+    DONE,
+    job_folder_name,
+    read_job,
+    read_jobs,
+    report_sweep,
+    run_lock,
+    write_record,
+)  # fmt: skip
+
+interrupted = threading.Event()
+"""Whether this process was told to save and end: no further job starts in it."""
+
+
+def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
+    """The value of ``hydra.sweep.subdir``; evaluated by Hydra when a job begins, in its process."""
+    return job_folder_name(Path(sweep), number, list(overrides), list(fixed))
+
+
+OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+
+
+def run(app: Application, command: Command, config: DictConfig) -> None:
+    """Run the jobs of a sweep, and print what came of them, whatever ended it.
+
+    Raises InputError for what is wrong with every job, before there is a folder; exits with 1 where
+    a job failed.
+    """
+    for given in map(str, config.hydra.overrides.hydra):
+        if given.lstrip("+").startswith("hydra.run.dir="):
+            raise InputError(f"{given}: this is a sweep; name its folder, hydra.sweep.dir=")
+    check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
+    is_named = any(
+        str(o).lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra
+    )
+    fixed, _ = sweep_keys(list(config.hydra.overrides.task))
+    folder, made = claim_sweep_folder(Path(config.hydra.sweep.dir).absolute(), is_named)
+    try:
+        overrides = [
+            *command.overrides,
+            "hydra.mode=MULTIRUN",
+            f"hydra.sweep.dir={quote(str(folder))}",
+            f"hydra.job.config.override_dirname.exclude_keys={fixed}",
+            *resumed_search(config.hydra.sweeper),
+        ]
+        if uses_joblib(config):
+            signal.signal(signal.SIGINT, wait_for_workers)
+        app.multirun(overrides, functools.partial(run_job, command.program, os.getpid()))
+        if interrupted.is_set():
+            sys.exit(130)
+    finally:
+        finish(command, folder, made)
+
+
+def finish(command: Command, sweep: Path, made: list[Path]) -> None:
+    """Print a sweep's results and how to start it again; exit with 1 where jobs failed."""
+    sys.stdout.flush()
+    if not any(sweep.glob("*/.hydra/")):
+        remove_empty(sweep, made)
+        return
+    try:
+        jobs = report_sweep(sweep, command.program.train)
+    except InputError as error:  # a full disk, or one that may not be written to
+        print(escape_control(f"error: {error}"), file=sys.stderr)
+        jobs = read_jobs(sweep)
+    arguments = list(command.arguments)
+    if not any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
+        arguments.append(f"hydra.sweep.dir={relative_path(sweep)}")
+    if not all(job.state in DONE for job in jobs) or sys.exc_info()[0]:
+        line = f"start again      {command.program.train} {shlex.join(arguments)}"
+        print(escape_control(line))
+    if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
+        sys.exit(1)
+
+
+def run_job(program: Program, sweep_process: int, config: DictConfig) -> float | None:
+    """A job of a sweep, in its folder, which no other process uses meanwhile.
+
+    A job that is finished is left as it is; one that was begun is resumed. An error is recorded in
+    the job's ``.hydra/job.json``, with its traceback in ``error.txt`` where it is a bug, and the
+    sweep goes on.
+
+    Args:
+        sweep_process: the process that runs the sweep, which may be this one.
+
+    Returns:
+        The best validation in bits per character, which a search minimizes.
+    """
+    hydra = HydraConfig.get()
+    job = Job(
+        folder=Path(hydra.runtime.output_dir),
+        overrides=tuple(map(as_typed, hydra.overrides.task)),
+        program=program,
+        in_sweep=True,
+        fixed=tuple(hydra.job.config.override_dirname.exclude_keys),
+    )
+    with_joblib = uses_joblib(OmegaConf.create({"hydra": hydra}))
+    if with_joblib and os.getpid() != sweep_process:
+        end_with_sweep(os.getppid())
+    with run_lock(job.folder) as lock:
+        if lock is None:
+            print(escape_control(f"{job.folder.name}: another process trains it"))
+        if lock is None or interrupted.is_set():
+            return None
+        try:
+            check_pairs(config, job.overrides)
+            return train_job(config, job, lock)
+        except Exception as error:
+            record_failure(job, error)
+            return None
+        except (SystemExit, KeyboardInterrupt):
+            if not with_joblib:
+                raise
+            interrupted.set()
+            return None
+
+
+def train_job(config: DictConfig, job: Job, lock) -> float | None:
+    """Train a job that is not finished; returns what :func:`run_job` does."""
+    from charrnn.cli.fit import resume_job, train
+    from charrnn.cli.prepare import prepare
+
+    overrides = list(job.overrides)
+    before = read_job(job.folder, 0)
+    if before.state in DONE:
+        print(f"{job.folder.name}: {before.state} before")
+        return before.best
+    write_record(job.folder, overrides, "running")
+    if any((job.folder / "checkpoints").glob("*.ckpt")):
+        config = resume_job(config, job.folder)
+    stopped, best = train(prepare(config, job), [lock])
+    write_record(job.folder, overrides, "stopped" if stopped else "finished", stopped)
+    return best
+
+
+def record_failure(job: Job, error: Exception) -> None:
+    """Record and print why a job failed."""
+    if not (line := explain(error)):
+        with suppress_full_disk():
+            (job.folder / "error.txt").write_text(traceback.format_exc(), "utf-8")
+        first, *rest = str(error).strip().splitlines() or [""]
+        text = f"{first}: {rest[-1].strip()}" if rest else first
+        line = f"{type(error).__name__}: {text} (see error.txt there)"
+    with suppress_full_disk():
+        write_record(job.folder, list(job.overrides), "failed", line)
+    sys.stdout.flush()
+    print(escape_control(f"error: {job.folder.name}: {line}"), file=sys.stderr)
+
+
+def uses_joblib(config: DictConfig) -> bool:
+    """Whether jobs run in joblib's workers."""
+    return "joblib" in config.hydra.launcher.get("_target_", "")
+
+
+@functools.cache
+def end_with_sweep(sweep: int) -> None:
+    """Have this worker of joblib save and end where the sweep's own process dies.
+
+    Args:
+        sweep: the process that started this one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not interrupted.is_set():  # it saves
+            time.sleep(0.1)
+        os._exit(128 + signal.SIGTERM)  # instead of waiting for more jobs
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def wait_for_workers(number: int, frame) -> None:
+    """At Ctrl-C, which the workers get as well, let them save; at a second one, end them."""
+    interrupted.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def resumed_search(sweeper: DictConfig) -> list[str]:
+    """Overrides for a search whose study lies in a file: only as many trials as are left."""
+    if not sweeper.get("storage") or not sweeper.get("study_name"):
+        return []
+    # SQLAlchemy's advice to those who write programs with it.
+    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
+    from charrnn.runs import search
+
+    direction = str(getattr(sweeper.direction, "name", sweeper.direction))
+    left, count = search.resume_study(
+        sweeper.storage, sweeper.study_name, direction, sweeper.n_trials
+    )
+    overrides = [f"hydra.sweeper.n_trials={left}"]
+    if (seed := sweeper.sampler.get("seed")) is not None:
+        # The same seed would draw the same values again.
+        overrides.append(f"hydra.sweeper.sampler.seed={seed + count}")
+    return overrides

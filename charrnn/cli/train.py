@@ -1,0 +1,157 @@
+"""charrnn train: a run, or the runs of a sweep, from a command line."""
+
+import dataclasses
+import logging
+import os
+import sys
+from pathlib import Path
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from charrnn.cli import hydra_internals
+from charrnn.cli.arguments import Command
+from charrnn.cli.keys import CONF
+from charrnn.cli.overrides import as_typed, escape
+from charrnn.cli.schema import HYDRA_TARGETS, check_settings, check_targets
+from charrnn.cli.streams import escaped_record, make_lenient
+from charrnn.errors import InputError
+from charrnn.training import distributed
+
+# Read by libraries when they load, before any setting can be: how long GNU OpenMP's threads spin
+# when they wait for each other (two runs on two cores are twice as fast when they give up soon),
+# and the signal with which SLURM announces the end of a job's time to submitit.
+ENVIRONMENT = {"GOMP_SPINCOUNT": "10000", "SUBMITIT_PREEMPT_SIGNAL": "USR1"}
+
+
+def main(command: Command) -> None:
+    """Train as a command line says. Errors of input are raised."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.setLogRecordFactory(escaped_record)
+    options = command.options
+    with hydra_internals.application(
+        "train", CONF, command.config_name, command.config, options.config_dir
+    ) as app:
+        if app.show(options, list(command.overrides)):
+            return
+        make_lenient()
+        ranks = distributed.current_ranks()
+        if ranks:
+            join_ranks(app, command, ranks)
+            return
+        config = app.compose(list(command.overrides), options.multirun or None)
+        check_hydra(config)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            from charrnn.cli import sweep
+
+            sweep.run(app, command, config)
+        else:
+            run_single(app, command, config)
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raise InputError for a class below ``hydra`` that a config may not name."""
+    settings = OmegaConf.to_container(config.hydra, resolve=False)
+    check_targets("hydra", settings, config.get("allow_targets") or [], HYDRA_TARGETS)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The configuration as a job gets it."""
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+def run_single(app, command: Command, config: DictConfig, store=None) -> None:
+    """Prepare a run, then make its folder, then train.
+
+    Args:
+        store: that of the ranks where several processes were started together, else None.
+    """
+    from charrnn.cli.fit import train
+    from charrnn.cli.folders import claim_run_folder, free_run_folder
+    from charrnn.cli.prepare import Job, prepare
+    from charrnn.runs import run_lock, write_record
+
+    given = [str(o).lstrip("+") for o in config.hydra.overrides.hydra]
+    is_named = any(o.startswith("hydra.run.dir=") for o in given)
+    settings = without_hydra(config)
+    check_pairs(settings, config.hydra.overrides.task)
+    check_settings(OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))
+    wanted = Path(config.hydra.run.dir).absolute()
+    job = Job(
+        folder=command.folder or free_run_folder(wanted, is_named),
+        overrides=tuple(map(as_typed, config.hydra.overrides.task)),
+        program=command.program,
+        allow_targets=tuple(command.allow_targets),
+    )
+    run = prepare(settings, job)
+    while not (command.folder or claim_run_folder(job.folder)):
+        job = dataclasses.replace(job, folder=free_run_folder(wanted, is_named))
+        run = prepare(settings, job)
+    with read_write(config):
+        config.hydra.run.dir = escape(str(job.folder))
+
+    def task(_: DictConfig) -> None:
+        with run_lock(job.folder) as lock:
+            if lock is None:
+                raise InputError(f"{job.folder}: another process trains there; wait for its end")
+            stopped, _ = train(run, [lock], store)
+            state = "stopped" if stopped else "finished"
+            write_record(job.folder, list(job.overrides), state, stopped)
+
+    app.run(config, task)
+
+
+def join_ranks(app, command: Command, ranks: distributed.Ranks) -> None:
+    """A run of several processes that torchrun or SLURM started together.
+
+    Rank zero makes the run's folder, or says why not; the others wait for it.
+    """
+    if ranks.rank:
+        distributed.mute_stdout()
+    store = distributed.rendezvous_store()
+    if ranks.rank:
+        if (folder := store.get("run").decode()) == "none":
+            sys.exit(2)
+        config = app.compose(list(command.overrides))
+        train_as_follower(command, config, Path(folder), store)
+        return
+    try:
+        config = app.compose(list(command.overrides), command.options.multirun or None)
+        check_hydra(config)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            raise InputError(
+                "hydra.mode=MULTIRUN: several processes that were started together make one"
+                " run; a sweep starts its own, with trainer.devices"
+            )
+        run_single(app, command, config, store)
+    finally:  # the others wait, unless there is a run; see fit.train
+        store.compare_set("run", "", "none")
+
+
+def train_as_follower(command: Command, config: DictConfig, folder: Path, store) -> None:
+    """The part of a run in a process of a rank above zero."""
+    from charrnn.cli.fit import train
+    from charrnn.cli.prepare import Job, prepare
+
+    overrides = tuple(map(as_typed, config.hydra.overrides.task))
+    try:
+        run = prepare(without_hydra(config), Job(folder, overrides, command.program))
+    except Exception:
+        if store.add("failed", 1) > 1:
+            sys.exit(1)
+        raise
+    train(run, [], store)
+
+
+def check_pairs(config: DictConfig, overrides) -> None:
+    """Raise InputError where a hidden size is given that another key chooses."""
+    from charrnn.cli.overrides import last_value
+
+    given = last_value(list(overrides), "model.hidden_size")
+    budget = OmegaConf.select(config, "model.parameters")
+    if given not in (None, "", "null") and budget:
+        raise InputError(
+            f"model.parameters={budget}: chooses the hidden size; leave out"
+            f" model.hidden_size={given}, or give model.parameters=null"
+        )
