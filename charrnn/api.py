@@ -1,4 +1,4 @@
-"""A trained model as a person uses it: text in, text and numbers out.
+"""The Python interface to trained models: ``load`` and ``LanguageModel``.
 
 L layers, T characters, H hidden size.
 """
@@ -61,7 +61,7 @@ class LanguageModel:
         return evaluation.score(self.model, self._indices(text))
 
     def score_many(self, texts: list[str]) -> list[np.ndarray]:
-        """What :meth:`score` returns for each of several texts, read beside each other."""
+        """What :meth:`score` returns for each of several texts, evaluated in batches."""
         return evaluation.score_many(self.model, [self._indices(text) for text in texts])
 
     def activations(self, text: str) -> np.ndarray:

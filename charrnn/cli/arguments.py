@@ -144,7 +144,7 @@ def resumed(path: Path) -> tuple[dict, dict, Path | None]:
         # It ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started_with(path)
     else:
-        file = checkpoint.last(path) if path.is_dir() else checkpoint.find(path)
+        file = checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)
         ours = checkpoint.read(file)["charrnn"]
         if "carry" not in ours:
             raise InputError(f"resume={file}: holds a model only; use init_from={file}")
@@ -178,7 +178,7 @@ def started_with(run: Path) -> dict:
 
     try:
         settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
-        settings = checkpoint.with_moved_targets(settings)
+        settings = checkpoint.update_targets(settings)
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
         folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
         for key in CORPUS_PATHS:

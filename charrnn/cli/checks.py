@@ -1,6 +1,6 @@
-"""What cannot be in a run, said in one line before the run has a folder.
+"""Checks of a run's settings against each other, its text and the checkpoint it goes on from.
 
-Settings are OmegaConf's.
+They run before the run has a folder. Settings are OmegaConf's.
 """
 
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from charrnn.cli import errors as messages
+from charrnn.cli.errors import name_key
 from charrnn.errors import InputError, check
 from charrnn.training import distributed
 
@@ -22,11 +22,11 @@ FIXED = {
     "optimizer": None,
     "scheduler": None,
 }  # fmt: skip
-"""What a resumed run keeps, but for these keys; of optimizer and scheduler only the kind."""
+"""What a resumed run keeps, except these keys; of optimizer and scheduler only the kind."""
 
 
 def no_changes(before: dict, now: dict) -> None:
-    """Raise InputError for a setting that a resumed run cannot have otherwise."""
+    """Raise InputError for a setting that cannot change in a resumed run."""
     pairs = [("seed", before["seed"], now["seed"]), ("init_from", None, now["init_from"])]
     for group, free in FIXED.items():
         keys = {"_target_"} if free is None else {*before[group], *now[group]} - free
@@ -56,19 +56,19 @@ def same_texts(saved: dict, corpus: dict, charset: dict) -> None:
         raise InputError("resume: the alphabet has changed since; give the same with data.charset=")
 
 
-def key_is(trainer, key: str, ok, wanted: str) -> None:
+def key_is(trainer, key: str, ok, expected: str) -> None:
     """Raise InputError unless a key of the trainer is not set, or ok."""
     value = trainer.get(key)
-    check(f"trainer.{key}", value, value is None or ok(value), wanted)
+    check(f"trainer.{key}", value, value is None or ok(value), expected)
 
 
 def trainer_keys(trainer) -> None:
-    """Raise InputError for what Lightning would refuse, or misunderstand, later."""
+    """Raise InputError for values that Lightning would refuse, or misread, later."""
     whole = "a whole number, at least 1"
-    asked = functools.partial(key_is, trainer)
-    asked("accumulate_grad_batches", lambda v: v == 1, "1: every window is a step")
-    asked("num_nodes", lambda v: isinstance(v, int) and v >= 1, whole)
-    asked(
+    require = functools.partial(key_is, trainer)
+    require("accumulate_grad_batches", lambda v: v == 1, "1: every window is a step")
+    require("num_nodes", lambda v: isinstance(v, int) and v >= 1, whole)
+    require(
         "strategy",
         lambda v: (
             "DDPStrategy" in v.get("_target_", "")
@@ -78,27 +78,27 @@ def trainer_keys(trainer) -> None:
         "auto, ddp, or a DDPStrategy as _target_",
     )
     for key in ("log_every_n_steps", "check_val_every_n_epoch"):
-        asked(key, lambda v: v >= 1, whole)
+        require(key, lambda v: v >= 1, whole)
     for key in ("max_epochs", "max_steps"):
-        asked(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
-    asked("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
-    asked("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
+        require(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
+    require("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
+    require("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
     whole_or_none = "1.0, or 0, which leaves the test out"
-    asked("limit_test_batches", lambda v: v == 0 or (type(v) is float and v == 1), whole_or_none)
+    require("limit_test_batches", lambda v: v == 0 or (type(v) is float and v == 1), whole_or_none)
 
 
 def lengths(trainer, data) -> None:
-    """Raise InputError for a part of a round, or of the validation text, that there is not."""
-    asked = functools.partial(key_is, trainer)
+    """Raise InputError for more windows than a round or the validation text has."""
+    require = functools.partial(key_is, trainer)
     windows = data.round_length(trainer.get("limit_train_batches", 1.0))
     if trainer.get("check_val_every_n_epoch", 1) is not None:
-        asked(
+        require(
             "val_check_interval",
             lambda v: not isinstance(v, str) and 0 < v <= (1 if isinstance(v, float) else windows),
             f"at most the {windows} windows of a round, or a share of it above 0, at most 1.0",
         )
     shortest = 1 / max(1, len(data.validation))
-    asked(
+    require(
         "limit_val_batches",
         lambda v: v >= 0 and (isinstance(v, int) or v == 0 or v >= shortest),
         f"a whole number of windows, or a share of them, at least {shortest:.2g}",
@@ -106,14 +106,14 @@ def lengths(trainer, data) -> None:
 
 
 def optimization(cfg, optimizer, scheduler) -> None:
-    """Make both for a parameter of no matter, so that a value out of range shows now."""
+    """Build both for a dummy parameter, so that a value out of range shows now."""
     rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("alpha")
     check("optimizer.lr", rate, rate is None or 0 < rate < math.inf, "above 0")
     check("optimizer.alpha", decay, decay is None or 0 <= decay < 1, "at least 0 and below 1")
     try:
         made = optimizer([torch.zeros(1, requires_grad=True)])
     except (ValueError, TypeError) as error:
-        raise messages.named("optimizer", cfg.optimizer, error) from error
+        raise name_key("optimizer", cfg.optimizer, error) from error
     total = {}
     if "total_steps" in inspect.signature(scheduler).parameters:
         limits = (cfg.trainer.get("max_epochs"), cfg.trainer.get("max_steps"))
@@ -123,24 +123,24 @@ def optimization(cfg, optimizer, scheduler) -> None:
     try:
         scheduler(made, **total)
     except (ValueError, TypeError) as error:
-        raise messages.named("scheduler", cfg.scheduler, error) from error
+        raise name_key("scheduler", cfg.scheduler, error) from error
 
 
 def process_count(cfg, trainer) -> None:
     """Raise InputError where the processes are not as many as the trainer's settings say."""
-    here = distributed.current_ranks()
-    if not here:
-        wanted = "1, unless torchrun or srun starts a process for each device"
-        check("trainer.num_nodes", trainer.num_nodes, trainer.num_nodes == 1, wanted)
-    elif (trainer.num_devices, trainer.num_nodes * here.local_world_size) != (
-        here.local_world_size, here.world_size
+    ranks = distributed.current_ranks()
+    if not ranks:
+        expected = "1, unless torchrun or srun starts a process for each device"
+        check("trainer.num_nodes", trainer.num_nodes, trainer.num_nodes == 1, expected)
+    elif (trainer.num_devices, trainer.num_nodes * ranks.local_world_size) != (
+        ranks.local_world_size, ranks.world_size
     ):  # fmt: skip
         raise InputError(
-            f"trainer.devices={cfg.trainer.devices}: {here.world_size} processes were started,"
-            f" {here.local_world_size} on each machine; leave trainer.devices and trainer.num_nodes out"
+            f"trainer.devices={cfg.trainer.devices}: {ranks.world_size} processes were started,"
+            f" {ranks.local_world_size} on each machine; leave trainer.devices and trainer.num_nodes out"
         )
-    way, alone = cfg.task.get("on_divergence"), trainer.world_size == 1
-    check("task.on_divergence", way, alone or way != "rollback", "stop with several processes")
+    way, single = cfg.task.get("on_divergence"), trainer.world_size == 1
+    check("task.on_divergence", way, single or way != "rollback", "stop with several processes")
 
 
 def rows_stay(rows: int, batch_size: int, world_size: int) -> None:

@@ -141,7 +141,7 @@ def roll_back(run: Run, error: Diverged) -> Run:
     if task.rollbacks == task.max_rollbacks:
         raise Diverged(f"{error.what}, after {task.rollbacks} rollbacks", error.good) from error
     try:
-        file, windows = checkpoint.newest(run.job.folder, error.good)
+        file, windows = checkpoint.find_newest(run.job.folder, error.good)
     except InputError:
         raise error from None
     config = run.config.copy()
@@ -166,7 +166,7 @@ def resume_job(run_config, folder: Path):
 
     The learning rate is the one that rollbacks have left.
     """
-    file = checkpoint.last(folder)
+    file = checkpoint.find_resumable(folder)
     config = run_config.copy()
     ours = checkpoint.read(file)["charrnn"]
     with open_dict(config):

@@ -35,17 +35,19 @@ def parse_options(arguments: list[str], hint: Callable[[str], str]) -> argparse.
     """Hydra's own options, wherever they stand; what is left is in ``overrides``.
 
     Args:
-        hint: from an argument that is neither an option nor KEY=VALUE to the form it should have.
+        hint: from an argument that is neither an option nor KEY=VALUE, such as ``--length=5``, to
+            the form that it should have.
 
     Raises:
         InputError: such an argument.
     """
     parser = get_args_parser()
     known = {name for action in parser._actions for name in action.option_strings}
-    for argument in arguments:
-        is_option = argument.partition("=")[0] in known
-        if argument.startswith("-") and not is_option and not argument.lstrip("-")[:1].isdigit():
-            raise InputError(f"{argument}: no such option; settings are {hint(argument)}")
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        if argument.startswith("-") and argument.partition("=")[0] not in known:
+            value = "" if "=" in following else following
+            form = hint(argument if "=" in argument or not value else f"{argument}={value}")
+            raise InputError(f"{argument}: no such option; settings are KEY=VALUE, here {form}")
 
     def error(message: str):
         raise InputError(f"{message}; --hydra-help shows Hydra's own options")

@@ -1,4 +1,4 @@
-"""A prompt at which a person talks to a model: what is typed is read, and the model goes on."""
+"""A prompt at a terminal: the model reads what is typed, and continues it."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ Enter alone lets it go on. Ctrl-C stops a text, Ctrl-D ends.
 
 
 def unescape(value: str | list[str] | None) -> str | list[str] | None:
-    r"""A text or a list of them as a person types it in one line: \n is a newline, \t a tab."""
+    r"""A text or a list of them as typed in one line: \n is a newline, \t a tab."""
     if isinstance(value, list):
         return [unescape(part) for part in value]
     if value is None or value.startswith(REGEX):  # which knows both
@@ -40,7 +40,7 @@ class Shell:
     Args:
         text: prompt, length, seed and unknown, as ``generation.generate_texts`` takes them.
         settings: those of :class:`charrnn.generation.decoding.Decoding`.
-        form: what is done to a text before it is written.
+        form: applied to a text before it is printed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Shell:
         Decoding(**decoding).allowed_mask(self.charset)
 
     def run(self) -> None:
-        """Until a person ends it."""
+        """Answer lines until the user ends it."""
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         with history():
             while True:
@@ -147,7 +147,7 @@ class Shell:
 
 
 def parse(key: str, value: str) -> str | float | None:
-    """The value of a setting, from what a person typed."""
+    """The value of a setting, from what was typed."""
     if value == "null":
         return None
     if key in ("stop", "allow"):
@@ -160,7 +160,7 @@ def parse(key: str, value: str) -> str | float | None:
 
 @contextlib.contextmanager
 def history() -> Iterator[None]:
-    """Lines that can be edited and called back, also those of earlier times."""
+    """Line editing, with a history that is kept between sessions."""
     try:
         import readline
     except ImportError:  # as on Windows

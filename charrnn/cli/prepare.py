@@ -92,7 +92,7 @@ def prepare(config: DictConfig, job: Job) -> Run:
             checks.no_changes(saved["charrnn"]["settings"], settings)
     model.boundary = charset.boundary
     if config.init_from:
-        taken = checkpoint.initialize(model, charset, config.init_from)
+        taken = checkpoint.initialize_model(model, charset, config.init_from)
         known = len(charset) - 1
         print(
             f"init_from: weights of {taken} of {known} characters copied; {known - taken} are"
@@ -143,7 +143,7 @@ def with_devices_of(config: DictConfig, ranks: distributed.Ranks) -> DictConfig:
 def given_charset(data: DictConfig) -> dict:
     """The alphabet of a checkpoint that ``data.charset`` names, as an argument of the datamodule;
     a text file is left to that."""
-    if not (data.get("charset") and checkpoint.holds_charset(data.charset)):
+    if not (data.get("charset") and checkpoint.is_checkpoint(data.charset)):
         return {}
     reading = {
         "unit": data.get("unit") or "char",

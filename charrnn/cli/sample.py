@@ -49,7 +49,7 @@ def sample(settings: dict, command: Command) -> None:
     check("num_samples", of_text["num_samples"], one, "1 with interactive=true")
     check("interactive", talk, not talk or score["score"] is None, "false with score")
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
-    model, charset = checkpoint.build_all(files, [checkpoint.read(file) for file in files])
+    model, charset = checkpoint.build_models(files, [checkpoint.read(file) for file in files])
     if score["score"] is not None:
         check_call(scoring.table, score)
         for line in scoring.table(model, charset, **score):

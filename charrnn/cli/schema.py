@@ -14,9 +14,9 @@ GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN_GROUPS)
 TARGETS = (
     "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
 )  # fmt: skip
-"""Where the classes lie that a config may name, besides those of its allow_targets."""
+"""Packages whose classes a config may name, in addition to those of its allow_targets."""
 HYDRA_TARGETS = ("charrnn", "hydra", "hydra_plugins", "optuna")
-"""Where those lie that a config may name below "hydra"."""
+"""Packages whose classes a config may name below ``hydra``."""
 
 
 def check_settings(settings: dict) -> None:
@@ -42,11 +42,10 @@ def check_settings(settings: dict) -> None:
 def check_targets(
     prefix: str, node: object, allowed: list[str], packages: tuple[str, ...] = TARGETS
 ) -> None:
-    """Raise InputError for a ``_target_``, however deep, that a config may not name.
+    """Raise InputError for a ``_target_``, at any depth, that a config may not name.
 
-    Settings come from checkpoints too, and those from anywhere: what is made from them are
-    classes of ``packages`` alone, defined there and not only imported, and what lies in packages
-    that the person who starts the run has allowed. Others are not even imported.
+    Settings also come from untrusted checkpoints. Only classes are allowed that ``packages`` define
+    themselves, and whatever lies in packages of ``allowed``; others are not even imported.
     """
     parts = node.items() if isinstance(node, dict) else ()
     parts = enumerate(node) if isinstance(node, list) else parts
@@ -130,8 +129,8 @@ def check_type(name: str, value: object, hint: object) -> None:
         for part in parts:
             if typing.get_origin(part) is typing.Literal:
                 words += map(str, typing.get_args(part))
-        wanted = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
-        raise InputError(f"{name}={format_value(value)} must be {wanted}")
+        expected = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
+        raise InputError(f"{name}={format_value(value)} must be {expected}")
 
 
 WORDS = {

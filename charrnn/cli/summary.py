@@ -54,6 +54,6 @@ def test_line(run: Path, windows, device) -> str:
     """The loss of the best checkpoint on the test part."""
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
-    model, _ = checkpoint.build(checkpoint.read(file))
+    model, _ = checkpoint.build_model(checkpoint.read(file))
     nats = evaluation.evaluate(model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
