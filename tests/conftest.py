@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests run at once; read w
 import hypothesis
 import pytest
 import torch
-from helpers import TEXT, TINY, CommandLine
+from helpers import ROOT, TEXT, TINY, CommandLine, Result
 
 hypothesis.settings.register_profile("charrnn", deadline=None)  # where other programs run too
 hypothesis.settings.load_profile("charrnn")
@@ -39,6 +39,29 @@ def command(tmp_path_factory, cache):
     line.process.stdin.close()
     line.process.wait()
     line.process.stdout.close()
+
+
+@pytest.fixture
+def invoke(monkeypatch, capfd):
+    """Runs a command inside this process: ``invoke("train", *arguments, cwd=folder)``.
+
+    Much quicker than a process of its own, for what ends before it trains. Returns a ``Result``.
+    """
+    from charrnn.cli.main import main
+
+    def run(name, *arguments, cwd):
+        code = 0
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            script = None if name not in ("train", "sample") else str(ROOT / f"{name}.py")
+            try:
+                main([name, *map(str, arguments)], script=script)
+            except SystemExit as end:
+                code = end.code or 0
+        return Result(code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture

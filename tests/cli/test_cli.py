@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from charrnn.cli import app as cli
+from charrnn.cli import overrides
+from charrnn.cli.train import check_pairs
 from charrnn.errors import InputError
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, trained):
+def folder(tmp_path_factory, trained):
     """A folder with texts and checkpoints, good and bad; nothing may be added to it."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("folder")
     (folder / "good.txt").write_text(TEXT, "utf-8")
     (folder / "empty.txt").touch()
     (folder / "one.txt").write_text("x")
@@ -47,6 +48,14 @@ def listing(folder):
 
 # What was asked for, and words that the one line must have.
 BAD_TRAIN = {
+    "lr=0.1": ["lr: no such key", "did you mean optimizer.lr?"],
+    "data.max_byte=5": ["data.max_byte", "did you mean data.max_bytes?"],
+    "--lr=0.1": ["--lr=0.1: no such option", "lr=0.1"],
+    "run": ["run: settings are KEY=VALUE", "resume=run"],
+    "good.txt": ["good.txt: settings are KEY=VALUE", "data.path=good.txt"],
+    "--experimental-rerun=x.pickle": ["pickle", "--config-path RUN/.hydra"],
+    "data.path=~x.txt": ["data.path=~x.txt", "no such file"],
+    "hydra.run.dir=": ["hydra.run.dir", "name a folder"],
     "data.path=nowhere.txt": ["data.path=nowhere.txt", "no such file"],
     "data.path=*.nothing": ["data.path=*.nothing", "no such file"],
     "data.path=empty.txt": ["empty.txt", "0 characters", "two"],
@@ -138,36 +147,55 @@ def assert_one_line(result, words):
 
 
 @pytest.mark.parametrize("argument", BAD_TRAIN)
-def test_bad_settings_of_train(command, place, argument):
-    before = listing(place)
+def test_bad_settings_of_train(invoke, folder, argument):
+    before = listing(folder)
     text = () if argument.startswith(("data", "resume", "experiment")) else ("data.path=good.txt",)
-    assert_one_line(command("train.py", argument, *text, cwd=place), BAD_TRAIN[argument])
-    assert listing(place) == before
+    assert_one_line(invoke("train", argument, *text, cwd=folder), BAD_TRAIN[argument])
+    assert listing(folder) == before
 
 
-def test_a_part_that_is_left_out(command, place):
-    before = listing(place)
+def test_a_key_of_another_option_of_its_group(invoke, folder):
+    before = listing(folder)
+    result = invoke("train", "data=tiny_shakespeare", "data.max_bytes=5", cwd=folder)
+    assert_one_line(result, ["data.max_bytes", "data=stdlib", "data=tiny_shakespeare"])
+    assert listing(folder) == before
+
+
+HOSTILE = ["é", "it's", 'a "b"', "a,b", "a=b", "[a]", "{a}", "a b", "1e3", "true", "a\\b", "$x", "#a"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_folders_have_the_names_that_are_given(invoke, folder, tmp_path, name):
+    """As far as the check that a folder's name is taken, which is the last before training."""
+    shutil.copytree(folder / "run", tmp_path / name)
+    text = f"data.path={folder / 'good.txt'}"
+    result = invoke("train", f"hydra.run.dir={name}", text, *SHORT, cwd=tmp_path)
+    assert_one_line(result, [f"hydra.run.dir={tmp_path / name}", "holds a run already"])
+
+
+def test_a_part_that_is_left_out(invoke, folder):
+    before = listing(folder)
     words = {"": ["samples.length: ", "samples=null"], "++": ["callbacks.samples={", "_target_"]}
     for plus, wanted in words.items():
         arguments = ("callbacks.samples=null", f"{plus}callbacks.samples.length=5")
-        assert_one_line(command("train.py", *arguments, "data.path=good.txt", cwd=place), wanted)
-    assert listing(place) == before
+        assert_one_line(invoke("train", *arguments, "data.path=good.txt", cwd=folder), wanted)
+    assert listing(folder) == before
 
 
-def test_the_folder_of_one_run_is_none_of_a_sweep(command, place):
-    before = listing(place)
+def test_the_folder_of_one_run_is_none_of_a_sweep(invoke, folder):
+    before = listing(folder)
     arguments = ("experiment=shakespeare_60min", "data.path=good.txt", "hydra.run.dir=hour")
-    result = command("train.py", *arguments, cwd=place)
+    result = invoke("train", *arguments, cwd=folder)
     assert_one_line(result, ["hydra.run.dir=hour", "sweep", "hydra.sweep.dir="])
-    assert listing(place) == before
+    assert listing(folder) == before
 
 
-def test_one_size_is_enough(command, place):
-    before = listing(place)
+def test_one_size_is_enough(invoke, folder):
+    before = listing(folder)
     arguments = ("data.path=good.txt", "model.parameters=3000", "model.hidden_size=8")
-    result = command("train.py", *arguments, cwd=place)
+    result = invoke("train", *arguments, cwd=folder)
     assert_one_line(result, ["model.parameters=3000", "leave out", "model.hidden_size=8"])
-    assert listing(place) == before
+    assert listing(folder) == before
 
 
 @pytest.mark.parametrize(
@@ -178,12 +206,12 @@ def test_a_size_beside_the_budget_of_a_preset(size, budget, ok):
     config = OmegaConf.create({"model": {"hidden_size": 128, "parameters": budget}})
     overrides = ["sweep=shape"] + ([f"model.hidden_size={size}"] if size else [])
     with contextlib.nullcontext() if ok else pytest.raises(InputError, match="leave out"):
-        cli.check_pairs(config, overrides)
+        check_pairs(config, overrides)
 
 
-def test_a_file_that_may_not_be_read(place):
+def test_a_file_that_may_not_be_read(folder):
     """As a user without rights, since root may read everything."""
-    file = place / "secret.txt"
+    file = folder / "secret.txt"
     file.write_text(TEXT)
     file.chmod(0)
     from charrnn.data.corpus import open_corpus
@@ -217,24 +245,25 @@ RESUME_BAD = {
 
 
 @pytest.mark.parametrize("argument", RESUME_BAD)
-def test_what_a_resumed_run_keeps(command, place, argument):
-    before = listing(place)
-    result = command("train.py", "resume=run", argument, "trainer.max_epochs=5", cwd=place)
+def test_what_a_resumed_run_keeps(invoke, folder, argument):
+    before = listing(folder)
+    result = invoke("train", "resume=run", argument, "trainer.max_epochs=5", cwd=folder)
     assert_one_line(result, RESUME_BAD[argument])
-    assert listing(place) == before
+    assert listing(folder) == before
 
 
-def test_resume_with_a_corpus_that_changed(command, place, tmp_path):
+def test_resume_with_a_corpus_that_changed(invoke, folder, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT + "more", "utf-8")
-    result = command(
-        "train.py", f"resume={place / 'run'}", "data.path=text.txt", "trainer.max_epochs=5",
-        cwd=tmp_path,
-    )  # fmt: skip
+    arguments = (f"resume={folder / 'run'}", "data.path=text.txt", "trainer.max_epochs=5")
+    result = invoke("train", *arguments, cwd=tmp_path)
     assert_one_line(result, ["corpus has changed", "data.path=FILE"])
     assert listing(tmp_path) == [str(tmp_path / "text.txt")]
 
 
 BAD_SAMPLE = {
+    "run": ["run: settings are KEY=VALUE", "checkpoint=run"],
+    "--checkpoint run": ["--checkpoint: no such option", "checkpoint=run"],
+    "--length=5": ["--length=5: no such option", "length=5"],
     "checkpoint=nowhere": ["nowhere", "no checkpoint"],
     "checkpoint=folder": ["folder", "no checkpoint"],
     "checkpoint=torn.ckpt": ["torn.ckpt", "another checkpoint"],
@@ -258,21 +287,21 @@ BAD_SAMPLE = {
 
 
 @pytest.mark.parametrize("argument", BAD_SAMPLE)
-def test_bad_settings_of_sample(command, place, argument):
-    before = listing(place)
-    result = command("sample.py", argument, cwd=place)
+def test_bad_settings_of_sample(invoke, folder, argument):
+    before = listing(folder)
+    result = invoke("sample", *(argument.split() if argument[0] == "-" else [argument]), cwd=folder)
     assert_one_line(result, BAD_SAMPLE[argument])
     assert result.out == ""
-    assert listing(place) == before
+    assert listing(folder) == before
 
 
-def test_a_prompt_scores_nothing(command, place):
-    result = command("sample.py", "score=good.txt", "interactive=true", cwd=place)
+def test_a_prompt_scores_nothing(invoke, folder):
+    result = invoke("sample", "score=good.txt", "interactive=true", cwd=folder)
     assert_one_line(result, ["interactive=true", "false with score"])
 
 
-def test_latest_where_there_is_no_run(command, tmp_path):
-    result = command("sample.py", cwd=tmp_path)
+def test_latest_where_there_is_no_run(invoke, tmp_path):
+    result = invoke("sample", cwd=tmp_path)
     assert_one_line(result, ["checkpoint=latest", "train.py", "checkpoint=PATH"])
     assert listing(tmp_path) == []
 
@@ -288,11 +317,11 @@ def test_a_loss_that_is_not_finite(command, text_file, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
 
 
-def test_a_key_that_nothing_reads_in_a_sweep(command, place):
-    before = listing(place)
-    result = command("train.py", "-m", "data.path=good.txt", "+extra=1", "seed=1,2", cwd=place)
+def test_a_key_that_nothing_reads_in_a_sweep(invoke, folder):
+    before = listing(folder)
+    result = invoke("train", "-m", "data.path=good.txt", "+extra=1", "seed=1,2", cwd=folder)
     assert_one_line(result, ["extra"])
-    assert listing(place) == before
+    assert listing(folder) == before
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["seed=3", "--cfg", "job"]])
@@ -324,7 +353,7 @@ def test_texts_reach_the_settings_as_they_are(text):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     quoted = text[0] + text[-1] in ("''", '""') and len(text) > 1
-    argument = cli.as_hydra_reads(f"prompt={text}")
+    argument = overrides.to_hydra(f"prompt={text}")
     if not quoted:
         value = OverridesParser.create().parse_override(argument).value()
         assert OmegaConf.create({"prompt": str(value)}).prompt == text
@@ -341,16 +370,16 @@ LISTS = {
 def test_lists_of_paths_hold_names_as_they_are(text):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    argument = cli.as_hydra_reads(f"checkpoint={text}")
+    argument = overrides.to_hydra(f"checkpoint={text}")
     value = OverridesParser.create().parse_override(argument).value()
     assert OmegaConf.create({"key": [str(name) for name in value]}).key == LISTS[text]
     for left in ("[]", "[a,,b]", "[[a],b]", "[{a:b}]", r"[a\,b]"):  # to Hydra
-        assert cli.as_hydra_reads(f"data.path={left}") == f"data.path={left}"
+        assert overrides.to_hydra(f"data.path={left}") == f"data.path={left}"
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_escaped_settings_are_no_interpolations(value):
-    settings = OmegaConf.create({"key": cli.escaped(value)})
+    settings = OmegaConf.create({"key": overrides.escape(value)})
     assert OmegaConf.to_container(settings, resolve=True) == {"key": value}
 
 
