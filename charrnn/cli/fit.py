@@ -8,9 +8,8 @@ import torch
 from omegaconf import open_dict
 
 from charrnn import checkpoint
-from charrnn.callbacks.checkpoint import rewind_checkpoints
 from charrnn.callbacks.loggers import add_text
-from charrnn.callbacks.rewind import rewind_logs
+from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
 from charrnn.cli.errors import explain
 from charrnn.cli.folders import relative_path
 from charrnn.cli.overrides import escape
@@ -151,7 +150,7 @@ def roll_back(run: Run, error: Diverged) -> Run:
     number = task.rollbacks + 1
     run = prepare(config, run.job)
     rewind(run, run.data.stream.batch_size * run.data.stream.seq_len)
-    run.task.rollbacks, run.task.rolling_back = number, True
+    run.task.rollbacks, run.task.is_rollback = number, True
     line = (
         f"{error.what}: rollback {number} of {task.max_rollbacks}, to window {windows}, with"
         f" optimizer.lr={config.optimizer.lr:.3g}"

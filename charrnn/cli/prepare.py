@@ -23,6 +23,7 @@ from charrnn.data.datamodule import CharDataModule
 from charrnn.errors import check
 from charrnn.runs import finished_curves
 from charrnn.training import distributed
+from charrnn.training.lightning_internals import limit_steps
 from charrnn.training.task import CharTask
 
 IGNORED_ADVICE = (
@@ -161,9 +162,9 @@ def build_trainer(config: DictConfig, job: Job) -> Trainer:
         parts = [c for c in parts if not isinstance(c, callbacks.Progress)]
     for callback in parts:
         if isinstance(callback, callbacks.MedianStopping):
-            callback.finished = functools.partial(finished_curves, job.folder.parent)
+            callback.finished_curves = functools.partial(finished_curves, job.folder.parent)
         if isinstance(callback, callbacks.Checkpoint):
-            callback.resume_command = f"{job.program.train} resume=RUN"
+            callback.program, callback.program_arguments = job.program.train, job.allow_targets
     logger = instantiate("logger", config.logger, save_dir=str(job.folder))
     return instantiate(
         "trainer", config.trainer, default_root_dir=str(job.folder), logger=logger,
@@ -203,5 +204,4 @@ def limit_characters(trainer: Trainer, task: CharTask, data: CharDataModule) -> 
             f"at most {rounds * size}, where trainer.max_epochs={trainer.max_epochs} ends the run;"
             " or give trainer.max_epochs=-1",
         )
-    loop = trainer.fit_loop.epoch_loop
-    loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)
+    limit_steps(trainer, windows)

@@ -33,7 +33,8 @@ def sample(settings: dict, command: Command) -> None:
     from charrnn.cli.folders import newest_run
     from charrnn.cli.interactive import Shell, unescape
     from charrnn.evaluation import scoring
-    from charrnn.generation import Decoding, generate
+    from charrnn.generation.decoding import Decoding
+    from charrnn.generation.sampler import texts as generate
     from charrnn.runs import find_checkpoints
 
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))

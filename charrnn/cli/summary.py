@@ -4,9 +4,10 @@ import math
 import shlex
 from pathlib import Path
 
-from charrnn import checkpoint, evaluation
+from charrnn import checkpoint
 from charrnn.cli.folders import relative_path
 from charrnn.cli.prepare import Run
+from charrnn.evaluation.static import evaluate
 
 
 def summary(run: Run) -> str:
@@ -55,5 +56,5 @@ def test_line(run: Path, windows, device) -> str:
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
     model, _ = checkpoint.build_model(checkpoint.read(file))
-    nats = evaluation.evaluate(model.to(device), windows).nats
+    nats = evaluate(model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
