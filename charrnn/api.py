@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn import checkpoint, generation
+from charrnn import checkpoint
 from charrnn.analysis import activations
 from charrnn.data.charset import Charset
 from charrnn.evaluation import static as evaluation
+from charrnn.generation import sampler
 from charrnn.generation.session import Session
-from charrnn.runs.members import find_checkpoints
+from charrnn.runs import find_checkpoints
 
 
 class LanguageModel:
@@ -27,21 +28,18 @@ class LanguageModel:
     def generate(self, prompt: str = "", length: int = 500, **settings) -> str:
         """The prompt and ``length`` characters after it.
 
-        Settings are those of :func:`charrnn.generation.generate_texts` and
-        :class:`charrnn.generation.Decoding`.
+        Settings are those of ``sampler.texts`` and :class:`charrnn.generation.decoding.Decoding`.
         """
         return "".join(self.stream(prompt, length, **settings))
 
     def stream(self, prompt: str = "", length: int = 500, **settings) -> Iterator[str]:
         """The characters of :meth:`generate` one at a time, as they come."""
-        steps = generation.generate_texts(self.model, self.charset, prompt, length, **settings)
+        steps = sampler.texts(self.model, self.charset, prompt, length, **settings)
         return (character for (added,) in steps for character in added)
 
     def generate_many(self, num_samples: int, prompt: str = "", length: int = 500, **settings):
         """Several texts at once, a list; the first is that of :meth:`generate`."""
-        steps = generation.generate_texts(
-            self.model, self.charset, prompt, length, num_samples, **settings
-        )
+        steps = sampler.texts(self.model, self.charset, prompt, length, num_samples, **settings)
         return ["".join(parts) for parts in zip(*steps)]
 
     def session(self, path: str | Path | None = None, seed: int | None = None) -> Session:

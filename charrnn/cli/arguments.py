@@ -144,7 +144,9 @@ def resumed(path: Path) -> tuple[dict, dict, Path | None]:
         # It ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started_with(path)
     else:
-        file = checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)
+        file = (
+            checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)
+        )
         ours = checkpoint.read(file)["charrnn"]
         if "carry" not in ours:
             raise InputError(f"resume={file}: holds a model only; use init_from={file}")

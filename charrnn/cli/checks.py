@@ -82,7 +82,9 @@ def trainer_keys(trainer) -> None:
     for key in ("max_epochs", "max_steps"):
         require(key, lambda v: v == -1 or v >= 1, f"{whole}; -1 for no limit")
     require("gradient_clip_val", lambda v: 0 <= v < math.inf, "at least 0")
-    require("limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass")
+    require(
+        "limit_train_batches", lambda v: v > 0, "above 0: windows of a round, or 1.0 for a pass"
+    )
     whole_or_none = "1.0, or 0, which leaves the test out"
     require("limit_test_batches", lambda v: v == 0 or (type(v) is float and v == 1), whole_or_none)
 

@@ -112,7 +112,7 @@ def prepare(config: DictConfig, job: Job) -> Run:
         task.rollbacks = saved["charrnn"].get("rollbacks", 0)
     trainer = build_trainer(config, job)
     checks.process_count(config, trainer)
-    data.share(trainer.global_rank, trainer.world_size)
+    data.shard(trainer.global_rank, trainer.world_size)
     checks.lengths(config.trainer, data)
     if saved:
         rows = saved["charrnn"]["carry"].size(1)

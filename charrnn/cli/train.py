@@ -88,7 +88,7 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     while not (command.folder or claim_run_folder(job.folder)):
         job = dataclasses.replace(job, folder=free_run_folder(wanted, is_named))
         run = prepare(settings, job)
-    with read_write(config):
+    with read_write(config.hydra):
         config.hydra.run.dir = escape(str(job.folder))
 
     def task(_: DictConfig) -> None:

@@ -161,7 +161,21 @@ def test_a_key_of_another_option_of_its_group(invoke, folder):
     assert listing(folder) == before
 
 
-HOSTILE = ["é", "it's", 'a "b"', "a,b", "a=b", "[a]", "{a}", "a b", "1e3", "true", "a\\b", "$x", "#a"]
+HOSTILE = [
+    "é",
+    "it's",
+    'a "b"',
+    "a,b",
+    "a=b",
+    "[a]",
+    "{a}",
+    "a b",
+    "1e3",
+    "true",
+    "a\\b",
+    "$x",
+    "#a",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
