@@ -14,12 +14,11 @@ import signal
 import sys
 import tempfile
 
-IMPORTED = ("hydra", "pooch", "pytorch_lightning", "torch.utils.tensorboard")
-IMPORTED += tuple(
-    f"charrnn.{name}"
-    for name in ("callbacks", "cli.checks", "cli.app", "data.datamodule", "evaluation.report",
-                 "runs.provenance", "training.schedulers", "training.task", "gru.generate",
-                 "gru.loss", "gru.native")
+IMPORTED = (
+    "hydra", "pooch", "pytorch_lightning", "torch.utils.tensorboard", "charrnn.callbacks.neurons",
+    "charrnn.cli.fit", "charrnn.cli.sample", "charrnn.cli.sweep", "charrnn.cli.train",
+    "charrnn.evaluation.report", "charrnn.gru.generate", "charrnn.gru.loss", "charrnn.gru.native",
+    "charrnn.training.schedulers", "charrnn.training.task",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""From a command line to a configuration and its overrides, in one function without side effects."""
+"""From a command line to a configuration and its overrides, in one function."""
 
 import argparse
 import shlex

@@ -139,7 +139,8 @@ def process_count(cfg, trainer) -> None:
     ):  # fmt: skip
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}: {ranks.world_size} processes were started,"
-            f" {ranks.local_world_size} on each machine; leave trainer.devices and trainer.num_nodes out"
+            f" {ranks.local_world_size} on each machine; leave out trainer.devices and"
+            " trainer.num_nodes"
         )
     way, single = cfg.task.get("on_divergence"), trainer.world_size == 1
     check("task.on_divergence", way, single or way != "rollback", "stop with several processes")

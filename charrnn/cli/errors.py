@@ -4,11 +4,15 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from charrnn.cli.keys import groups, known_keys, nearest, options_with
 from charrnn.cli.streams import FULL
 from charrnn.errors import InputError, escape_control, format_value, one_line
+
+if TYPE_CHECKING:
+    from charrnn.cli.arguments import Command
 
 EXTRAS = {"optuna": "sweep", "joblib": "joblib", "submitit_local": "slurm",
           "submitit_slurm": "slurm"}  # fmt: skip
@@ -16,14 +20,13 @@ EXTRAS = {"optuna": "sweep", "joblib": "joblib", "submitit_local": "slurm",
 
 
 @contextlib.contextmanager
-def one_line_errors(kind: str = "new", overrides: Sequence[str] = ()) -> Iterator[None]:
+def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
     """Print an error of input in one line and exit with 2; exit with 130 after Ctrl-C.
 
     Other errors keep their traceback, and all do where ``CHARRNN_TRACEBACK`` is set.
 
     Args:
-        kind: as in :class:`charrnn.cli.arguments.Command`.
-        overrides: of the command line.
+        command: the command line, where it was read already.
     """
     try:
         yield
@@ -33,7 +36,7 @@ def one_line_errors(kind: str = "new", overrides: Sequence[str] = ()) -> Iterato
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        line = explain(error, kind, overrides)
+        line = explain(error, command)
         if os.environ.get("CHARRNN_TRACEBACK") or not line:
             raise
         sys.stdout.flush()
@@ -51,8 +54,9 @@ def explain(error: BaseException, kind: str = "new", overrides: Sequence[str] = 
     if isinstance(error, OSError) and error.errno in FULL:
         return f"a file cannot be written ({error.strerror})"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
-        return no_such_key(match[1], kind, overrides)
+        return no_such_key(match[1], command)
     if text.startswith("Config group override must be a string"):
+        overrides = command.overrides if command else ()
         given = [a for a in overrides if a.partition("=")[0].lstrip("+") in groups()]
         return f"{' '.join(given)}: names no option of its group; --help lists them"
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
@@ -76,10 +80,12 @@ def explain(error: BaseException, kind: str = "new", overrides: Sequence[str] = 
     return None
 
 
-def no_such_key(key: str, kind: str, overrides: Sequence[str]) -> str:
+def no_such_key(key: str, command: "Command | None") -> str:
     """One line for an override that Hydra could not apply."""
-    if key not in known_keys():
-        return f"{key}: no such key{nearest(key)}"
+    name, kind = (command.name, command.kind) if command else ("train", "new")
+    known = known_keys(name)
+    if key not in known:
+        return f"{key}: no such key{nearest(key, known)}"
     if kind == "resumed":
         return (
             f"{key}: cannot be changed in a run that is resumed; start a new one, with"
@@ -88,6 +94,7 @@ def no_such_key(key: str, kind: str, overrides: Sequence[str]) -> str:
     if kind == "reproduced":
         return f"{key}: a run that is reproduced keeps it; only single keys may differ"
     group = key.partition(".")[0]
+    overrides = command.overrides if command else ()
     chosen = [o.lstrip("+") for o in overrides if o.lstrip("+").partition("=")[0] == group]
     if (having := options_with(key)) and chosen and chosen[-1] not in having:
         return f"{key}: is a key of {' and '.join(having)}, not of {chosen[-1]}; leave out either"

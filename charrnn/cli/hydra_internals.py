@@ -129,7 +129,10 @@ class Application:
             hydra_context=context,
         )  # fmt: skip
         callbacks.on_run_end(config=config, config_name=self.config_name, job_return=done)
-        return done.return_value
+        # Not ``done.return_value``, which prints the overrides of a failed job first.
+        if isinstance(done._return_value, Exception):
+            raise done._return_value
+        return done._return_value
 
     def multirun(self, overrides: list[str], task: Callable[[DictConfig], object]) -> object:
         """Run a task for each combination of values, by the sweeper and the launcher."""

@@ -36,8 +36,10 @@ def nearest(key: str, known: Iterable[str] | None = None) -> str:
 
 
 @functools.cache
-def known_keys() -> list[str]:
-    """Every key of a run, with its group's name before it: ``optimizer.lr`` before others."""
+def known_keys(command: str = "train") -> list[str]:
+    """Every key of a command, with its group's name before it."""
+    if f"{command}.yaml" in OWN_COMMANDS:
+        return sorted(keys_below(conf_yaml(command)))
     keys = set()
     for file in sorted(CONF.rglob("*.yaml")):
         if file.name in OWN_COMMANDS and file.parent == CONF:

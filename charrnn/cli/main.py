@@ -59,7 +59,7 @@ def run_with_settings(name: str, arguments: list[str], script: str | None, progr
         names = Program.script(script)
     command = parse(name, arguments, names, os.environ)
     module = importlib.import_module(f"charrnn.cli.{command.name}")
-    with one_line_errors(command.kind, command.overrides):
+    with one_line_errors(command):
         module.main(command)
 
 

@@ -51,7 +51,7 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
     Raises InputError for what is wrong with every job, before there is a folder; exits with 1 where
     a job failed.
     """
-    for given in map(str, config.hydra.overrides.hydra):
+    for given in command.arguments:
         if given.lstrip("+").startswith("hydra.run.dir="):
             raise InputError(f"{given}: this is a sweep; name its folder, hydra.sweep.dir=")
     check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
