@@ -1,6 +1,6 @@
 """The Python interface to trained models: ``load`` and ``LanguageModel``.
 
-L layers, T characters, H hidden size.
+L layers, T characters of a text, H hidden size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,60 +14,82 @@ from charrnn import checkpoint
 from charrnn.analysis import activations
 from charrnn.data.charset import Charset
 from charrnn.evaluation import static as evaluation
-from charrnn.generation import sampler
-from charrnn.generation.session import Session
+from charrnn.generation import Session, generate_texts
 from charrnn.runs import find_checkpoints
 
 
 class LanguageModel:
-    """A model and its charset: text in, text and numbers out."""
+    """A trained model and its charset: text in, text and numbers out.
+
+    Args:
+        model: a model of :mod:`charrnn.models`, in evaluation mode.
+        charset: the alphabet of its training text.
+    """
 
     def __init__(self, model: nn.Module, charset: Charset):
         self.model, self.charset = model, charset
 
     def generate(self, prompt: str = "", length: int = 500, **settings) -> str:
-        """The prompt and ``length`` characters after it.
+        """Return the prompt and the ``length`` characters that the model writes after it.
 
-        Settings are those of ``sampler.texts`` and :class:`charrnn.generation.decoding.Decoding`.
+        Args:
+            prompt: text that the model reads first.
+            length: characters to write (bytes with ``unit="byte"``).
+            settings: ``seed`` and ``unknown`` as in :func:`charrnn.generation.generate_texts`, and
+                the attributes of :class:`charrnn.generation.Decoding`: ``temperature``, ``top_k``,
+                ``top_p``, ``min_p``, ``stop`` and so on.
+
+        Raises:
+            InputError: a setting is out of range, or the prompt has an unknown character.
         """
         return "".join(self.stream(prompt, length, **settings))
 
     def stream(self, prompt: str = "", length: int = 500, **settings) -> Iterator[str]:
-        """The characters of :meth:`generate` one at a time, as they come."""
-        steps = sampler.texts(self.model, self.charset, prompt, length, **settings)
+        """Iterate over the characters of :meth:`generate` as they are written."""
+        steps = generate_texts(self.model, self.charset, prompt, length, **settings)
         return (character for (added,) in steps for character in added)
 
-    def generate_many(self, num_samples: int, prompt: str = "", length: int = 500, **settings):
-        """Several texts at once, a list; the first is that of :meth:`generate`."""
-        steps = sampler.texts(self.model, self.charset, prompt, length, num_samples, **settings)
+    def generate_many(
+        self, num_samples: int, prompt: str = "", length: int = 500, **settings
+    ) -> list[str]:
+        """Return several texts, generated in one batch; the first is that of :meth:`generate`."""
+        steps = generate_texts(self.model, self.charset, prompt, length, num_samples, **settings)
         return ["".join(parts) for parts in zip(*steps)]
 
     def session(self, path: str | Path | None = None, seed: int | None = None) -> Session:
-        """A session that has read nothing, or the one that ``Session.save`` wrote into a file.
+        """Return a session that has read nothing, or the one in a file of ``Session.save``.
 
         Args:
-            seed: None draws one, or takes that of the file.
+            path: the file; None starts an empty session.
+            seed: of the text to come; None draws one, or takes that of the file.
         """
         session = Session(self.model, self.charset, seed)
         return session if path is None else session.load(path).fork(seed)
 
     def score(self, text: str) -> np.ndarray:
-        """Nats of each character after the first, (T - 1,) float64, read from a zero state.
+        """Return the nats of each character after the first, (T - 1,) float64.
 
-        Characters outside the alphabet count as U+FFFD. With unit="byte", nats of each byte.
+        The text is read from a zero state. Characters outside the alphabet count as U+FFFD. With
+        ``unit="byte"`` the result has an entry for each byte after the first.
         """
         return evaluation.score(self.model, self._indices(text))
 
     def score_many(self, texts: list[str]) -> list[np.ndarray]:
-        """What :meth:`score` returns for each of several texts, evaluated in batches."""
+        """Return what :meth:`score` returns for each of several texts, evaluated in batches."""
         return evaluation.score_many(self.model, [self._indices(text) for text in texts])
 
     def activations(self, text: str) -> np.ndarray:
-        """Every unit after every character, (L, H, T), between -1 and 1, read from a zero state."""
+        """Return the output of every unit after every character, (L, H, T), between -1 and 1.
+
+        The text is read from a zero state. Raises InputError for an ensemble.
+        """
         return activations.activations(self.model, self.charset, text)
 
     def gates(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """The reset and the update gate of every unit at every character, each (L, H, T)."""
+        """Return the reset and update gates of every unit, each (L, H, T), between 0 and 1.
+
+        The text is read from a zero state. Raises InputError for an ensemble.
+        """
         return activations.gates(self.model, self.charset, text)
 
     def _indices(self, text: str) -> Tensor:
@@ -76,12 +98,14 @@ class LanguageModel:
 
 
 def load(path: str | Path | Iterable[str | Path]) -> LanguageModel:
-    """A trained model from a checkpoint, or from a run's folder (its last checkpoint).
+    """Load a trained model from a checkpoint, or from a run's folder (its last checkpoint).
 
-    Several of them, or the folder of a sweep, give the models together, as one that predicts the
-    mean of their probabilities (see :class:`charrnn.models.ensemble.Ensemble`).
+    Several paths, or the folder of a sweep, give an ensemble, which predicts the mean of its
+    members' probabilities (:class:`charrnn.models.Ensemble`). Only the files are needed, neither
+    the training text nor Lightning nor Hydra.
 
-    Nothing but the files is needed. Raises InputError as :func:`charrnn.checkpoint.read` does.
+    Raises:
+        InputError: a file is missing, damaged, or no checkpoint of this version of charrnn.
     """
     files = find_checkpoints(path)
     return LanguageModel(*checkpoint.build_models(files, [checkpoint.read(file) for file in files]))

@@ -33,8 +33,7 @@ def sample(settings: dict, command: Command) -> None:
     from charrnn.cli.folders import newest_run
     from charrnn.cli.interactive import Shell, unescape
     from charrnn.evaluation import scoring
-    from charrnn.generation.decoding import Decoding
-    from charrnn.generation.sampler import texts as generate
+    from charrnn.generation import Decoding, generate_texts
     from charrnn.runs import find_checkpoints
 
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
@@ -43,7 +42,7 @@ def sample(settings: dict, command: Command) -> None:
     check_type("raw", raw, bool)
     check_type("interactive", talk, bool)
     of_text = {key: settings.pop(key) for key in OF_A_TEXT}
-    check_call(generate, of_text)
+    check_call(generate_texts, of_text)
     check_call(Decoding, settings)
     settings |= {key: unescape(settings[key]) for key in ("stop", "allow")}
     one = not talk or of_text["num_samples"] == 1
@@ -59,7 +58,7 @@ def sample(settings: dict, command: Command) -> None:
     form = str if raw else escape_control
     if talk:
         return Shell(model, charset, of_text, settings, form).run()
-    write(generate(model, charset, **of_text, **settings), of_text["num_samples"], form)
+    write(generate_texts(model, charset, **of_text, **settings), of_text["num_samples"], form)
 
 
 def write(steps: Iterator[list[str]], num_samples: int, form: Callable[[str], str]) -> None:
