@@ -1,25 +1,24 @@
-// A GRU layer over a window, backward. The legend is in gru.h; besides:
+// A GRU layer over a window, backward. See gru.h for the dimensions; in addition:
 //   dout    (T, B, H), the gradient of the outputs states[1:]
-//   grads   gradients of the sums that the gates squash, of a chunk of steps (chunk, rows, 4H):
-//           dq dr dz dn where the reset comes after the product, so that those of the hidden
-//           product (q r z) and those of the input's (r z n) both stand side by side; before it
-//           dr dz dn, which serve both
-//   keep    (B, H) what reaches a state past the hidden product
+//   grads   gradients of the gates' preactivations, for a chunk of steps (chunk, rows, 4H):
+//           dq dr dz dn for reset=after, so that those of the hidden product (q r z) and those of
+//           the input product (r z n) are both contiguous; dr dz dn for reset=before
+//   keep    (B, H) the part of a state's gradient that bypasses the hidden product
 
 #include "gru.h"
 
 namespace {
 
-// Where gradients go: those of a block have these sizes too. What is null is not asked for.
+// Outputs for gradients, of the layer or of a block; null if not needed.
 template <class T>
 struct Sums {
-    T *bias;   // one for each of grads
+    T *bias;   // one for each column of grads
     T *w_hh;   // (3H, H)
     T *w_ih;   // (3H, I)
     T *gates;  // (V, 3H)
 };
 
-// A block's part of the work.
+// The work of one block of rows.
 template <class T>
 struct Part {
     const Layer<T> &l;
@@ -51,7 +50,7 @@ inline void prefetch_step(const Part<T> &p, long t, long row, long u) {
     prefetch(p.l.state(t, row) + u), prefetch(p.dout + (t * p.l.rows + row) * H + u);
 }
 
-// Step t, which is number s of its chunk; next are the gradients of step t + 1.
+// Step t, number s of its chunk; next holds the gradients of step t + 1.
 template <class T, bool hard>
 void step_after(const Part<T> &p, long t, long s, const T *next) {
     const Layer<T> &l = p.l;
@@ -148,12 +147,12 @@ const T *pack_right(const Part<T> &p, long t, long steps, long size, const At &a
     return p.right;
 }
 
-// Gradients of weights and inputs from the chunk's grads, which begins with step t.
+// Gradients of weights and inputs from the grads of the chunk that starts at step t.
 template <class T>
 void outer_gradients(const Part<T> &p, long t, long steps, bool before) {
     const Layer<T> &l = p.l;
     const long H = l.hidden, I = l.inputs, n = p.b.rows(), count = steps * n;
-    const long gates = p.width / H, inner = 0, outer = gates - 3;  // the first of their grads
+    const long gates = p.width / H, inner = 0, outer = gates - 3;  // offsets of their grads
     const long size = left_size<T>(count, H);
     if (p.sums.w_hh || p.sums.w_ih)
         for (long g = 0; g < gates; g++)
@@ -207,7 +206,7 @@ void run(const Part<T> &p, bool before, bool hard) {
         outer_gradients(p, t, end - t, before);
         std::copy(p.grads, p.grads + n * p.width, p.later);
     }
-    // What reaches the initial state, through the product of step 0 too.
+    // The gradient of the initial state, including the product of step 0.
     V<T> sums[TILE_ROWS * 3];
     const long terms = before ? 2 * H : 3 * H;
     column_panels(p.hidden, terms, H, [&](const T *panel, long v0, long width) {

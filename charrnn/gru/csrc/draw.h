@@ -1,4 +1,4 @@
-// One character drawn from a row of logits: charrnn.decoding.probabilities and draw, in float64.
+// Draws one character from a row of logits in float64, as charrnn/generation/filters.py does.
 //
 // V vocabulary size.
 #pragma once
@@ -9,14 +9,14 @@
 
 #include "tile.h"
 
-// Temperature divides the logits, 0 takes the likeliest; top_k, top_p and min_p of 0 leave all.
+// Temperature divides the logits, 0 is greedy; top_k, top_p and min_p of 0 are disabled.
 struct Filters {
     double temperature;
     long top_k;
     double top_p, min_p;
 };
 
-// Memory of one draw.
+// Scratch memory of one draw.
 struct DrawRoom {
     Buffer<double> chances, copy;
     Buffer<int32_t> order;
@@ -24,9 +24,9 @@ struct DrawRoom {
         : chances(size + lanes<double>), copy(size + lanes<double>), order(size) {}
 };
 
-constexpr long NOTHING = -1;  // where the logits are not finite
+constexpr long NOTHING = -1;  // returned if the logits are not finite
 
-// The first of the likeliest that are allowed.
+// The first of the allowed characters with the highest logit.
 template <class T>
 inline long likeliest(const T *logits, long size, const uint8_t *allowed) {
     long best = NOTHING;
@@ -38,7 +38,7 @@ inline long likeliest(const T *logits, long size, const uint8_t *allowed) {
     return best;
 }
 
-// Makes what is less likely than the k-th impossible; what equals it stays.
+// Removes characters less likely than the k-th; those equal to it are kept.
 inline void keep_top_k(double *x, double *copy, long size, long k) {
     std::copy(x, x + size, copy);
     std::nth_element(copy, copy + (k - 1), copy + size, [](double a, double b) { return a > b; });
@@ -47,14 +47,15 @@ inline void keep_top_k(double *x, double *copy, long size, long k) {
         if (x[j] < least) x[j] = -INFINITY;
 }
 
-// Leaves the fewest that together have chances of `wanted`, of all that make `sum`: a heap gives up
-// the likeliest, of equals the first, until they do, and what it still holds becomes impossible.
-inline void keep_top_p(double *chances, int32_t *order, long size, double wanted, double sum) {
+// Keeps the smallest set of characters with a total chance of at least `mass`, where all chances
+// add up to `sum`: a heap yields the likeliest, of equals the first, until their total is reached,
+// and the characters left in it are removed.
+inline void keep_top_p(double *chances, int32_t *order, long size, double mass, double sum) {
     auto behind = [&](int32_t a, int32_t b) {
         return chances[a] < chances[b] || (chances[a] == chances[b] && a > b);
     };
-    // All that are no likelier than this make no more than may be left out.
-    const double least = (sum - wanted) / size;
+    // The characters with at most this chance have no more than the total chance to remove.
+    const double least = (sum - mass) / size;
     long held = 0;
     for (long j = 0; j < size; j++)
         if (chances[j] > least)
@@ -65,13 +66,13 @@ inline void keep_top_p(double *chances, int32_t *order, long size, double wanted
     for (sum = 0; held; held--) {
         const double chance = chances[order[0]];
         sum += chance;
-        if (sum - chance >= wanted) break;
+        if (sum - chance >= mass) break;
         std::pop_heap(order, order + held, behind);
     }
     for (long i = 0; i < held; i++) chances[order[i]] = 0;
 }
 
-// The sum of a vector's elements, in their order.
+// The sum of a vector's elements, in order.
 template <class T>
 inline T sum_of(V<T> v) {
     T sum = v[0];
@@ -87,7 +88,7 @@ inline double sum_up(const double *x, long count, double *ends) {
 }
 
 // The index at which the sum of the chances first exceeds a share of them all, in [0, 1).
-// allowed (V): 0 where an index has no chance at all; null where each may have one.
+// allowed (V): 0 for an index that must not be drawn; null if there is none.
 template <class T>
 long draw(const T *logits, long size, const Filters &f, const uint8_t *allowed, double uniform,
           DrawRoom &room) {
@@ -120,7 +121,7 @@ long draw(const T *logits, long size, const Filters &f, const uint8_t *allowed, 
         keep_top_p(x, room.order, size, f.top_p * sum, sum);
         sum = sum_up(x, count, ends);
     }
-    // Rounding must not take the share to the sum itself, which no index exceeds.
+    // Rounding must not make the share equal to the sum, which no index exceeds.
     const double share = std::min(uniform * sum, std::nextafter(sum, 0.0));
     long i = 0;
     while (ends[i] <= share) i++;

@@ -1,4 +1,4 @@
-// A GRU layer over a window, forward. The legend is in gru.h.
+// A GRU layer over a window, forward. See gru.h for the dimensions.
 
 #include "gru.h"
 
@@ -10,7 +10,7 @@ extern "C" void use_openmp(void *function) {
 
 namespace {
 
-// W_ih x of the steps at hand: of characters, or of a chunk that begins with step `first`.
+// W_ih x of the current steps: of all characters, or of the chunk that starts at step `first`.
 template <class T>
 struct Gates {
     const T *data;
@@ -72,7 +72,7 @@ void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gat
                 squash<T, hard>(r, z);
                 sums[3 * i] = r, sums[3 * i + 1] = z;
             }
-            // Apart, so that the processor can overlap rows, each a long chain of operations.
+            // A loop of its own, so that the processor overlaps rows, each a long dependency chain.
             for (long i = 0; i < m; i++) {
                 const T *g = x.at(l, b, t, first + i) + u;
                 V<T> r = sums[3 * i], z = sums[3 * i + 1], q = sums[3 * i + 2] + bias_q;
@@ -88,7 +88,7 @@ void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gat
     }
 }
 
-// scratch stands in for `saved` of one step, (B, 4H), where nothing is kept.
+// scratch replaces `saved` of one step, (B, 4H), if nothing is saved.
 template <class T, bool hard>
 void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gates<T> &x, long t,
                  T *scratch) {
@@ -135,7 +135,7 @@ void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Ga
     });
 }
 
-// Room of a block: a chunk's inputs and their product.
+// Scratch memory of a block: the inputs of a chunk and their product.
 template <class T>
 void run(const Layer<T> &l, const Block &b, const Packed<T> &w, T *room, bool before, bool hard,
          T *scratch) {

@@ -1,19 +1,19 @@
-// What the forward and the backward pass of a GRU layer share.
+// Definitions shared by the forward and the backward pass of a GRU layer.
 //
 // T time steps, B rows, H hidden size, I input size, V vocabulary size. All arrays are dense and
 // row-major:
-//   inputs  (T, B, I), or null where they are folded: then gates (V, 3H) holds W_ih x of every
-//           character, r z n, and index (T, B) says which
+//   inputs  (T, B, I), or null for indices: then gates (V, 3H) holds W_ih x of every character,
+//           r z n, and index (T, B) selects its rows
 //   w_ih    (3H, I), w_hh (3H, H), bias_ih and bias_hh (3H)
-//   states  (T + 1, B, H): states[0] is the initial one
-//   saved   (T, B, 4H) for the backward pass: r z n q, with q = W_hn h + b_hn where the reset comes
-//           after the product; before it q = r h
+//   states  (T + 1, B, H): states[0] is the initial state
+//   saved   (T, B, 4H) for the backward pass: r z n q, with q = W_hn h + b_hn for reset=after and
+//           q = r h for reset=before
 //
-// The rows are split over the threads, and a thread walks its rows through all steps: rows do not
-// depend on one another, so that no step waits for another thread. What stands outside the
-// recurrence (the input's product, and all of a layer's gradients) is made for a chunk of steps at
-// a time, while the chunk is in the cache of the thread that made it.
-// The mathematics is that of charrnn/gru/reference.py.
+// The rows are split over the threads, and a thread takes its rows through all steps: rows are
+// independent, so no step waits for another thread. Products outside the recurrence (with the
+// inputs, and for all gradients of a layer) are computed for a chunk of steps at a time, while the
+// chunk is in the cache of the thread that wrote it.
+// The equations are those of charrnn/gru/reference.py.
 #pragma once
 
 #include "parallel.h"

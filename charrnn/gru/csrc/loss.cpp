@@ -1,4 +1,4 @@
-// Softmax and cross-entropy of rows of logits, and the gradient in the logits' place.
+// Softmax and cross-entropy of rows of logits; the gradient overwrites the logits.
 //
 // N rows, V vocabulary size.
 
@@ -10,7 +10,7 @@
 namespace {
 
 constexpr int64_t IGNORED = -100;  // as in torch's cross_entropy
-constexpr long BLOCKS = 64;        // pieces of the rows; fixed, so that sums are
+constexpr long BLOCKS = 64;        // of rows; a fixed number, so that sums are reproducible
 
 template <class T>
 T largest(const V<T> &v) {
@@ -26,8 +26,8 @@ double total(const V<T> &v) {
     return sum;
 }
 
-// Nats of one row, and, where dbias is not null, scale times the gradient in the logits' place and
-// added to dbias. padded has room for V and a vector more.
+// Nats of one row. Unless dbias is null, scale times the gradient overwrites the logits and is also
+// added to dbias. padded is scratch memory for V elements and a vector more.
 template <class T>
 double row_nats(T *logits, const T *bias, int64_t target, long size, T scale, T *dbias, T *padded) {
     V<T> most = splat(logits[0] + bias[0]), sum = {};

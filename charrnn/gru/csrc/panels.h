@@ -1,9 +1,9 @@
-// Matrices that stay packed (see tile.h), and their product with one row or many.
+// Matrices packed once (see tile.h), and their product with one row or many.
 #pragma once
 
 #include "tile.h"
 
-constexpr long GROUP = 4;  // panels of one row at once: as many sums as hide how long an add takes
+constexpr long GROUP = 4;  // panels per row at once: independent sums hide the latency of an add
 
 // A matrix packed in panels of `width` vectors (see tile.h).
 template <class T>
@@ -18,7 +18,7 @@ struct Matrix {
     long width_of(long p) const { return std::min(width, all - p * width); }
 };
 
-// A panel for each vector of units, with these units of `gates` gates side by side.
+// One panel per vector of units, with the columns of `gates` gates for these units adjacent.
 template <class T>
 struct GateMatrix : Matrix<T> {
     GateMatrix(const T *weight, long units, long terms, long gates)
@@ -39,7 +39,7 @@ struct ColumnMatrix : Matrix<T> {
     }
 };
 
-// The product of one row with P panels that stand one after the other.
+// The product of one row with P consecutive panels.
 template <class T, int W, int P = GROUP>
 void product_of_row(V<T> *sums, const T *x, long p, const T *panels, long terms) {
     if (p < P) {

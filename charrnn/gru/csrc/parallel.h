@@ -3,22 +3,22 @@
 
 #include <atomic>
 
-// What the functions that Python calls return.
+// Return codes of the functions that Python calls.
 enum { DONE, OUT_OF_RANGE, NO_MEMORY, NOT_FINITE };
 
-// GOMP_parallel of the OpenMP library that torch runs on, handed over by Python: linking OpenMP
-// here could start a second pool, whose waiting threads would take the cores from torch's.
+// GOMP_parallel of the OpenMP library that torch uses, passed by Python: linking OpenMP here could
+// start a second thread pool, whose spinning threads would compete with torch's for the cores.
 typedef void (*Parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
 extern Parallel openmp_parallel;
 
-// Threads that a call is worth: waking a second one costs as much as some ten thousand operations
-// on vectors, and where other processes hold the cores, far more.
+// Number of threads for a call: waking a second one costs as much as some ten thousand vector
+// operations, and far more if other processes occupy the cores.
 inline int threads_for(long operations, int threads) {
     return operations < 1 << 18 ? 1 : threads;
 }
 
-// Calls work(i) for i in [0, count), each once. Which thread takes which is open, so that a result
-// that depends on the number of threads only must not depend on the thread.
+// Calls work(i) once for each i in [0, count). The assignment to threads is dynamic, so results
+// must not depend on it.
 template <class Work>
 void parallel_for(long count, int threads, const Work &work) {
     struct Job {

@@ -1,13 +1,13 @@
-// Text from a GRU: draw a character, take it in, draw the next.
+// Sampling from a GRU: draw a character, run one step on it, draw the next.
 //
 // B rows (samples), V vocabulary size, H hidden size, L layers. All arrays are dense and row-major:
 //   table   (V, 3H): W_ih x + b_ih of layer 0, of every character
-//   states  (2, L, B, H): two, of which one is read while the other is written
+//   states  (2, L, B, H): double-buffered, one is read while the other is written
 //   logits  (B, V): of the next character
-//   allowed (B, V): 0 where a character may not come; null where all may
-// The mathematics is that of charrnn/gru/reference.py and charrnn/decoding.py. A row's numbers are
-// the same to the last bit however many rows and threads there are: every sum runs over its terms
-// in their order.
+//   allowed (B, V): 0 for a character that must not be drawn; null if there is none
+// The equations are those of charrnn/gru/reference.py and charrnn/generation/filters.py. The result
+// of a row is bitwise independent of the number of rows and threads: every sum adds its terms in
+// order.
 
 #include <atomic>
 #include <memory>
@@ -21,10 +21,10 @@ namespace {
 template <class T>
 struct Layer {
     GateMatrix<T> input, hidden;
-    ColumnMatrix<T> candidate;  // where the reset comes before its product
+    ColumnMatrix<T> candidate;  // for reset=before
     const T *bias_ih, *bias_hh;
 
-    // tensors: weight_ih, weight_hh, bias_ih, bias_hh; layer 0 has its input product in the table.
+    // tensors: weight_ih, weight_hh, bias_ih, bias_hh; the table has the input product of layer 0.
     Layer(const T *const *tensors, long hidden_size, bool first, bool before)
         : input(tensors[0], first ? 0 : hidden_size, hidden_size, 3),
           hidden(tensors[1], hidden_size, hidden_size, before ? 2 : 3),
@@ -49,7 +49,7 @@ struct Sampler {
     ColumnMatrix<T> decoder;
     Buffer<T> gates, update, reset;  // (B, 3H), and z and r h, (B, H)
     std::vector<long> index;         // of the row's last character
-    long now = 0;                    // which of the two states is to be read
+    long now = 0;                    // which of the two states is read next
 
     Sampler(const T *const *tensors, const T *table, const T *weight, const T *bias, T *states,
             long rows, long size, long hidden, long count, bool before, bool hard)
@@ -100,7 +100,7 @@ struct Walk {
                 squash<T, hard>(r, z);
                 sums[3 * i] = r, sums[3 * i + 1] = z;
             }
-            // Apart, so that the processor can overlap rows, each a long chain of operations.
+            // A loop of its own, so that the processor overlaps rows, each a long dependency chain.
             for (long i = 0; i < m; i++) {
                 const T *g = s.gates_at(l, first + i) + u;
                 V<T> r = sums[3 * i], z = sums[3 * i + 1], q = sums[3 * i + 2] + bias_q;
@@ -191,8 +191,8 @@ struct Walk {
     }
 };
 
-// One row stays on one thread. Two that share its products wait for each other longer than they
-// save where other processes hold the cores: at H = 512, on two such cores, 190 us for 120.
+// One row stays on one thread. Two threads that share its products wait for each other longer than
+// they save if other processes occupy the cores: at H = 512, on two such cores, 190 us for 120.
 template <class T, bool hard>
 bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
          const Filters &filters, int threads) {
@@ -211,8 +211,8 @@ bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t 
 }  // namespace
 
 // sampler_open sets *sampler, which uses table, biases and states until sampler_close; tensors are
-// weight_ih, weight_hh, bias_ih and bias_hh of each layer. sampler_run draws first from the logits
-// that it finds, and leaves those of the next character.
+// weight_ih, weight_hh, bias_ih and bias_hh of each layer. sampler_run first draws from the current
+// logits, and leaves the logits of the next character.
 #define EXPORT(T, suffix)                                                                         \
     extern "C" int sampler_open_##suffix(                                                         \
         const T *table, const T *weight, const T *bias, T *states, const T *const *tensors,       \

@@ -1,9 +1,9 @@
 // Products of a few rows with a matrix that is packed once and used at every step.
 //
 // K terms of a sum, N columns. A packed matrix is a sequence of panels; a panel holds the columns
-// of `width` vectors side by side for k = 0 .. K-1, so that the innermost loop reads it straight
-// on. A tile is the product of up to TILE_ROWS rows with one panel, and stays in registers: the
-// caller goes on with the sums there, and nothing but results is written.
+// of `width` vectors side by side for k = 0 .. K-1, so that the innermost loop reads it
+// sequentially. A tile is the product of up to TILE_ROWS rows with one panel, and stays in
+// registers: the caller continues with the sums there, and only results are written.
 #pragma once
 
 #include <algorithm>
@@ -40,7 +40,7 @@ inline long vectors(long n) {
     return (n + lanes<T> - 1) / lanes<T>;
 }
 
-// A size rounded up, so that what comes after it is aligned as its beginning is.
+// A size rounded up so that the array after it has the same alignment.
 inline long aligned(long size) {
     return (size + 15) / 16 * 16;
 }
@@ -60,7 +60,7 @@ inline void pack_panel(T *panel, long terms, long width, const Source &source) {
                 panel[(k * width + v) * lanes<T> + lane] = source(k, v, lane);
 }
 
-// Where the elements of a tile's rows are: element k of row m is data[m * row + k * term].
+// Strides of the rows of a tile: element k of row m is data[m * row + k * term].
 template <class T>
 struct Rows {
     const T *data;
@@ -122,8 +122,8 @@ inline void row_tiles(long begin, long end, const Body &body) {
     }
 }
 
-// Calls body(panel, first vector, width) for the panels of a matrix of n columns that stand side by
-// side, TILE_VECTORS vectors at a time.
+// Calls body(panel, first vector, width) for the adjacent panels of a matrix of n columns,
+// TILE_VECTORS vectors at a time.
 template <class T, class Body>
 inline void column_panels(const T *packed, long terms, long n, const Body &body) {
     long all = vectors<T>(n);
@@ -218,7 +218,7 @@ inline void add_outer(T *sums, const T *left, long m, const T *right, long n, lo
     });
 }
 
-// total (size) = the sum of `count` arrays that stand one after the other.
+// total (size) = the sum of `count` consecutive arrays.
 template <class T>
 inline void sum_parts(T *total, const T *parts, long count, long size, int threads) {
     const long slices = std::min<long>(4 * threads, size);

@@ -53,7 +53,7 @@ using V = typename Vector<T>::V;
 template <class T>
 constexpr long lanes = VECTOR_BYTES / sizeof(T);
 
-// Apart from the whole ones, so that those stay in registers.
+// Not inlined with full vectors, so that those stay in registers.
 template <class T>
 __attribute__((noinline)) V<T> load_part(const T *p, long n) {
     V<T> v = {};
@@ -89,7 +89,7 @@ inline void store(T *p, V<T> v, long n) {
     __builtin_expect(n >= lanes<T>, 1) ? store(p, v) : store_part(p, v, n);
 }
 
-// Asks for a vector at p, so that it is near once the product before its use is made.
+// Prefetches a vector at p, to have it in the cache after the product before its use.
 template <class T>
 inline void prefetch(const T *p) {
     __builtin_prefetch(p);
@@ -100,7 +100,7 @@ inline V<T> splat(T x) {
     return x - V<T>{};  // plus would turn -0 into 0, and so cost an instruction
 }
 
-// Between two bounds; what is not a number stays so.
+// Clamps to two bounds; NaN stays NaN.
 template <class T>
 inline V<T> clip(V<T> x, T low, T high) {
     x = x < low ? splat(low) : x;
@@ -123,7 +123,7 @@ inline V<T> reduced(V<T> x, V<T> &power) {
     V<T> one = splat(T(1));
     memcpy(&bits, &shifted, sizeof bits);
     memcpy(&unit, &one, sizeof unit);
-    bits = (bits << P::mantissa) + unit;  // n as an exponent; the shift leaves nothing else
+    bits = (bits << P::mantissa) + unit;  // n as an exponent; the shift discards all other bits
     memcpy(&power, &bits, sizeof bits);
     return sum * (r * r) + r;
 }
