@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from charrnn import checkpoint
+from charrnn import checkpoint, evaluation
 from charrnn.analysis import activations
 from charrnn.data.charset import Charset
-from charrnn.evaluation import static as evaluation
 from charrnn.generation import Session, generate_texts
 from charrnn.runs import find_checkpoints
 

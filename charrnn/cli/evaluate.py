@@ -34,17 +34,17 @@ def evaluate(settings: dict, command: Command) -> None:
 
     from charrnn.cli.folders import newest_run
     from charrnn.data.datamodule import CharDataModule
-    from charrnn.evaluation import report
+    from charrnn.evaluation import build_report, format_report, write_report
     from charrnn.runs import find_checkpoints
 
     check_type("evaluate.output", output := asked.pop("output"), str | None)
-    check_call(report.report, asked, "evaluate.")
+    check_call(build_report, asked, "evaluate.")
     check_call(CharDataModule, data, "data.")
     file: Path | None = None if output is None else user_path(output)
     if file is not None and not file.parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
-    result = report.report(files, data, **asked)
-    print(report.table(result))
+    result = build_report(files, data, **asked)
+    print(format_report(result))
     if file is not None:
-        report.write(result, file)
+        write_report(result, file)

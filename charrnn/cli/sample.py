@@ -32,7 +32,7 @@ def sample(settings: dict, command: Command) -> None:
     from charrnn import checkpoint
     from charrnn.cli.folders import newest_run
     from charrnn.cli.interactive import Shell, unescape
-    from charrnn.evaluation import scoring
+    from charrnn.evaluation import score_table
     from charrnn.generation import Decoding, generate_texts
     from charrnn.runs import find_checkpoints
 
@@ -51,8 +51,8 @@ def sample(settings: dict, command: Command) -> None:
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
     model, charset = checkpoint.build_models(files, [checkpoint.read(file) for file in files])
     if score["score"] is not None:
-        check_call(scoring.table, score)
-        for line in scoring.table(model, charset, **score):
+        check_call(score_table, score)
+        for line in score_table(model, charset, **score):
             print(line)
         return
     form = str if raw else escape_control

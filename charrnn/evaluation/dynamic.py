@@ -1,11 +1,11 @@
-"""Dynamic evaluation: the parameters follow the text while it is scored.
+"""Dynamic evaluation: the parameters adapt to the text while it is scored.
 
 Krause et al. 2018, "Dynamic evaluation of neural sequence models", arXiv:1709.07432. With theta_g
 the trained parameters, theta those before a segment, and g the gradient of its mean loss,
 
 - sgd: theta + lambda (theta_g - theta) - eta g;
-- rms: theta + min(lambda RMS / mean(RMS), 1) (theta_g - theta) - eta g / (RMS + epsilon), each
-  element by itself, RMS^2 being the mean of the squared gradients of windows of the training text.
+- rms: theta + min(lambda RMS / mean(RMS), 1) (theta_g - theta) - eta g / (RMS + epsilon), element
+  by element, RMS^2 being the mean of the squared gradients over windows of the training text.
 
 T time steps in a segment, R rows, N characters.
 """
@@ -19,35 +19,37 @@ from torch import Tensor, nn
 
 from charrnn.data.stream import RowStream
 from charrnn.data.windows import EvaluationWindows
-from charrnn.evaluation.static import Figures
+from charrnn.evaluation.totals import Totals
 
 EPSILON = 1e-5
-RATES = {
+LEARNING_RATES = {
     "sgd": (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0),
     "rms": (2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
 }
-"""Learning rates that a search tries, by the form."""
+"""Values of eta that a search tries."""
 DECAYS = (0.0, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2)
+"""Values of lambda that a search tries."""
 
 
-def evaluate(
+def evaluate_dynamic(
     model: nn.Module,
     windows: EvaluationWindows,
     lr: float,
     decay: float = 0.0,
     mean_squares: list[Tensor] | None = None,
-) -> Figures:
-    """The figures of a model whose copy learns each segment after scoring it.
+) -> Totals:
+    """Evaluate a copy of a model that is updated after each segment.
 
     Args:
-        model: as in :mod:`charrnn.models`, in evaluation mode; it stays as it is.
-        windows: the segments. Of one row they are the text in its order; of several, each update
-            is made from a segment of every row.
+        model: as in :mod:`charrnn.models`, in evaluation mode; it is not changed.
+        windows: the segments. One row reads the text in its order; with several, each update uses
+            one segment of every row.
         lr: eta.
-        decay: lambda, at least 0, at most 1.
-        mean_squares: of :func:`mean_squares`, for the RMS form; None is SGD.
+        decay: lambda, from 0 to 1.
+        mean_squares: of :func:`mean_squared_gradients`, for the rms form; None for sgd.
 
-    Returns figures that are not finite where the rate is so high that the parameters are not.
+    Returns:
+        The totals, which are not finite where the learning rate makes the parameters diverge.
     """
     model = copy.deepcopy(model).requires_grad_()
     parameters = list(model.parameters())
@@ -58,10 +60,10 @@ def evaluate(
         mean = torch.cat([root.flatten() for root in roots]).mean()
         pulls = [(decay / mean * root).clamp(max=1) for root in roots]
         rates = [lr / (root + EPSILON) for root in roots]
-    figures, state = Figures(), windows.initial_state(model)
+    totals, state = Totals(), windows.initial_state(model)
     for window in windows:
         inputs, targets = (part.to(state.device) for part in window[:2])
-        gradients, state = segment(model, figures, inputs, targets, state, parameters)
+        gradients, state = segment_gradients(model, totals, inputs, targets, state, parameters)
         with torch.no_grad():
             if decay:
                 torch._foreach_lerp_(parameters, trained, pulls)
@@ -69,37 +71,37 @@ def evaluate(
                 torch._foreach_add_(parameters, gradients, alpha=-lr)
             else:
                 torch._foreach_addcmul_(parameters, gradients, rates, value=-1)
-        if not math.isfinite(figures.total):
+        if not math.isfinite(totals.total):
             break
-    return figures
+    return totals
 
 
-def segment(
+def segment_gradients(
     model: nn.Module,
-    figures: Figures,
+    totals: Totals,
     inputs: Tensor,
     targets: Tensor,
     state: Tensor,
     parameters: list[Tensor],
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Count a segment (T, R); returns the gradients of its mean loss, and the state after it."""
-    before = figures.characters
+    """Add a segment (T, R) to the totals; return the gradients of its mean loss and its state."""
+    before = totals.characters
     with torch.enable_grad():
         logits, state = model(inputs, state)
-        loss = figures.add(logits, targets) / (figures.characters - before)
+        loss = totals.add(logits, targets) / (totals.characters - before)
     return torch.autograd.grad(loss, parameters), state.detach()
 
 
-def mean_squares(
+def mean_squared_gradients(
     model: nn.Module, tokens: Tensor, seq_len: int, rows: int = 100, windows: int = 200
 ) -> list[Tensor]:
-    """The mean of the squared gradients of the loss of a training text, for each parameter.
+    """Compute the mean squared gradient of each parameter over windows of a training text.
 
     Args:
         tokens: (N,) indices of the text.
         seq_len: T, that of the segments of an evaluation.
-        rows, windows: from so many evenly spaced places so many windows are read, one pass at most;
-            each window gives one gradient.
+        rows: R, evenly spaced in the text, or fewer where it is short.
+        windows: how many windows of these rows are read, one pass at most. Each gives one gradient.
     """
     parameters = list(model.parameters())
     stream = RowStream(tokens, max(1, min(rows, len(tokens) // seq_len)), seq_len)
@@ -107,32 +109,32 @@ def mean_squares(
     state, count = model.initial_state(stream.batch_size), min(windows, len(stream))
     for _, window in zip(range(count), stream):
         inputs, targets = (part.to(state.device) for part in window[:2])
-        gradients, state = segment(model, Figures(), inputs, targets, state, parameters)
+        gradients, state = segment_gradients(model, Totals(), inputs, targets, state, parameters)
         torch._foreach_addcmul_(sums, gradients, gradients)
     return [total / count for total in sums]
 
 
-def search(
+def search_settings(
     loss: Callable[[float, float], float], lrs: tuple[float, ...], decays: tuple[float, ...]
 ) -> tuple[float, float, list[tuple[float, float, float]]]:
-    """The learning rate and the decay of the least loss, found one after the other.
+    """Search for the learning rate and the decay with the lowest loss, one coordinate at a time.
 
     First the rate, with the first decay; then the decay; then the rate again, with that decay. Each
-    time values are tried in their order until the loss has not fallen twice in a row.
+    time values are tried in the given order until the loss has not fallen twice in a row.
 
     Returns:
-        The two, and what was tried: (rate, decay, loss) each.
+        The rate, the decay, and all that was tried, as (rate, decay, loss).
     """
     tried: dict[tuple[float, float], float] = {}
 
     def best(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-        rises = 0  # or stays
+        without_gain = 0
         for pair in pairs:
             if pair not in tried:
                 tried[pair] = loss(*pair)
             least = min(tried.values())
-            rises = 0 if tried[pair] == least else rises + 1
-            if rises == 2:
+            without_gain = 0 if tried[pair] == least else without_gain + 1
+            if without_gain == 2:
                 break
         return min((pair for pair in pairs if pair in tried), key=tried.__getitem__)
 

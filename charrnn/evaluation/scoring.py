@@ -1,4 +1,7 @@
-"""The tables of sample.py's score=FILE: what each character, or each line, of a text costs."""
+"""Tables of surprisal, for ``sample.py score=FILE``: bits of each character or each line of a text.
+
+N characters.
+"""
 
 import math
 from collections.abc import Iterator
@@ -11,51 +14,57 @@ from charrnn.data.charset import BOUNDARY, Charset
 from charrnn.data.files import find_files
 from charrnn.data.text import read_text
 from charrnn.errors import check, escape_control
-from charrnn.evaluation import static as evaluation
+from charrnn.evaluation.static import score_many
 
 
-def table(
+def score_table(
     model: nn.Module, charset: Charset, score: str | list[str], by: str = "character"
 ) -> Iterator[str]:
-    """The lines of a table with tabs between its columns, a head first.
+    """Generate the lines of a tab-separated table, header first.
+
+    Where the model knows documents, every text is read as a document from its beginning.
 
     Args:
-        score: a file (see :func:`charrnn.data.files.find_files`), read as the model's charset reads.
-        by: "character": each character and its surprisal in bits, the file being one text from a
-            zero state, so that the first character, which has no context, has none; "line": bits,
-            bits per character, length and text of each line, read by itself after a line break.
-            Where the model knows documents, a text begins as one of them does.
+        score: files, as for :func:`charrnn.data.files.find_files`, read as the model's charset
+            requires.
+        by: "character": each character with its surprisal in bits, for the whole file from a zero
+            state; the first one, without context, has none. "line": bits, bits per character,
+            length and text of each line, read after a line break from a zero state.
 
-    Raises InputError for a file that cannot be read.
+    Raises:
+        InputError: a file cannot be read.
     """
     check("by", by, by in ("character", "line"), "character or line")
     text = "".join(read_text(find_files(score, "score"), None, charset, description="reading"))
     if by == "character":
-        (bits,) = surprisal(model, charset, [text])
+        (bits,) = surprisals(model, charset, [text])
         yield "character\tbits"
         for character, value in zip(text, bits):
-            yield f"{cell(character, charset.unit)}\t{'' if math.isnan(value) else f'{value:.4f}'}"
+            bits_cell = "" if math.isnan(value) else f"{value:.4f}"
+            yield f"{format_cell(character, charset.unit)}\t{bits_cell}"
         return
     lines = text.removesuffix("\n").split("\n") if text else []
     before = "" if charset.documents or "\n" not in charset.alphabet else "\n"
     yield "bits\tbpc\tlength\tline"
-    for line, bits in zip(lines, surprisal(model, charset, [before + line for line in lines])):
+    for line, bits in zip(lines, surprisals(model, charset, [before + line for line in lines])):
         total, count = np.nansum(bits[len(before) :]), len(line)
         mean = f"{total / count:.4f}" if count else ""
-        yield f"{total:.4f}\t{mean}\t{count}\t{cell(line, charset.unit)}"
+        yield f"{total:.4f}\t{mean}\t{count}\t{format_cell(line, charset.unit)}"
 
 
-def surprisal(model: nn.Module, charset: Charset, texts: list[str]) -> list[np.ndarray]:
-    """Bits of every character of texts that the charset has read, (N,) float64 each; NaN where a
-    character has no context."""
+def surprisals(model: nn.Module, charset: Charset, texts: list[str]) -> list[np.ndarray]:
+    """Compute the bits of every character of preprocessed texts, (N,) float64 for each text.
+
+    A character without context gets NaN.
+    """
     before = BOUNDARY if charset.documents else ""
     indices = [torch.from_numpy(charset.lookup(before + text).astype(np.int64)) for text in texts]
-    bits = [nats / math.log(2) for nats in evaluation.score_many(model, indices)]
+    bits = [nats / math.log(2) for nats in score_many(model, indices)]
     return bits if before else [np.append(np.nan, b) if t else b for b, t in zip(bits, texts)]
 
 
-def cell(text: str, unit: str) -> str:
-    r"""A text without what would end its cell; of bytes, those beyond ASCII as \xe9 and so on."""
+def format_cell(text: str, unit: str) -> str:
+    r"""Escape what would end a cell; of bytes, also those beyond ASCII, as \xe9."""
     text = escape_control(text).replace("\t", "\\t").replace("\n", "\\n")
     if unit == "byte":
         text = "".join(c if c.isascii() else f"\\x{ord(c):02x}" for c in text)

@@ -1,4 +1,4 @@
-"""Dynamic evaluation against a slow and obvious form; the model stays as it is."""
+"""Dynamic evaluation against a slow reference; the model is not changed."""
 
 import copy
 import itertools
@@ -9,8 +9,13 @@ import torch
 
 from charrnn import GRUEncode, GRUResize
 from charrnn.data.windows import EvaluationWindows
-from charrnn.evaluation import dynamic
-from charrnn.evaluation import static as evaluation
+from charrnn.evaluation.dynamic import (
+    EPSILON,
+    evaluate_dynamic,
+    mean_squared_gradients,
+    search_settings,
+)
+from charrnn.evaluation.static import evaluate
 
 T, V = 7, 11
 
@@ -26,7 +31,7 @@ def random_text(N, seed=1):
 
 
 def segment_loss(model, rows, state):
-    """Of rows of inputs and their targets, one character after the other: sum of nats, count."""
+    """Sum of nats, number of targets and final state of rows, one character at a time."""
     total, count, states = 0.0, 0, []
     for row, characters in enumerate(rows):
         h = state[:, row : row + 1]
@@ -37,8 +42,8 @@ def segment_loss(model, rows, state):
     return total, count, torch.cat(states, 1)
 
 
-def slow(model, indices, begin, R, lr, decay, squares=None):
-    """Total nats of indices from begin on; R rows, without a burn-in."""
+def slow_dynamic(model, indices, begin, R, lr, decay, squares=None):
+    """Total nats of indices from begin on, for R rows without burn-in."""
     model = copy.deepcopy(model)
     trained = {name: p.detach().clone() for name, p in model.named_parameters()}
     size = -(-(len(indices) - begin) // (R * T)) * T
@@ -57,7 +62,7 @@ def slow(model, indices, begin, R, lr, decay, squares=None):
                 pull, step = decay, lr * p.grad
                 if rms:
                     pull = torch.minimum(decay * rms[name] / mean, torch.ones(()))
-                    step = step / (rms[name] + dynamic.EPSILON)
+                    step = step / (rms[name] + EPSILON)
                 p.copy_(p + pull * (trained[name] - p) - step)
     return total
 
@@ -65,68 +70,70 @@ def slow(model, indices, begin, R, lr, decay, squares=None):
 @pytest.mark.parametrize("R", [1, 3])
 @pytest.mark.parametrize(("lr", "decay"), [(0.3, 0.0), (0.3, 0.02), (0.1, 0.6)])
 @pytest.mark.parametrize("form", ["sgd", "rms"])
-def test_against_the_slow_form(model, form, lr, decay, R):
+def test_dynamic_evaluation_against_the_slow_reference(model, form, lr, decay, R):
     indices, begin = random_text(100), 12
     squares = None
     if form == "rms":
         lr /= 100
-        squares = dynamic.mean_squares(model, random_text(400, 2), T, rows=4)
+        squares = mean_squared_gradients(model, random_text(400, 2), T, rows=4)
     before = copy.deepcopy(model.state_dict())
     windows = EvaluationWindows(indices, T, begin, rows=R, burn_in=0)
-    found = dynamic.evaluate(model, windows, lr, decay, squares)
+    found = evaluate_dynamic(model, windows, lr, decay, squares)
     named = squares and {n: s for (n, _), s in zip(model.named_parameters(), squares)}
-    assert found.total == pytest.approx(slow(model, indices, begin, R, lr, decay, named), abs=1e-9)
+    assert found.total == pytest.approx(
+        slow_dynamic(model, indices, begin, R, lr, decay, named), abs=1e-9
+    )
     assert found.characters == 100 - begin
-    # What it learned changed the figures, and is gone.
-    assert abs(found.total - evaluation.evaluate(model, windows).total) > 1e-3
+    # The updates changed the result, and the model is as before.
+    assert abs(found.total - evaluate(model, windows).total) > 1e-3
     assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("form", ["sgd", "rms"])
-def test_rate_zero_is_static(model, form):
+def test_a_learning_rate_of_0_is_static_evaluation(model, form):
     indices = random_text(300)
-    squares = dynamic.mean_squares(model, indices, T, rows=4) if form == "rms" else None
+    squares = mean_squared_gradients(model, indices, T, rows=4) if form == "rms" else None
     windows = EvaluationWindows(indices, T, 200, rows=1, burn_in=50)
-    static = evaluation.evaluate(model, windows)
-    found = dynamic.evaluate(model, windows, 0.0, 0.5, squares)
+    static = evaluate(model, windows)
+    found = evaluate_dynamic(model, windows, 0.0, 0.5, squares)
     assert found.report() == pytest.approx(static.report(), abs=1e-12)
-    assert (found.unknown, found.guessed) == (static.unknown, static.guessed)
+    assert (found.unknown, found.correct) == (static.unknown, static.correct)
 
 
-def test_mean_squares_are_those_of_windows_in_their_order(model):
+def test_mean_squared_gradients_of_consecutive_windows(model):
     indices, R, windows = random_text(60), 2, 3
     state, sums = model.initial_state(R), [0.0] * len(list(model.parameters()))
-    size = math.ceil(60 / T / R) * T  # the second row comes around the circle
+    size = math.ceil(60 / T / R) * T  # the second row wraps around
     for start in range(0, windows * T, T):
-        places = [[(i * size + start + t) % 60 for t in range(T + 1)] for i in range(R)]
-        loss, count, state = segment_loss(model, indices[torch.tensor(places)], state.detach())
+        positions = [[(i * size + start + t) % 60 for t in range(T + 1)] for i in range(R)]
+        loss, count, state = segment_loss(model, indices[torch.tensor(positions)], state.detach())
         gradients = torch.autograd.grad(loss / count, list(model.parameters()))
         sums = [total + g**2 for total, g in zip(sums, gradients)]
-    found = dynamic.mean_squares(model, indices, T, R, windows)
+    found = mean_squared_gradients(model, indices, T, R, windows)
     for a, b in zip(found, sums):
         torch.testing.assert_close(a, b / windows, rtol=1e-9, atol=1e-15)
 
 
-def test_what_repeats_is_learned(model):
-    """A text of one sentence again and again, which the model has never seen."""
+def test_a_repeated_text_is_learned(model):
+    """A repeated random text, which the model has never seen."""
     indices = random_text(40).repeat(50)
     windows = EvaluationWindows(indices, 20, rows=1)
-    static = evaluation.evaluate(model, windows).nats
+    static = evaluate(model, windows).nats
     assert static == pytest.approx(math.log(V), rel=0.1)
-    assert dynamic.evaluate(model, windows, 1.0).nats < static - 0.1
+    assert evaluate_dynamic(model, windows, 1.0).nats < static - 0.1
 
 
-def test_a_rate_far_too_high(model):
+def test_a_learning_rate_far_too_high(model):
     windows = EvaluationWindows(random_text(300), T, rows=1)
-    assert not math.isfinite(dynamic.evaluate(model.float(), windows, 1e30).total)
+    assert not math.isfinite(evaluate_dynamic(model.float(), windows, 1e30).total)
 
 
-def test_search_finds_the_least_loss():
+def test_search_finds_the_lowest_loss():
     def loss(lr, decay):
         return (lr - 3 - decay) ** 2 + 2 * (decay - 1) ** 2
 
-    lr, decay, tried = dynamic.search(loss, (0, 1, 2, 3, 4, 5, 6, 7), (0, 1, 2, 3))
+    lr, decay, tried = search_settings(loss, (0, 1, 2, 3, 4, 5, 6, 7), (0, 1, 2, 3))
     assert (lr, decay) == (4, 1) and min(tried, key=lambda t: t[2])[:2] == (lr, decay)
     assert [t[0] for t in tried if t[1] == 0] == [0, 1, 2, 3, 4, 5]  # not the higher ones
     assert len({t[:2] for t in tried}) == len(tried)

@@ -14,8 +14,8 @@ import charrnn
 from charrnn import GRUEncode, GRUResize, InputError
 from charrnn.checkpoint.serialization import save
 from charrnn.data.windows import EvaluationWindows
-from charrnn.evaluation import dynamic
-from charrnn.evaluation import report as figures
+from charrnn.evaluation import build_report
+from charrnn.evaluation.dynamic import evaluate_dynamic, mean_squared_gradients
 from charrnn.evaluation.static import evaluate
 from charrnn.runs.members import find_checkpoints
 from charrnn.runs.records import write_record
@@ -82,8 +82,8 @@ def test_dynamic_evaluation(together):
     tokens = torch.randint(1, 11, (300,))
     model, windows = together.model, EvaluationWindows(tokens, 7, 150, rows=1, burn_in=20)
     static = evaluate(model, windows).nats
-    squares = dynamic.mean_squares(model, tokens[:150], 7)
-    assert dynamic.evaluate(model, windows, 0.0, 0.0, squares).nats == pytest.approx(static)
+    squares = mean_squared_gradients(model, tokens[:150], 7)
+    assert evaluate_dynamic(model, windows, 0.0, 0.0, squares).nats == pytest.approx(static)
     two = EvaluationWindows(tokens, 7, 150, 164, rows=1, burn_in=0)
     (first, then, _), (inputs, targets, _) = two
     learned = copy.deepcopy(model).requires_grad_()
@@ -99,7 +99,7 @@ def test_dynamic_evaluation(together):
             p -= 0.5 * p.grad
         nats = learned.nll(inputs, targets, state)[0]
     wanted = (-mean.log().sum().item() + nats.sum().item()) / 14
-    assert dynamic.evaluate(model, two, 0.5).nats == pytest.approx(wanted, rel=1e-5)
+    assert evaluate_dynamic(model, two, 0.5).nats == pytest.approx(wanted, rel=1e-5)
 
 
 def test_what_they_have_no_share_in(together):
@@ -145,7 +145,7 @@ def test_a_sweep_over_seeds(command, tmp_path):
     names = [f"sweep/{job.name}/checkpoints/last.ckpt" for job in jobs]
     assert found["checkpoint"] == names and len(found["windows"]) == 5
     assert all(name in result.out for name in names)
-    alone = [figures.report(find_checkpoints(job), {})["warm"]["nats"] for job in jobs]
+    alone = [build_report(find_checkpoints(job), {})["warm"]["nats"] for job in jobs]
     assert found["characters"] == 600 and found["warm"]["nats"] < np.mean(alone)
     texts = [charrnn.load(job).score(TEXT)[-600:] for job in jobs]
     wanted = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
@@ -186,4 +186,4 @@ def test_of_another_split(command, trained, tmp_path):
     assert (result.code, result.err) == (0, "")
     with pytest.raises(InputError, match="another part of it"):  # which of them is the split's?
         other = {"path": str(trained.parent / "text.txt")}
-        figures.report(find_checkpoints([trained, tmp_path / "more"]), other, split="valid")
+        build_report(find_checkpoints([trained, tmp_path / "more"]), other, split="valid")

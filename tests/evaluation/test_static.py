@@ -1,8 +1,7 @@
-"""Evaluation: each character counts once, figures are a plain loop's, warm whatever the rows."""
+"""Static evaluation and scores against a plain loop; warm results for any number of rows."""
 
 import itertools
 import math
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,44 +10,8 @@ from helpers import LIBRARY
 
 from charrnn import Charset, GRUEncode, GRUResize
 from charrnn.data.charset import BOUNDARY
-from charrnn.data.windows import PADDING, EvaluationWindows
+from charrnn.data.windows import EvaluationWindows
 from charrnn.evaluation.static import evaluate, score, score_many
-
-
-@pytest.mark.parametrize("T", [1, 7, 100])
-@pytest.mark.parametrize("rows", [None, 1, 5])
-@pytest.mark.parametrize(
-    ("N", "begin", "end"),
-    [(2, 0, None), (3, 1, 3), (100, 40, 41), (225, 0, 200), (3001, 1000, None)],
-)
-def test_every_character_of_a_part_is_a_target_once(N, begin, end, rows, T):
-    windows = EvaluationWindows(torch.arange(N), T, begin, end, rows)
-    assert len(list(windows)) == len(windows)
-    counts = Counter()
-    for window in windows:
-        assert window.inputs.shape == window.targets.shape == (T, windows.rows)
-        real = window.targets != PADDING
-        # A target follows its input in the text: none comes from around the circle.
-        assert window.targets[real].equal(window.inputs[real] + 1)
-        counts.update(window.targets[real].tolist())
-    assert counts == Counter(range(max(1, begin), end or N))
-    assert len(list(windows)) == len(windows)  # again, from the beginning
-
-
-@pytest.mark.parametrize(
-    ("count", "T", "burn_in", "rows"),
-    [(1, 7, 500, 1), (223, 7, 0, 1), (224, 7, 0, 2), (90000, 7, 0, 64), (4000, 7, 500, 2),
-     (4000, 100, 500, 2), (4000, 500, 500, 1), (10**6, 100, 500, 64)],
-)  # fmt: skip
-def test_rows_are_long(count, T, burn_in, rows):
-    assert EvaluationWindows(torch.zeros(count + 1), T, burn_in=burn_in).rows == rows
-
-
-def test_rows_go_on_from_window_to_window():
-    windows = list(EvaluationWindows(torch.arange(500), 7))
-    for before, after in itertools.pairwise(windows):
-        real = before.targets[-1] != PADDING
-        assert before.targets[-1][real].equal(after.inputs[0][real])
 
 
 @pytest.fixture(params=[GRUEncode, GRUResize], ids=lambda k: k.__name__)
@@ -62,18 +25,18 @@ def random_text(N):
 
 
 def plain_nats(model, indices):
-    """One character at a time, and whether it is the first guess."""
-    state, nats, guessed = model.initial_state(1), [], []
+    """Nats of each character, and whether it was the likeliest, one character at a time."""
+    state, nats, correct = model.initial_state(1), [], []
     for now, then in itertools.pairwise(indices):
         logits, state = model(now.view(1, 1), state)
         nats.append(-logits[0, 0].log_softmax(0)[then].item())
-        guessed.append(logits[0, 0].argmax() == then)
-    return np.array(nats), np.array(guessed)
+        correct.append(logits[0, 0].argmax() == then)
+    return np.array(nats), np.array(correct)
 
 
 @pytest.mark.parametrize("N", [2, 3, 100])
 @pytest.mark.parametrize("seq_len", [1, 7, 99, 1000])
-def test_scores_are_a_plain_loop_s_whatever_is_read_at_once(model, N, seq_len):
+def test_scores_against_a_plain_loop_for_any_seq_len(model, N, seq_len):
     indices = random_text(N)
     found = score(model, indices, seq_len)
     assert found.shape == (N - 1,) and found.dtype == np.float64
@@ -100,31 +63,31 @@ def test_many_texts_are_scored_in_their_order(model, rows):
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("burn_in", [0, 10, 500])
 @pytest.mark.parametrize(("begin", "end"), [(0, 90), (4, 60), (37, 90)])
-def test_figures_against_a_plain_loop(model, begin, end, burn_in, rows):
-    """Row by row, each from a zero state so many characters before its first target's context."""
+def test_totals_against_a_plain_loop(model, begin, end, burn_in, rows):
+    """Row by row, each from a zero state before its burn-in."""
     indices, T = random_text(90), 7
     windows = EvaluationWindows(indices, T, begin, end, rows, burn_in)
     begin, size = max(1, begin), len(windows) * T
-    nats, guessed = [], []
+    nats, correct = [], []
     for row in range(rows):
         first, last = begin + row * size, min(end, begin + (row + 1) * size)
         if first < last:
             context = max(0, first - 1 - burn_in)
             parts = plain_nats(model, indices[context:last])
             nats.append(parts[0][first - 1 - context :])
-            guessed.append(parts[1][first - 1 - context :])
-    nats, guessed = np.concatenate(nats), np.concatenate(guessed)
+            correct.append(parts[1][first - 1 - context :])
+    nats, correct = np.concatenate(nats), np.concatenate(correct)
     found = evaluate(model, windows)
     assert found.characters == len(nats) == end - begin
     assert found.total == pytest.approx(nats.sum(), abs=1e-9)
-    assert found.guessed == guessed.sum()
+    assert found.correct == correct.sum()
     unknown = indices[begin:end].numpy() == 0
     assert found.unknown == unknown.sum() > 0
     assert found.unknown_total == pytest.approx(nats[unknown].sum(), abs=1e-9)
     assert found.unknown_cost == pytest.approx(nats.mean() - nats[~unknown].mean(), abs=1e-9)
     assert found.report() == pytest.approx({
         "nats": nats.mean(), "bpc": nats.mean() / math.log(2), "perplexity": np.exp(nats.mean()),
-        "accuracy": guessed.mean(),
+        "accuracy": correct.mean(),
     })  # fmt: skip
 
 
@@ -137,7 +100,7 @@ def test_one_row_is_the_sum_of_the_scores(model, N):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["text", "documents"])
 def learned(request):
-    """A model that has learned something, and 12,000 characters."""
+    """A model trained on 12,000 characters, and these."""
     documents, torch_state = request.param, torch.get_rng_state()
     text = (LIBRARY.replace("\n\n", f"\n{BOUNDARY}") if documents else LIBRARY)[:12_000]
     charset = Charset(text, documents=documents)
@@ -158,7 +121,7 @@ def learned(request):
     return model.eval(), indices
 
 
-def test_warm_figures_do_not_depend_on_the_rows(learned):
+def test_warm_results_do_not_depend_on_the_rows(learned):
     model, indices = learned
     plain = score(model, indices)[8000:].mean()
     assert plain < 2.7
