@@ -1,1 +1,1 @@
-"""Benchmarks: ``python -m charrnn.benchmarks.NAME``. Rivals alternate with ours in one process."""
+"""Speed against baselines, measured in turns in one process: python -m charrnn.benchmarks.NAME"""

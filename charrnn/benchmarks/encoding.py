@@ -1,10 +1,10 @@
-"""Megabytes a second from a text file to an encoded corpus: python -m charrnn.benchmarks.encoding
+"""Megabytes per second from a text file to an encoded corpus: python -m charrnn.benchmarks.encoding
 
-Ours is all that opening a text for the first time takes: it is read for its hash, for its alphabet,
-and to be encoded, and the map is written, with its checksum. "Again" is opening it once more: it is
-read for its hash, and the map for its checksum. The file is in the system's cache. The rival is
-what one writes in Python alone: a sorted set, a dictionary, a list of indices, for the first five
-million characters. All on one core, alternating in one process; before, the indices are compared.
+"Ours" opens a text for the first time: it reads the text for its hash, for its charset and to
+encode it, and writes the encoded file with its checksum. "Again" opens it once more: it reads the
+text for its hash and the encoded file for its checksum. The text is in the system's file cache. The
+baseline is plain Python (a sorted set, a dictionary, a list of indices) on the first five million
+characters. All run in turns on one core in one process, after their indices were compared.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SCRIPTS = ((0x20, 0x7F), (0xC0, 0x250), (0x391, 0x3CA), (0x410, 0x450), (0x5D0, 
 
 
 def make(kind: str, size: int) -> str:
-    """A text of about so many bytes: the interpreter's own library, or words of many scripts."""
+    """Make a text of about ``size`` bytes: Python's own library, or words of many scripts."""
     if kind == "ascii":
         text, files = "", stdlib_files()
         for file in files:
@@ -49,14 +49,14 @@ def make(kind: str, size: int) -> str:
 
 
 def in_python(file: Path) -> np.ndarray:
-    """The rival."""
+    """The baseline: encode with a dictionary."""
     text = file.read_text("utf-8")
     index = {character: i for i, character in enumerate(sorted(set(text)), 1)}
     return np.array([index[character] for character in text])
 
 
 def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict:
-    """One row of the table."""
+    """Measure one row of the table."""
     file, short, cache = folder / f"{kind}.txt", folder / f"{kind}.short", folder / "cache"
     text = make(kind, int(args.megabytes * 1e6))
     file.write_text(text, "utf-8", newline="")
@@ -65,7 +65,7 @@ def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict:
     if not np.array_equal(open_corpus([short], cache_dir=cache).tokens.numpy(), in_python(short)):
         sys.exit(f"error: {kind} text is encoded to other indices than by a dictionary")
 
-    processor = []  # seconds, less what other programs and the disk take
+    processor = []  # seconds of processor time, without other programs and the disk
 
     def cold():
         shutil.rmtree(cache, ignore_errors=True)
@@ -76,13 +76,13 @@ def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict:
     runs = {
         "ours": cold,
         "again": lambda: open_corpus([file], cache_dir=folder / "kept"),
-        "rival": lambda: in_python(short),
+        "baseline": lambda: in_python(short),
     }
     times = report.alternate(runs, args.seconds, lambda: None)
     megabytes = file.stat().st_size / 1e6
-    sizes = {"ours": megabytes, "again": megabytes, "rival": short.stat().st_size / 1e6}
+    sizes = {"ours": megabytes, "again": megabytes, "baseline": short.stat().st_size / 1e6}
     rates = {name: [sizes[name] / t for t in values] for name, values in times.items()}
-    rates["ours, of processor time"] = [megabytes / t for t in processor]
+    rates["ours, by processor time"] = [megabytes / t for t in processor]
     return {
         "text": kind,
         "megabytes": megabytes,
@@ -90,36 +90,36 @@ def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict:
         "vocab_size": len(corpus.charset),
         "count": len(times["ours"]),
         "megabytes_per_second": {name: report.quartiles(values) for name, values in rates.items()},
-        "ratio": report.quartiles([a / b for a, b in zip(rates["ours"], rates["rival"])]),
+        "ratio": report.quartiles([a / b for a, b in zip(rates["ours"], rates["baseline"])]),
     }
 
 
-HEADER = ["text", "MB", "V", "ours MB/s (quartiles)", "of processor time", "again MB/s",
+HEADER = ["text", "MB", "V", "ours MB/s (quartiles)", "by processor time", "again MB/s",
           "Python MB/s", "ratio (quartiles)", "runs"]  # fmt: skip
 
 
 def as_row(result: dict) -> list[str]:
-    """A result as the cells of its row in the table."""
+    """Format a result as a row of the table."""
     rate = result["megabytes_per_second"]
     return [
         result["text"],
         f"{result['megabytes']:.1f}",
         str(result["vocab_size"]),
         "{1:.0f} ({0:.0f}-{2:.0f})".format(*rate["ours"]),
-        "{1:.0f} ({0:.0f}-{2:.0f})".format(*rate["ours, of processor time"]),
+        "{1:.0f} ({0:.0f}-{2:.0f})".format(*rate["ours, by processor time"]),
         f"{rate['again'][1]:.0f}",
-        f"{rate['rival'][1]:.1f}",
+        f"{rate['baseline'][1]:.1f}",
         "{1:.1f} ({0:.1f}-{2:.1f})".format(*result["ratio"]),
         str(result["count"]),
     ]
 
 
 def main() -> None:
-    """Measure as the command line says, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", choices=["ascii", "mixed"], action="append")
     parser.add_argument("--megabytes", type=float, default=300)
-    parser.add_argument("--seconds", type=float, default=20, help="for one row of the table")
+    parser.add_argument("--seconds", type=float, default=20, help="for each row of the table")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     about = report.machine(torch.device("cpu")) | {"numpy": np.__version__}
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
-    print("ours: from an empty cache; again: found in it; on one core\n")
+    print("ours: from an empty cache; again: from the cache; on one core\n")
     with tempfile.TemporaryDirectory() as folder:
         results = [measure(kind, args, Path(folder)) for kind in args.text or ("ascii", "mixed")]
     print(report.table(HEADER, [as_row(result) for result in results]))

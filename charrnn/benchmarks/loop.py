@@ -1,12 +1,12 @@
-"""What trainer.fit costs beside the bare loop of the same step: python -m charrnn.benchmarks.loop
+"""Overhead of trainer.fit over a bare training loop: python -m charrnn.benchmarks.loop
 
 T time steps, B rows, H hidden size, L layers.
 
-Both run in one process and take turns of some windows each: the one is trainer.fit with the task,
-data, callbacks, logger and progress bar of train.py, the other the model, the stream and the
-optimizer alone, with the same l2, clipping and carry. Both begin with the same weights on the same
-text, and their losses are compared at every turn. Savings, samples and validations, which come
-every few hundred windows, are left out of the times.
+Both run in one process in turns of some windows. One is trainer.fit with the task, data, callbacks,
+logger and progress bar of the train command; the other is only the model, the stream and the
+optimizer, with the same L2, clipping and carry. Both start from the same weights on the same text,
+and their losses are compared at every turn. Checkpoints, samples and validations, which occur every
+few hundred windows, do not count.
 """
 
 import argparse
@@ -39,20 +39,20 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def settings(name: str) -> dict:
-    """A file of conf, without what only Hydra reads."""
+    """Read a file of conf without the keys that only Hydra reads."""
     content = yaml.safe_load((CONF / f"{name}.yaml").read_text("utf-8"))
     return {k: v for k, v in content.items() if k not in ("_target_", "_partial_", "defaults")}
 
 
 class Terminal(io.StringIO):
-    """Where the progress bar goes, which shows itself on terminals only."""
+    """A stream for the progress bar, which is drawn on terminals only."""
 
     def isatty(self) -> bool:
         return True
 
 
 class Bare:
-    """The loop that one would write for this step; calling it trains on a window."""
+    """The bare loop; a call trains on one window."""
 
     def __init__(self, model: GRUEncode, stream: RowStream, l2: float, clip: float, optimizer):
         self.model, self.windows, self.clip = model, iter(stream), clip
@@ -77,11 +77,11 @@ class Bare:
 
 
 class Turns(pl.Callback):
-    """After every ``turn`` windows of fit as many of the bare loop; times are seconds a window."""
+    """Runs the bare loop for as many windows after each ``turn`` windows of fit; times both."""
 
     def __init__(self, bare: Bare, turn: int, seconds: float):
         self.bare, self.turn, self.seconds = bare, turn, seconds
-        self.times: dict[str, list[float]] = {"fit": [], "bare": []}
+        self.times: dict[str, list[float]] = {"fit": [], "bare": []}  # seconds per window
         self.difference = 0.0
 
     def on_train_start(self, trainer, task) -> None:
@@ -105,10 +105,10 @@ class Turns(pl.Callback):
 
 
 def measure(args: argparse.Namespace, folder: str) -> dict:
-    """Windows of both, in turns."""
+    """Measure windows of both in turns."""
     torch.manual_seed(1)
     file = Path(folder) / "text.txt"
-    text = yaml.safe_dump(list(range(300_000)))  # its content does not matter
+    text = yaml.safe_dump(list(range(300_000)))  # any content
     file.write_text(text, "utf-8")
     data = CharDataModule(
         str(file), batch_size=args.rows, seq_len=args.steps, cache_dir=folder, train_fraction=1
@@ -128,11 +128,11 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     clip = train["trainer"]["gradient_clip_val"]
     stream = RowStream(data.stream.tokens, args.rows, args.steps)
     turns = Turns(Bare(copy.deepcopy(model), stream, l2, clip, optimizer), args.turn, args.seconds)
-    far = 10**9  # so that samples and savings come before the first window only
+    never = 10**9  # samples and checkpoints only before the first window
     task = CharTask(model, optimizer, schedulers.Adaptive, l2=l2)
     task.description = {"settings": {}, "charset": data.corpus.charset.state_dict()}
-    ours = [callbacks.Metrics(), callbacks.Samples(far), callbacks.Progress(), turns]
-    ours.append(callbacks.Checkpoint(far))
+    ours = [callbacks.Metrics(), callbacks.Samples(never), callbacks.Progress(), turns]
+    ours.append(callbacks.Checkpoint(never))
     logger = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     trainer = pl.Trainer(
         accelerator="cpu", default_root_dir=folder, logger=logger, callbacks=ours,
@@ -153,7 +153,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     model, data = settings("model/gru_encode"), settings("data/text")
     parser.add_argument("--hidden", type=int, default=model["hidden_size"], help="H")
@@ -161,9 +161,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=data["batch_size"], help="B")
     parser.add_argument("--steps", type=int, default=data["seq_len"], help="T")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--turn", type=int, default=20, help="windows of each in turn")
+    parser.add_argument("--turn", type=int, default=20, help="windows of each turn")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--threads", type=int, help="default: chosen by torch")
     parser.add_argument("--json", metavar="FILE")
     return parser.parse_args()
 
@@ -172,7 +172,7 @@ HEADER = ["H,L,B,T", "backend", "fit ms", "bare ms", "over % (quartiles)", "turn
 
 
 def main() -> None:
-    """Measure as the command line says, and print the table."""
+    """Measure and print the table."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -184,7 +184,7 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     screen = Terminal()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice, as in train.py
+        warnings.simplefilter("ignore")  # Lightning's advice, as in the train command
         with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(screen):
             result = measure(args, folder)
     row = [

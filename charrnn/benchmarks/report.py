@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine in words, alternating timing, tables."""
+"""Shared by all benchmarks: a description of the machine, timing in turns, tables."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import charrnn
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
-    """What a time depends on besides the program."""
+    """Describe the machine and versions that a time depends on."""
     about = {
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
@@ -28,7 +28,7 @@ def machine(device: torch.device) -> dict[str, str | int]:
 
 
 def processor() -> str:
-    """The processor's name, as the system gives it."""
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
@@ -39,9 +39,15 @@ def processor() -> str:
 def alternate(
     runs: dict[str, Callable[[], object]], seconds: float, synchronize: Callable[[], object]
 ) -> dict[str, list[float]]:
-    """Seconds of every run, each called in turn until that many seconds are over, 5 times at least.
+    """Call runs in turns, so that other load on the machine affects all of them alike.
 
-    So what else the machine does falls on all of them alike.
+    Args:
+        runs: functions by name; each is called once before the timing starts.
+        seconds: total time, exceeded if needed for five calls of each run.
+        synchronize: waits for the device.
+
+    Returns:
+        Seconds of each call.
     """
     for run in runs.values():
         run()
@@ -58,12 +64,12 @@ def alternate(
 
 
 def quartiles(values: list[float]) -> list[float]:
-    """The lower quartile, the median and the upper one."""
+    """Return the lower quartile, the median and the upper quartile."""
     return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def multiply_rate(device: torch.device, seconds: float) -> tuple[float, int]:
-    """The best rate of a single-precision torch.mm over square sizes, FLOP/s, and its size."""
+    """Return the best rate (FLOP/s) of a float32 torch.mm over square sizes, and its size."""
     best = (0.0, 0)
     for size in (512, 1024, 2048) if device.type == "cpu" else (4096, 8192):
         a = torch.rand(size, size, device=device)
@@ -75,12 +81,12 @@ def multiply_rate(device: torch.device, seconds: float) -> tuple[float, int]:
 
 
 def synchronizer(device: torch.device) -> Callable[[], object]:
-    """Waits for the device."""
+    """Return a function that waits for the device."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns of one width each, the first to the left."""
+    """Align columns to the right, the first one to the left."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     lines = [[cell.rjust(width) for cell, width in zip(row, widths)] for row in (header, *rows)]
     for line, row in zip(lines, (header, *rows)):
@@ -89,7 +95,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def write_json(file: str | None, about: dict, results: list[dict]) -> None:
-    """Machine and results, if a file is named."""
+    """Write machine and results to a file, if one is given."""
     if file:
         content = json.dumps({"about": about, "results": results}, indent=1)
         Path(file).write_text(content + "\n", "utf-8")

@@ -1,14 +1,14 @@
-"""Characters a second in sampling: python -m charrnn.benchmarks.sampling [--size H,L] ...
+"""Characters per second in sampling: python -m charrnn.benchmarks.sampling [--size H,L] ...
 
 V vocabulary size, H hidden size, L layers, B samples.
 
-Ours is a whole call of the sampler, from the model to strings. The rival is what one writes with
-torch alone: torch.nn.GRU called for one step at a time in inference mode, softmax, multinomial.
-Both alternate in one process; medians, and the ratios of runs beside each other. Before, the text
-is compared with that of the reference backend in float64, and the rival's logits with ours.
+"Ours" is a whole call of the sampler, from the model to strings. The baseline calls torch.nn.GRU
+step by step in inference mode, then softmax and multinomial. Both run in turns in one process. The
+table has medians, and quartiles of the ratios of adjacent runs. First our text is compared with
+that of the reference backend in float64, and the baseline's logits with ours.
 
-Share is that of the machine's best torch.mm: the nearer one sample alone comes to it, the less is
-left to win by more at once.
+"share" is the fraction of the rate of the machine's best torch.mm. The closer a single sample comes
+to it, the less several samples at once can gain.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from charrnn import generation
 from charrnn.benchmarks import report
-from charrnn.benchmarks.training import Plain, operations
+from charrnn.benchmarks.training import Baseline, operations
 from charrnn.data.charset import Charset
 from charrnn.gru import BACKENDS, RESETS
 from charrnn.models import GRUEncode
@@ -31,66 +31,68 @@ SIZES = ((128, 2), (512, 2))
 CHECKED = 50  # characters compared
 
 
-class Rival:
-    """Sampling by an eager loop; calling it draws ``steps`` characters for each sample."""
+class EagerLoop:
+    """The baseline; a call draws ``steps`` characters for each sample."""
 
     def __init__(self, model: GRUEncode, samples: int, steps: int):
         size, hidden = model.decoder.weight.shape
-        self.plain = Plain(torch.nn.GRU, size, hidden, model.gru.num_layers).eval()
+        self.model = Baseline(torch.nn.GRU, size, hidden, model.gru.num_layers).eval()
         state = {k.replace("gru.", "rnn.", 1): v for k, v in model.state_dict().items()}
         state["bias"] = state.pop("embed.bias")
-        self.plain.load_state_dict(state)
+        self.model.load_state_dict(state)
         self.samples, self.steps = samples, steps
 
     def logits(self, index: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Of indices (1, B) and a state (L, B, H): (B, V), and the next state."""
-        plain = self.plain
-        output, state = plain.rnn(torch.tanh(plain.embed(index) + plain.bias), state)
-        return plain.decoder(output[0]), state
+        """Map indices (1, B) and a state (L, B, H) to logits (B, V) and the next state."""
+        model = self.model
+        output, state = model.rnn(torch.tanh(model.embed(index) + model.bias), state)
+        return model.decoder(output[0]), state
 
     @torch.inference_mode()
     def __call__(self) -> None:
-        state = self.plain.initial_state(self.samples)
+        state = self.model.initial_state(self.samples)
         index = torch.zeros(1, self.samples, dtype=torch.long)
         for _ in range(self.steps):
             logits, state = self.logits(index, state)
             index = torch.multinomial(logits.softmax(-1), 1).t()
 
 
-def first(model: GRUEncode, charset: Charset, samples: int) -> Tensor:
-    """The first indices of samples, (CHECKED, B)."""
+def first_indices(model: GRUEncode, charset: Charset, samples: int) -> Tensor:
+    """Return the first indices of samples, (CHECKED, B)."""
     start = charset.encode("\n")
     steps = generation.generate_indices(model, charset, start, samples, 0)
     return torch.stack(list(itertools.islice(steps, CHECKED)))
 
 
 @torch.inference_mode()
-def difference(model: GRUEncode, rival: Rival | None, charset: Charset, samples: int) -> float:
-    """How far the rival's logits are from ours, relatively; infinite where the texts differ."""
+def difference(
+    model: GRUEncode, baseline: EagerLoop | None, charset: Charset, samples: int
+) -> float:
+    """Return the relative difference of the baseline's logits; infinite if our texts differ."""
     exact = copy.deepcopy(model).double()
-    found = first(exact, charset, samples)
+    found = first_indices(exact, charset, samples)
     exact.gru.backend = "reference"
-    if not found.equal(first(exact, charset, samples)):
+    if not found.equal(first_indices(exact, charset, samples)):
         return float("inf")
-    if rival is None:
+    if baseline is None:
         return 0.0
     state, worst = model.initial_state(samples), 0.0
     ours, _ = model(found, state)
     for index, logits in zip(found, ours):
-        theirs, state = rival.logits(index[None], state)
+        theirs, state = baseline.logits(index[None], state)
         worst = max(worst, ((theirs - logits).norm() / logits.norm()).item())
     return worst
 
 
 def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate: float) -> dict:
-    """One row of the table."""
+    """Measure one row of the table."""
     torch.manual_seed(0)
     charset = Charset("\n" + "".join(map(chr, range(0x4E00, 0x4E00 + args.vocab - 2))))
     model = GRUEncode(len(charset), *size, reset=args.reset, backend=args.backend).eval()
     torch.nn.init.normal_(model.decoder.weight, std=2 * size[0] ** -0.5)
-    rival_steps = max(10, args.length // (10 if samples == 1 else 40))
-    rival = Rival(model, samples, rival_steps) if args.reset == "after" else None
-    error = difference(model, rival, charset, samples)
+    eager_steps = max(10, args.length // (10 if samples == 1 else 40))
+    baseline = EagerLoop(model, samples, eager_steps) if args.reset == "after" else None
+    error = difference(model, baseline, charset, samples)
     backend = model.gru.choose_backend(torch.device("cpu"))
     if not error < 1e-3:
         sys.exit(f"error: backend {backend} is {error:.1e} off at {size}, {samples} samples")
@@ -99,12 +101,12 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
         for _ in generation.generate_texts(model, charset, "", args.length, samples, seed=0):
             pass
 
-    runs = {"ours": ours} | ({} if rival is None else {"rival": rival})
+    runs = {"ours": ours} | ({} if baseline is None else {"baseline": baseline})
     times = report.alternate(runs, args.seconds, lambda: None)
-    step = {"ours": args.length, "rival": rival_steps}
+    step = {"ours": args.length, "baseline": eager_steps}
     times = {name: [1e6 * t / step[name] for t in values] for name, values in times.items()}
     median = {name: report.quartiles(values)[1] for name, values in times.items()}
-    flops = operations(args.vocab, *size) / 3  # a step of training makes each product three times
+    flops = operations(args.vocab, *size) / 3  # training computes each product three times
     return {
         "hidden_size": size[0],
         "num_layers": size[1],
@@ -115,8 +117,8 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
         "count": len(times["ours"]),
         "microseconds_per_step": median,
         "quartiles": {name: report.quartiles(values) for name, values in times.items()},
-        "ratio": report.quartiles([b / a for a, b in zip(times["ours"], times["rival"])])
-        if rival
+        "ratio": report.quartiles([b / a for a, b in zip(times["ours"], times["baseline"])])
+        if baseline
         else None,
         "characters_per_second": samples / median["ours"] * 1e6,
         "flop_per_character": flops,
@@ -129,15 +131,15 @@ HEADER = ["H,L,B", "reset", "backend", "ours us", "nn.GRU us", "ratio (quartiles
 
 
 def as_row(result: dict, of_one: float) -> list[str]:
-    """A step's microseconds, for all samples together, and their total beside that of one."""
+    """Format a result as a row; ``of_one`` is its rate over that of one sample."""
     ratio = result["ratio"]
-    rival = result["microseconds_per_step"].get("rival")
+    baseline = result["microseconds_per_step"].get("baseline")
     return [
         "{hidden_size},{num_layers},{num_samples}".format(**result),
         result["reset"],
         result["backend"],
         f"{result['microseconds_per_step']['ours']:.1f}",
-        f"{rival:.0f}" if ratio else "-",
+        f"{baseline:.0f}" if ratio else "-",
         "{1:.1f} ({0:.1f}-{2:.1f})".format(*ratio) if ratio else "-",
         f"{result['characters_per_second']:,.0f}",
         f"{of_one:.1f}",
@@ -147,7 +149,7 @@ def as_row(result: dict, of_one: float) -> list[str]:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
 
     def size(text: str) -> tuple[int, ...]:
         hidden, layers = map(int, text.split(","))
@@ -160,14 +162,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
     parser.add_argument("--vocab", type=int, default=96)
     parser.add_argument("--length", type=int, default=1000, help="characters of a sample")
-    parser.add_argument("--seconds", type=float, default=15, help="for one row of the table")
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--seconds", type=float, default=15, help="for each row of the table")
+    parser.add_argument("--threads", type=int, help="default: chosen by torch")
     parser.add_argument("--json", metavar="FILE")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure as the command line says, and print the table."""
+    """Measure and print the table."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -176,7 +178,7 @@ def main() -> None:
     about |= {"numpy": np.__version__, "vocab_size": args.vocab, "length": args.length}
     about |= {"multiply_rate": rate}
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
-    print("us: of one step of all B samples; of one: the total of B beside that of one")
+    print("us: for one step of all B samples; of one: characters/s relative to one sample")
     print(f"share: of {rate / 1e9:.0f} GFLOP/s, the best torch.mm, of {largest} x {largest}\n")
     results, rows = [], []
     for size in args.size or SIZES:

@@ -1,11 +1,11 @@
-"""Time for a pass with one process and with several: python -m charrnn.benchmarks.scaling
+"""Time of a pass with one process and with several: python -m charrnn.benchmarks.scaling
 
 T time steps, B rows of a process, R rows of all processes, H hidden size, L layers.
 
-Whole runs of train.py on the interpreter's own library, by turns, without validation and samples.
-Each number of processes is measured twice: with the R rows of one process shared out, which
-trains the same windows to the same weights, and with B rows for each, which trains fewer and wider
-ones. The processes share the machine's cores. The rate is that of metrics.csv, without the first.
+Runs whole trainings on Python's own library in turns, without validation and samples. Each number
+of processes is measured twice: with R rows divided among the processes, which trains the same
+windows to the same weights, and with B rows for each, which trains fewer and wider windows. The
+processes share the machine's cores. Rates are those of metrics.csv, without the first.
 """
 
 import argparse
@@ -20,20 +20,19 @@ import torch
 
 from charrnn.benchmarks import report
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-EVERY = 10  # windows between two rates
+LOG_EVERY = 10  # windows between two rates
 
 
 def rates(args: argparse.Namespace, processes: int, rows: int, folder: Path) -> list[float]:
-    """Characters a second of a run, over every ``EVERY`` windows."""
+    """Train, and return the characters per second over every ``LOG_EVERY`` windows."""
     run = folder / f"{processes}-{rows}-{len(list(folder.iterdir()))}"
     subprocess.run(
         [
-            sys.executable, TRAIN, f"hydra.run.dir={run}", f"trainer.devices={processes}",
-            f"data.batch_size={rows}", f"data.seq_len={args.steps}", "trainer.accelerator=cpu",
+            sys.executable, "-m", "charrnn", "train", f"hydra.run.dir={run}",
+            f"trainer.devices={processes}", f"data.batch_size={rows}", f"data.seq_len={args.steps}", "trainer.accelerator=cpu",
             f"model.hidden_size={args.hidden}", f"model.num_layers={args.layers}",
             f"trainer.max_steps={args.windows}", "trainer.limit_val_batches=0",
-            "callbacks.samples=null", f"trainer.log_every_n_steps={EVERY}", *args.overrides,
+            "callbacks.samples=null", f"trainer.log_every_n_steps={LOG_EVERY}", *args.overrides,
         ],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -43,7 +42,7 @@ def rates(args: argparse.Namespace, processes: int, rows: int, folder: Path) -> 
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict]:
-    """Rates of every number of processes, with shared rows and with rows of their own."""
+    """Measure each number of processes, with divided rows and with rows for each."""
     ways = [(n, args.rows // n) for n in args.processes]
     ways += [(n, args.rows) for n in args.processes if n > 1]
     found: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
@@ -69,7 +68,7 @@ HEADER = ["processes x B", "windows in a pass", "ms a window", "characters/s (qu
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, action="append", help="default: 1 and 2")
     parser.add_argument("--hidden", type=int, default=128, help="H")
@@ -80,14 +79,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=200, help="of a run")
     parser.add_argument("--turns", type=int, default=3, help="runs of each")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more for train.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="further settings of the training"
+    )
     args = parser.parse_args()
     args.processes = args.processes or [1, 2]
     return args
 
 
 def main() -> None:
-    """Measure as the command line says, and print the table."""
+    """Measure and print the table."""
     args = parse()
     about = report.machine(torch.device("cpu"))
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")

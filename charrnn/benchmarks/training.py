@@ -1,10 +1,10 @@
-"""Characters a second in training: python -m charrnn.benchmarks.training [--size H,L,B] ...
+"""Characters per second in training: python -m charrnn.benchmarks.training [--size H,L,B] ...
 
 T time steps, B rows, V vocabulary size, H hidden size, L layers.
 
-A step is forward, backward, clipping to +-5 and RMSProp, on random characters. Ours alternates in
-one process with the same model written plainly with torch.nn.GRU and with torch.nn.LSTM; medians,
-and the ratios of steps that stand beside each other. Before, loss and gradients are compared with
+A step is forward, backward, clipping to +-5 and RMSProp, on random characters. Our model runs in
+turns, in one process, with baselines that use torch.nn.GRU and torch.nn.LSTM. The table has
+medians, and quartiles of the ratios of adjacent steps. Loss and gradients are first compared with
 those of the reference backend.
 """
 
@@ -22,8 +22,8 @@ from charrnn.models import GRUEncode
 SIZES = ((128, 2, 16), (256, 2, 16), (512, 2, 64), (512, 3, 128))
 
 
-class Plain(nn.Module):
-    """The rival: what one writes with torch alone, tanh(E[index] + a) fed to a recurrent layer."""
+class Baseline(nn.Module):
+    """A baseline of torch.nn modules: tanh(E[index] + a), a recurrent layer, a linear layer."""
 
     def __init__(self, kind: type[nn.RNNBase], vocab_size: int, hidden_size: int, layers: int):
         super().__init__()
@@ -42,7 +42,7 @@ class Plain(nn.Module):
 
 
 class Training:
-    """A model in training; calling it is one step."""
+    """A model in training; a call is one step."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor):
         self.model, self.inputs, self.targets = model, inputs, targets
@@ -60,7 +60,7 @@ class Training:
 
 
 def difference(model: GRUEncode, inputs: Tensor, targets: Tensor) -> float:
-    """How far loss and gradients of a model are from the reference backend's, relatively."""
+    """Return the largest relative difference of loss and gradients to the reference backend."""
     found = []
     chosen, state = model.gru.backend, model.initial_state(inputs.size(1))
     for backend in (chosen, "reference"):
@@ -75,17 +75,17 @@ def difference(model: GRUEncode, inputs: Tensor, targets: Tensor) -> float:
 
 
 def operations(vocab_size: int, hidden_size: int, layers: int) -> int:
-    """Floating-point operations a character in a step of the folded model.
+    """Count the floating-point operations per character of a training step.
 
-    Products only, two for a multiply and add: layer 0 has no input product (it is made for V
-    characters, not for T B), the others have two of (3H, H); then H -> V. Each is made once forward
-    and twice backward.
+    Only matrix products count, with two operations for a multiply-add. Layer 0 has no input product
+    (it is computed for V characters, not for T * B), the other layers have two of (3H, H), and the
+    decoder one of (V, H). Each is computed once forward and twice backward.
     """
     return 3 * 2 * ((6 * layers - 3) * hidden_size**2 + hidden_size * vocab_size)
 
 
 def measure(size: tuple[int, int, int], reset: str, args: argparse.Namespace, rate: float) -> dict:
-    """One row of the table."""
+    """Measure one row of the table."""
     hidden, layers, rows = size
     device = torch.device(args.device)
     torch.manual_seed(0)
@@ -97,8 +97,8 @@ def measure(size: tuple[int, int, int], reset: str, args: argparse.Namespace, ra
         sys.exit(f"error: backend {backend} is {error:.1e} off the reference at {size}, {reset}")
     runs = {"ours": Training(ours, inputs, targets)}
     for kind in (nn.GRU, nn.LSTM):
-        plain = Plain(kind, args.vocab, hidden, layers).to(device)
-        runs[f"nn.{kind.__name__}"] = Training(plain, inputs, targets)
+        baseline = Baseline(kind, args.vocab, hidden, layers).to(device)
+        runs[f"nn.{kind.__name__}"] = Training(baseline, inputs, targets)
     times = report.alternate(runs, args.seconds, report.synchronizer(device))
     characters = args.steps * rows
     flops = operations(args.vocab, hidden, layers)
@@ -125,7 +125,7 @@ def measure(size: tuple[int, int, int], reset: str, args: argparse.Namespace, ra
 
 
 def as_row(result: dict) -> list[str]:
-    """A result as the cells of its row in the table."""
+    """Format a result as a row of the table."""
     ratios = [f"{m:.2f} ({a:.2f}-{b:.2f})" for a, m, b in result["ratios"].values()]
     return [
         "{hidden_size},{num_layers},{batch_size}".format(**result),
@@ -147,7 +147,7 @@ HEADER = [
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
 
     def size(text: str) -> tuple[int, ...]:
         hidden, layers, rows = map(int, text.split(","))
@@ -159,15 +159,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
     parser.add_argument("--vocab", type=int, default=96)
     parser.add_argument("--steps", type=int, default=100, help="T")
-    parser.add_argument("--seconds", type=float, default=8, help="for one row of the table")
-    parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--seconds", type=float, default=8, help="for each row of the table")
+    parser.add_argument("--threads", type=int, help="default: chosen by torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", metavar="FILE")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure as the command line says, and print the table."""
+    """Measure and print the table."""
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
