@@ -29,7 +29,8 @@ def rates(args: argparse.Namespace, processes: int, rows: int, folder: Path) -> 
     subprocess.run(
         [
             sys.executable, "-m", "charrnn", "train", f"hydra.run.dir={run}",
-            f"trainer.devices={processes}", f"data.batch_size={rows}", f"data.seq_len={args.steps}", "trainer.accelerator=cpu",
+            f"trainer.devices={processes}", "trainer.accelerator=cpu",
+            f"data.batch_size={rows}", f"data.seq_len={args.steps}",
             f"model.hidden_size={args.hidden}", f"model.num_layers={args.layers}",
             f"trainer.max_steps={args.windows}", "trainer.limit_val_batches=0",
             "callbacks.samples=null", f"trainer.log_every_n_steps={LOG_EVERY}", *args.overrides,

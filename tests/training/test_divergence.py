@@ -1,122 +1,86 @@
-"""Divergence: a run that spiked or lost its numbers stops, or goes back and on at a lower rate."""
+"""Divergence: losses that are not finite, and spikes above the running mean, end a training."""
+
+import math
 
 import pytest
 import torch
-from helpers import TEXT, TINY, fit, load, metrics
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import TEXT, fit
 
 from charrnn import Charset, GRUEncode, InputError
 from charrnn.errors import Diverged
+from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
 
-RUN = (
-    *TINY, "model.dropout=0.2", "trainer.max_epochs=3", "trainer.limit_train_batches=20",
-    "callbacks.checkpoint.every_n_steps=6", "callbacks.samples=null",
-    "trainer.log_every_n_steps=1", "allow_targets=[mine]",
-)  # fmt: skip
+SHORT = TEXT[:500]
+DATA = {"batch_size": 3, "seq_len": 7}
 
-# A model that diverges once its weights have seen windows at too high a rate: not by chance.
-MINE = """
-import torch
-from charrnn.models import GRUEncode
 
-class Mine(GRUEncode):
-    windows = {windows}
+def make_model(kind=GRUEncode):
+    torch.manual_seed(0)
+    return kind(len(Charset.from_text(SHORT)), 5, 1)
+
+
+def test_monitor_reports_the_largest_spike_once():
+    monitor = DivergenceMonitor(spike_factor=2.0)
+    for loss in (1.0, 3.0, 1.0):
+        monitor.update(torch.tensor(loss))
+    assert monitor.describe(torch.tensor(1.0)) == "the loss is 3 times its running mean"
+    assert monitor.describe(torch.tensor(1.0)) == ""
+    assert monitor.mean_loss.item() == pytest.approx(1 + 0.01 * 2 - 0.01 * 0.02)
+
+
+def test_monitor_without_spikes_only_checks_that_losses_are_finite():
+    monitor = DivergenceMonitor()
+    monitor.update(torch.tensor(100.0))
+    assert monitor.mean_loss is None and monitor.describe(torch.tensor(100.0)) == ""
+    assert monitor.describe(torch.tensor(math.nan)) == "the loss is nan"
+
+
+def test_has_finite_parameters():
+    model = torch.nn.Linear(2, 2)
+    assert has_finite_parameters(model)
+    model.bias.data[1] = math.inf
+    assert not has_finite_parameters(model)
+
+
+class Diverging(GRUEncode):
+    """Its loss is finite up to the third window of training."""
+
+    windows, value = 0, math.nan
 
     def loss(self, inputs, targets, state):
+        self.windows += 1
         loss, state = super().loss(inputs, targets, state)
-        return loss * (float({value!r}) if self.trained() in self.windows else 1.0), state
-
-    def trained(self):
-        import gc
-        from charrnn.training.task import CharTask
-        if not hasattr(self, "tasks"):
-            self.tasks = [t for t in gc.get_objects() if type(t) is CharTask and t.model is self]
-        return self.tasks[0].global_step + 1
-"""
+        return loss * (self.value if self.windows == 3 else 1.0), state
 
 
-def run_with(command, folder, text, value, windows, *arguments, run="run"):
-    (folder / "mine.py").write_text(MINE.format(value=value, windows=windows))
-    (folder / "text.txt").write_text(text, "utf-8")
-    return command(
-        "train.py", "data.path=text.txt", f"hydra.run.dir={folder / run}",
-        "model._target_=mine.Mine", *RUN, *arguments, cwd=folder, env={"PYTHONPATH": str(folder)},
-    )  # fmt: skip
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+def test_loss_that_is_not_finite_names_its_window(tmp_path, value):
+    model = make_model(Diverging)
+    model.value = value
+    with pytest.raises(InputError, match=rf"the loss is {value} at window 3: .*optimizer\.lr"):
+        fit(tmp_path, SHORT, model, data=DATA, max_steps=10)
+    assert model.windows == 3
+    # Its step was not made.
+    assert all(p.isfinite().all() for p in model.parameters())
 
 
-def texts(run, tag):
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0}).Reload()
-    return [(e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors(tag)]
+def test_validation_loss_that_is_not_finite_names_its_window(tmp_path):
+    model = make_model()
+    nll = model.nll
+    model.nll = lambda *a: (nll(*a)[0] * (math.nan if model.has_trained else 1.0), nll(*a)[1])
+    model.has_trained = False
+    loss = model.loss
 
+    def record(*arguments):
+        model.has_trained = True
+        return loss(*arguments)
 
-@pytest.mark.parametrize("scheduler", ["adaptive", "cosine"])
-def test_a_rollback_is_a_run_taken_up_at_a_lower_rate(command, tmp_path, scheduler):
-    """Window 31 diverges each time it comes: two rollbacks to window 24, then the end.
-
-    The checkpoint of window 30 would diverge at once, whatever the rate, and is no good one.
-    """
-    result = run_with(
-        command, tmp_path, TEXT[:3000], "nan", "{31}", "task.on_divergence=rollback",
-        "task.max_rollbacks=2", f"scheduler={scheduler}", "optimizer.lr=0.01",
-    )  # fmt: skip
-    assert result.code == 2 and result.err.count("\n") <= 2
-    assert "error: the loss is nan at window 31, after 2 rollbacks: try" in result.err
-    lines = [
-        f"the loss is nan at window 31: rollback {n} of 2, to window 24, with optimizer.lr={lr}"
-        for n, lr in ((1, "0.005"), (2, "0.0025"))
-    ]
-    assert [line for line in result.out.splitlines() if "rollback" in line] == lines
-    run = tmp_path / "run"
-    assert texts(run, "rollback/text_summary") == [(24, f"    {line}\n") for line in lines]
-    ours = load(run / "checkpoints" / "last.ckpt")
-    assert (ours["charrnn"]["windows"], ours["charrnn"]["rollbacks"]) == (30, 2)
-    assert ours["charrnn"]["settings"]["optimizer"]["lr"] == 0.0025
-    # As a run that never diverged, and whose rate was lowered after window 24.
-    quiet = run_with(
-        command, tmp_path, TEXT[:3000], "nan", "{}", f"scheduler={scheduler}",
-        "optimizer.lr=0.01", run="quiet",
-    )  # fmt: skip
-    assert quiet.code == 0, quiet.err
-    there = [float(r["train/lr"]) for r in metrics(tmp_path / "quiet") if r["train/lr"]]
-    here = [float(r["train/lr"]) for r in metrics(run) if r["train/lr"]]
-    assert here == pytest.approx(there[:24] + [rate / 4 for rate in there[24:30]])
-    losses = [
-        [r["train/loss"] for r in metrics(r) if r["train/loss"]] for r in (run, tmp_path / "quiet")
-    ]
-    # Bit for bit up to the first window that was trained at another rate.
-    assert losses[0][:25] == losses[1][:25] and losses[0][25:] != losses[1][25:30]
-
-
-def test_a_spike_is_rolled_back_and_the_rate_stays_low(command, tmp_path):
-    """Three times it spikes, as long as there is no file, and once there is one it does not."""
-    spiking = "{41} if not __import__('os').path.exists('once') else {}"
-    result = run_with(
-        command, tmp_path, TEXT[:3000], "3.5", spiking, "task.on_divergence=rollback",
-        "task.spike_factor=3", "callbacks.checkpoint.every_n_steps=10",
-    )  # fmt: skip
-    assert result.code == 2
-    assert "times its running mean at window 41, after 3 rollbacks" in result.err
-    assert "rollback 1 of 3, to window 30" in result.out
-    run = tmp_path / "run"
-    (tmp_path / "once").touch()
-    # Whoever takes the run up has its rate and its count.
-    resumed = command(
-        "train.py", f"resume={run}", "allow_targets=[mine]", cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert resumed.code == 0, resumed.err
-    ours = load(run / "checkpoints" / "last.ckpt")["charrnn"]
-    assert (ours["rounds"], ours["rollbacks"]) == (3, 3)
-    assert ours["settings"]["optimizer"]["lr"] == 0.001 / 8
-    steps = [int(row["step"]) for row in metrics(run)]
-    assert steps == list(range(61))
-
-
-def test_stop_is_the_default_and_a_first_window_has_nothing_before_it(command, tmp_path):
-    for windows, more in (("{31}", ()), ("{1}", ("task.on_divergence=rollback",))):
-        result = run_with(command, tmp_path, TEXT[:3000], "inf", windows, *more, run=windows[1:-1])
-        assert result.code == 2 and "rollback" not in result.out + result.err
-        assert "the loss is inf at window" in result.err and "optimizer.lr" in result.err
+    model.loss = record
+    with pytest.raises(InputError, match="the validation loss is nan at window 4"):
+        fit(
+            tmp_path, SHORT, model, data=DATA,
+            max_epochs=1, limit_train_batches=4,
+        )  # fmt: skip
 
 
 class Spiking(GRUEncode):
@@ -129,17 +93,16 @@ class Spiking(GRUEncode):
 
 
 @pytest.mark.parametrize(("factor", "spikes"), [(1.9, False), (2.5, True)])
-def test_spikes_are_measured_by_the_running_mean(tmp_path, factor, spikes):
-    torch.manual_seed(0)
-    model = Spiking(len(Charset.from_text(TEXT[:500])), 5, 1)
+def test_spikes_are_relative_to_the_running_mean(tmp_path, factor, spikes):
+    model = make_model(Spiking)
     model.factor = factor
-    settings = {"task": {"spike_factor": 2.0}, "data": {"batch_size": 3, "seq_len": 7}}
+    settings = {"task": {"spike_factor": 2.0}, "data": DATA}
     if not spikes:
-        task, _ = fit(tmp_path, TEXT[:500], model, max_steps=12, **settings)
+        task, _ = fit(tmp_path, SHORT, model, max_steps=12, **settings)
         assert 1 < task.monitor.mean_loss.item() < 6
         return
     with pytest.raises(Diverged, match=r"2\.\d+ times its running mean at window 9:") as caught:
-        fit(tmp_path, TEXT[:500], model, max_steps=12, **settings)
+        fit(tmp_path, SHORT, model, max_steps=12, **settings)
     assert caught.value.good == 7
 
 
@@ -148,6 +111,6 @@ def test_spikes_are_measured_by_the_running_mean(tmp_path, factor, spikes):
     [{"on_divergence": "go"}, {"spike_factor": 1.0}, {"rollback_factor": 0}, {"max_rollbacks": -1}],
     ids=str,
 )
-def test_bad_settings(tmp_path, bad):
+def test_arguments_out_of_range(tmp_path, bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
-        fit(tmp_path, TEXT[:500], GRUEncode(5, 5, 1), task=bad)
+        fit(tmp_path, SHORT, GRUEncode(5, 5, 1), task=bad)

@@ -1,7 +1,7 @@
-"""CharTask: what is differentiated, L2, clipping, their statistics, and losses that are not finite.
+"""CharTask: objective, L2, clipping, gradient statistics, validation loss and rounds.
 
-One window is trained on by plain gradient descent at rate 1, so that a weight's step is the
-gradient that the optimizer was handed, turned round.
+Plain gradient descent with learning rate 1 trains on one window, so that the change of a weight is
+the negative gradient that the optimizer got.
 """
 
 import math
@@ -9,10 +9,8 @@ import math
 import pytest
 import torch
 from helpers import TEXT, fit
-from pytorch_lightning import Callback
 
 from charrnn import Charset, GRUEncode, GRUResize, InputError, RowStream
-from charrnn.data.datamodule import CharDataModule
 from charrnn.data.windows import BURN_IN
 from charrnn.evaluation.static import score
 from charrnn.training.gradients import gradient_stats
@@ -28,13 +26,13 @@ def make_model(kind=GRUEncode):
     torch.manual_seed(0)
     model = kind(len(CHARSET), H, 3).double()
     for p in model.parameters():
-        if p.dim() == 1:  # else L2 upon biases would not show
+        if p.dim() == 1:  # or L2 of biases would not show
             torch.nn.init.uniform_(p, -0.1, 0.1)
     return model
 
 
 def expected_gradients(model, reduction, l2):
-    """By autograd, from the objective as DESIGN writes it."""
+    """Gradients by autograd, from the definition of the objective."""
     tokens = torch.from_numpy(CHARSET.encode(SHORT))
     window = next(iter(RowStream(tokens[: int(0.9 * len(tokens))], B, T)))
     logits, _ = model(window.inputs, model.initial_state(B))
@@ -57,7 +55,7 @@ def one_window(tmp_path, model, **task_and_trainer):
 
 
 def middle(elements):
-    """A bound that cuts half of the elements, and that none lies upon."""
+    """A bound between two elements that clips half of them."""
     ordered = elements.sort().values
     return ordered[len(ordered) // 2 :][:2].mean().item()
 
@@ -72,7 +70,7 @@ def test_gradients(tmp_path, kind, reduction, l2, clip):
     elements = torch.cat([g.flatten() for g in gradients])
     norm, bound = elements.norm().item(), middle(elements.abs())
     settings = {}
-    if clip == "value":  # half of the elements are cut
+    if clip == "value":
         settings = {"gradient_clip_val": bound, "gradient_clip_algorithm": "value"}
         expected = [g.clamp(-bound, bound) for g in gradients]
     elif clip == "norm":
@@ -84,7 +82,7 @@ def test_gradients(tmp_path, kind, reduction, l2, clip):
     for a, b in zip(found, expected, strict=True):
         # clip_grad_norm_ adds 1e-6 to the norm
         torch.testing.assert_close(a, b, rtol=1e-5 if clip == "norm" else 1e-9, atol=1e-12)
-    # L2 is part of what is clipped, and the norm is that before clipping.
+    # L2 is added before clipping, and the norm is that before clipping.
     assert task.gradient_stats["grad_norm"].item() == pytest.approx(norm)
     if clip == "value":
         share = (elements.abs() > bound).double().mean().item()
@@ -95,7 +93,7 @@ def test_gradients(tmp_path, kind, reduction, l2, clip):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_losses_are_mean_nats_whatever_is_differentiated(tmp_path, reduction):
+def test_losses_are_mean_nats_for_both_reductions(tmp_path, reduction):
     model = make_model()
     task, _ = one_window(tmp_path, model, reduction=reduction, l2=LAMBDA)
     assert task.window_loss.item() == pytest.approx(math.log(len(CHARSET)), rel=0.1)
@@ -105,7 +103,10 @@ def test_losses_are_mean_nats_whatever_is_differentiated(tmp_path, reduction):
     ("bound", "expected"), [(None, {}), (1.0, {"clipped": 0.5}), (2.0, {"clipped": 0.25})]
 )
 def test_gradient_stats(bound, expected):
-    gradients = [torch.tensor([[0.5, -2.0]]), torch.tensor([3.0, 1.0])]  # at the bound is not cut
+    gradients = [
+        torch.tensor([[0.5, -2.0]]),
+        torch.tensor([3.0, 1.0]),
+    ]  # an element at the bound counts as not clipped
     found = {k: v.item() for k, v in gradient_stats(gradients, bound).items()}
     assert found == pytest.approx({"grad_norm": math.sqrt(0.25 + 4 + 9 + 1)} | expected)
 
@@ -121,121 +122,31 @@ def test_validation_loss_is_the_mean_over_all_targets(tmp_path):
     assert task.validations[0] == [0, pytest.approx(nats.mean())]
 
 
-def test_no_validation_where_all_trains(tmp_path):
+def test_no_validation_if_all_text_trains(tmp_path):
     data = {"batch_size": B, "seq_len": T, "train_fraction": 1.0}
     task, trainer = fit(tmp_path, SHORT, make_model(), data=data, max_steps=3)
     assert task.validations == [] and trainer.global_step == 3
 
 
 @pytest.mark.parametrize("text", ["ab", "aa", "abc"])
-def test_two_characters_train(tmp_path, text):
+def test_tiny_texts_train(tmp_path, text):
     model = GRUEncode(len(Charset.from_text(text)), H, 1)
     task, _ = fit(tmp_path, text, model, data={"batch_size": B, "seq_len": T}, max_epochs=20)
-    # What validates may be a character that never trains, so that its loss rises.
+    # The validation text may hold a character that never trains, so its loss can rise.
     assert task.window_loss < 0.5 < math.log(2) and len(task.validations) == 21
-
-
-class Diverging(GRUEncode):
-    """Finite until its third window of training."""
-
-    windows, value = 0, math.nan
-
-    def loss(self, inputs, targets, state):
-        self.windows += 1
-        loss, state = super().loss(inputs, targets, state)
-        return loss * (self.value if self.windows == 3 else 1.0), state
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
-def test_a_loss_that_is_not_finite_names_its_window(tmp_path, value):
-    model = make_model(Diverging)
-    model.value = value
-    with pytest.raises(InputError, match=rf"the loss is {value} at window 3: .*optimizer\.lr"):
-        fit(tmp_path, SHORT, model, data={"batch_size": B, "seq_len": T}, max_steps=10)
-    assert model.windows == 3
-    # The step that it would have made was not made.
-    assert all(p.isfinite().all() for p in model.parameters())
-
-
-def test_a_validation_loss_that_is_not_finite_names_its_window(tmp_path):
-    model = make_model()
-    nll = model.nll
-    model.nll = lambda *a: (nll(*a)[0] * (math.nan if model.training_seen else 1.0), nll(*a)[1])
-    model.training_seen = False
-    loss = model.loss
-
-    def note(*arguments):
-        model.training_seen = True
-        return loss(*arguments)
-
-    model.loss = note
-    with pytest.raises(InputError, match="the validation loss is nan at window 4"):
-        fit(
-            tmp_path, SHORT, model, data={"batch_size": B, "seq_len": T},
-            max_epochs=1, limit_train_batches=4,
-        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "bad", [{"reduction": "max"}, {"l2": -0.1}, {"l2": math.inf}, {"rollover": "on"}], ids=str
 )
-def test_bad_settings_are_named(bad):
+def test_arguments_out_of_range(bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
         CharTask(make_model(), torch.optim.SGD, torch.optim.lr_scheduler.ConstantLR, **bad)
 
 
-def test_rounds_that_max_steps_cut_short_are_not_counted(tmp_path):
+def test_unfinished_round_does_not_count(tmp_path):
     task, trainer = fit(
         tmp_path, SHORT, make_model(), data={"batch_size": B, "seq_len": T},
         limit_train_batches=4, max_epochs=5, max_steps=10,
     )  # fmt: skip
     assert (trainer.global_step, task.rounds, task.round_windows) == (10, 2, 2)
-
-
-class Listening(Callback):
-    """Overrides a hook, so that the task takes Lightning's own way to a step."""
-
-    def on_after_backward(self, trainer, task):
-        pass
-
-
-@pytest.mark.parametrize("clip", [None, "value", "norm"])
-def test_the_shorter_way_to_a_step_is_lightnings(tmp_path, clip):
-    """Bit for bit, with its counters; and taken only where nobody listens."""
-    found = []
-    for callbacks in ([], [Listening()]):
-        model = make_model()
-        settings = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": clip} if clip else {}
-        task, _ = one_window(tmp_path, model, l2=LAMBDA, callbacks=callbacks, **settings)
-        loop = task.trainer.fit_loop.epoch_loop.automatic_optimization
-        assert loop.direct is not bool(callbacks)
-        counters = loop.optim_progress.optimizer.step.total, task.trainer.global_step
-        found.append((counters, [p.detach().clone() for p in model.parameters()]))
-    assert found[0][0] == found[1][0]
-    assert all(a.equal(b) for a, b in zip(found[0][1], found[1][1], strict=True))
-
-
-@pytest.mark.filterwarnings("ignore:You have overridden")  # Lightning says whose it takes
-@pytest.mark.parametrize("owner", [CharTask, CharDataModule], ids=lambda owner: owner.__name__)
-@pytest.mark.parametrize("hook", ["on_before_batch_transfer", "on_after_batch_transfer"])
-def test_who_wants_to_see_a_window_is_shown_it(tmp_path, monkeypatch, owner, hook):
-    seen = []
-
-    def look(self, batch, dataloader_idx):
-        seen.append(batch.index)
-        return batch
-
-    monkeypatch.setattr(owner, hook, look, raising=False)
-    fit(
-        tmp_path, SHORT, make_model(GRUEncode), data={"batch_size": B, "seq_len": T},
-        max_steps=3, limit_val_batches=0,
-    )  # fmt: skip
-    assert seen[-3:] == [0, 1, 2]
-
-
-def test_a_profiler_is_not_replaced(tmp_path):
-    _, trainer = fit(
-        tmp_path, SHORT, make_model(GRUEncode), data={"batch_size": B, "seq_len": T},
-        max_steps=3, limit_val_batches=0, profiler="simple",
-    )  # fmt: skip
-    assert len(trainer.profiler.recorded_durations["run_training_batch"]) == 3
