@@ -44,7 +44,7 @@ def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
         sys.exit(2)
 
 
-def explain(error: BaseException, kind: str = "new", overrides: Sequence[str] = ()) -> str | None:
+def explain(error: BaseException, command: "Command | None" = None) -> str | None:
     """One line for an error that the user's input caused; None for a bug."""
     text = one_line(str(error))
     if isinstance(error, InputError):
