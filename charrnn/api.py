@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from charrnn import checkpoint, evaluation
-from charrnn.analysis import activations
+from charrnn.analysis import compute_activations, compute_gates
 from charrnn.data.charset import Charset
 from charrnn.generation import Session, generate_texts
 from charrnn.runs import find_checkpoints
@@ -82,14 +82,14 @@ class LanguageModel:
 
         The text is read from a zero state. Raises InputError for an ensemble.
         """
-        return activations.activations(self.model, self.charset, text)
+        return compute_activations(self.model, self.charset, text)
 
     def gates(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the reset and update gates of every unit, each (L, H, T), between 0 and 1.
 
         The text is read from a zero state. Raises InputError for an ensemble.
         """
-        return activations.gates(self.model, self.charset, text)
+        return compute_gates(self.model, self.charset, text)
 
     def _indices(self, text: str) -> Tensor:
         indices = torch.from_numpy(self.charset.encode(text).astype(np.int64))

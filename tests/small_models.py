@@ -8,6 +8,7 @@ checkpoint that holds it.
 import itertools
 
 import torch
+from helpers import TEXT
 from torch import nn
 
 from charrnn import Charset, GRUEncode, generation
@@ -78,6 +79,19 @@ def by_the_loop(model, *settings):
         return drawn(model, *settings)
     finally:
         model.gru.backend = "native"
+
+
+def random_model(
+    characters=TEXT, unit="char", kind=GRUEncode, layers=2, hidden=5, documents=False, **settings
+):
+    """A model with large random weights and biases, so that its units vary along a text."""
+    torch.manual_seed(0)
+    charset = Charset(characters, unit, documents=documents)
+    model = kind(len(charset), hidden, layers, **settings).eval()
+    for p in model.parameters():
+        torch.nn.init.uniform_(p, -1.5, 1.5)
+    model.boundary = charset.boundary
+    return LanguageModel(model, charset)
 
 
 def saved_model(kind, alphabet, hidden_size=5, num_layers=3, unit="char", seed=0, **settings):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning import Callback
 
-from charrnn.analysis.page import label
+from charrnn.analysis import index_label
 from charrnn.callbacks.loggers import to_loggers
 from charrnn.data.charset import Charset
 from charrnn.errors import check
@@ -64,7 +64,7 @@ class Neurons(Callback):
         else:
             tokens = torch.from_numpy(charset.encode(self.text).astype(np.int64))[: self.length]
         self.inputs = tokens[:, None].to(task.device)
-        self.labels = [label(charset, index) for index in tokens.tolist()]
+        self.labels = [index_label(charset, index) for index in tokens.tolist()]
         hidden = task.model.gru.hidden_size
         self.chosen = self.units
         if isinstance(self.units, int):

@@ -1,0 +1,86 @@
+"""The data of the neurons page: labels, properties, correlations and predictions along a text.
+
+T characters, K predictions for each, L layers, H hidden size, V vocabulary size.
+"""
+
+import re
+
+import numpy as np
+import torch
+from torch import nn
+
+from charrnn.analysis.labels import index_label, text_labels
+from charrnn.analysis.properties import correlations, text_properties
+from charrnn.data.charset import Charset
+
+NUM_PREDICTIONS = 5
+"""K."""
+
+
+def page_data(
+    model: nn.Module, charset: Charset, text: str | bytes, activations: np.ndarray
+) -> dict:
+    """Collect what the page shows besides the activations (L, H, T), as containers for JSON."""
+    indices = charset.encode(text).astype(np.int64)
+    characters = charset.preprocess(text)
+    layers, hidden, length = activations.shape
+    flat = activations.reshape(layers * hidden, length)
+    in_bytes = charset.unit == "byte"
+    # Bytes beyond ASCII are mostly parts of letters.
+    known = text_properties(re.sub("[\x80-\xff]", "a", characters) if in_bytes else characters)
+    strengths = correlations(flat, np.stack([*known.values()]))
+    measures = [
+        {"name": name, "mean": round(values.mean(), 4), "strengths": rounded(column, 3)}
+        for (name, values), column in zip(known.items(), strengths.T)
+    ]
+    measures.append({"name": "standard deviation", "strengths": rounded(flat.std(1), 3)})
+    likeliest, probabilities, actual = predict(model, activations[-1], indices)
+    used, numbers = np.unique(likeliest, return_inverse=True)
+    return {
+        "kind": type(model).__name__,
+        "layers": layers,
+        "hidden": hidden,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "unit": "bytes" if in_bytes else "characters",
+        "characters": text_labels(charset, indices, characters),
+        "unknown": np.flatnonzero(indices == 0).tolist(),
+        "measures": measures,
+        "labels": [index_label(charset, index) for index in used.tolist()],
+        "likeliest": numbers.reshape(likeliest.shape).tolist(),
+        "probabilities": [rounded(row, 4) for row in probabilities],
+        "actual": rounded(actual, 6),
+    }
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, outputs: np.ndarray, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predict the next character at every position of a text.
+
+    Args:
+        outputs: (H, T) of the last layer.
+        indices: (T,) of the text.
+
+    Returns:
+        Indices (T, K) of the likeliest next characters in descending order, their probabilities
+        (T, K), and the probability of the character that follows, (T - 1,).
+    """
+    weight = model.decoder.weight
+    likeliest, probabilities, actual = [], [], []
+    targets = torch.from_numpy(np.append(indices[1:], 0)).to(weight.device)
+    # In chunks, because (T, V) may not fit in memory.
+    for part, target in zip(torch.from_numpy(outputs.T).split(1000), targets.split(1000)):
+        p = model.decoder(part.to(weight)).softmax(1)
+        top = p.topk(min(NUM_PREDICTIONS, p.size(1)))
+        likeliest.append(top.indices.cpu())
+        probabilities.append(top.values.cpu())
+        actual.append(p.gather(1, target[:, None])[:, 0].cpu())
+    arrays = (torch.cat(x).numpy() for x in (likeliest, probabilities, actual))
+    likeliest, probabilities, actual = arrays
+    return likeliest, probabilities, actual[:-1]
+
+
+def rounded(values: np.ndarray, digits: int) -> list[float]:
+    """Round numbers for JSON."""
+    return np.round(values.astype(np.float64), digits).tolist()

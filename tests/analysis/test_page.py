@@ -1,0 +1,126 @@
+"""The neurons page: its data, its file, and that no text breaks out of it."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers import TEXT
+from pages import NASTY, Elements
+from small_models import random_model as make
+from small_models import saved_model
+
+from charrnn import GRUEncode, InputError
+from charrnn.analysis import page
+from charrnn.analysis.page import render_page, write_page
+from charrnn.analysis.page_data import page_data, predict
+from charrnn.checkpoint import save
+
+
+def test_predictions_match_scores():
+    model, text = make(), TEXT[:1203]
+    indices = model.charset.encode(text).astype(np.int64)
+    likeliest, probabilities, actual = predict(model.model, model.activations(text)[-1], indices)
+    np.testing.assert_allclose(-np.log(actual), model.score(text), rtol=1e-4)
+    assert likeliest.shape == probabilities.shape == (1203, 5)
+    assert (np.diff(probabilities) <= 0).all() and (probabilities > 0).all()
+    predicted = likeliest[:-1] == indices[1:, None]
+    np.testing.assert_array_equal(probabilities[:-1][predicted], actual[predicted.any(1)])
+
+
+def test_neither_texts_nor_names_escape_into_the_markup():
+    model = make(NASTY + "ab")
+    rendered = render_page(
+        model.model,
+        model.charset,
+        NASTY + "zz",
+        "</script><!--<script>\x1b",
+        '"><img src=x onerror=alert(1)>',
+    )
+    harmless = render_page(model.model, model.charset, "ab" * len(NASTY), "a", "b")
+    found, expected = Elements(rendered), Elements(harmless)
+    assert [tag for tag, _ in found.tags] == [tag for tag, _ in expected.tags]
+    assert "comment" not in dict(found.tags) and len(found.texts) == 4
+    title, data, activations, script = found.texts
+    assert title == 'Neurons of </script><!--<script>\\x1b along "><img src=x onerror=alert(1)>'
+    assert script == expected.texts[3]
+    data = json.loads(data)
+    shown = "".join(data["characters"])
+    assert shown == NASTY.encode("unicode_escape").decode().replace(r"\n", "\n") + "zz"
+    assert data["unknown"] == [len(NASTY), len(NASTY) + 1]
+    assert data["title"] == title
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", rendered)
+    rendered.encode("utf-8")
+    values = np.frombuffer(base64.b64decode(activations), np.int8)
+    expected = model.activations(NASTY + "zz").ravel()
+    np.testing.assert_allclose(values / 127, expected, atol=0.51 / 127)
+
+
+def test_the_page_needs_no_network():
+    rendered = render_page(make().model, make().charset, "def", "a", "b")
+    assert not re.search(r"https?:|//[a-z]|src=|href=|@import|url\(|fetch|XMLHttp", rendered)
+    policy = next(
+        a["content"] for _, a in Elements(rendered).tags if "content" in a and "http-equiv" in a
+    )
+    assert policy.startswith("default-src 'none'; ")
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("aé\n", ["a", r"\xc3", "é", "\n"]),
+    (b"\xe9a\xff\n", [r"\xe9", "a", r"\xff", "\n"]),
+    ("中\x00", [r"\xe4", r"\xb8", "中", r"\x00"]),
+])  # fmt: skip
+def test_bytes_are_shown_as_the_characters_they_complete(text, shown):
+    model = make(map(chr, range(255)), "byte")  # all bytes but one
+    data = page_data(model.model, model.charset, text, model.activations(text))
+    assert data["characters"] == shown and data["unit"] == "bytes"
+    assert all(label.isprintable() or label in "\t\n" for label in data["labels"])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint in a run's folder, and a text."""
+    save(saved_model(GRUEncode, TEXT)[2], tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    return tmp_path
+
+
+def shown_text(file):
+    return "".join(json.loads(Elements(file.read_text("utf-8")).texts[1])["characters"])
+
+
+def test_a_page_is_written_beside_the_checkpoint(saved):
+    out = write_page(saved / "run", saved / "text.txt", length=300)
+    assert out == saved / "run" / "checkpoints" / "last.html"
+    assert "<title>Neurons of run along text.txt</title>" in out.read_text("utf-8")
+    assert shown_text(out) == TEXT[:300]
+    out = write_page(saved / "run", saved / "text.txt", saved / "page.html")
+    assert out == saved / "page.html" and shown_text(out) == TEXT[:10_000]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("run", "none.txt"), "none.txt: cannot be read"),
+    (("run", "."), "cannot be read"),
+    (("run", "empty.txt"), "is empty"),
+    (("run", "text.txt", None, 0), "at least 1"),
+    (("text.txt", "text.txt"), "text.txt"),
+    (("run", "text.txt", "no/page.html"), "No such file"),
+    (("run", "text.txt", "./text.txt"), "--out"),
+    (("run", "text.txt", "run/checkpoints/last.ckpt"), "--out"),
+])  # fmt: skip
+def test_bad_arguments_are_errors_and_change_nothing(saved, arguments, message, monkeypatch):
+    monkeypatch.chdir(saved)
+    (saved / "empty.txt").write_text("")
+    before = (saved / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    with pytest.raises((InputError, OSError), match=message):
+        write_page(*arguments)
+    assert (saved / "text.txt").read_text("utf-8") == TEXT
+    assert (saved / "run" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_page_too_large_to_open_is_refused(monkeypatch):
+    monkeypatch.setattr(page, "MAX_ACTIVATIONS", 10 * 30 - 1)
+    render_page(make().model, make().charset, "a" * 29, "a", "b")
+    with pytest.raises(InputError, match="give at most --length 29"):
+        render_page(make().model, make().charset, "a" * 30, "a", "b")
