@@ -13,8 +13,7 @@ import torch
 from helpers import ROOT, TEXT, load, metrics, same
 
 from charrnn.runs.lock import is_running
-from charrnn.training import distributed, signals
-from charrnn.training.distributed import Ranks, current_ranks
+from charrnn.training import distributed
 
 # 3 rows of each of 2 processes; a pass has ceil(386 / 6) = 65 windows. A run ends just after its
 # third has begun, while the carry still shows where it came from.
@@ -387,55 +386,3 @@ def test_what_cannot_be(folder, train, arguments, words):
 def test_rows_stay(train, single, arguments, words):
     result = train(f"resume={single['mean']}", *arguments).wait()
     assert result.code == 2 and words in result.err and result.err.count("\n") == 1
-
-
-# Without processes
-
-
-@pytest.mark.parametrize(
-    ("env", "expected"),
-    [
-        ({}, None),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Ranks(5, 8, 4)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}, None),
-        (
-            {"TORCHELASTIC_RUN_ID": "a", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
-             "SLURM_PROCID": "0", "SLURM_NTASKS": "8"},
-            Ranks(3, 4, 2),
-        ),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_place(monkeypatch, env, expected):
-    for key in [k for k in os.environ if k.startswith(("SLURM_", "TORCHELASTIC_"))]:
-        monkeypatch.delenv(key)
-    for key, value in env.items():
-        monkeypatch.setenv(key, value)
-    assert current_ranks() == expected
-
-
-def test_a_launcher_s_own_requeue_comes_after_the_saving(monkeypatch):
-    """As submitit does it: a handler of a signal, which queues the job again and exits."""
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    queued = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: queued.append(number))
-    try:
-        with signals.Listener() as listener:
-            os.kill(os.getpid(), signal.SIGUSR2)
-            assert listener.number == signal.SIGUSR2 and not queued
-            with pytest.raises(SystemExit, match=str(128 + signal.SIGUSR2)):
-                listener.exit()
-            assert queued == [signal.SIGUSR2]
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert len(queued) == 2  # given back
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-
-
-def test_a_job_in_an_array_has_a_name_of_two_numbers(monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "4715")
-    assert signals.slurm_job_id() == "4715"
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4711")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
-    assert signals.slurm_job_id() == "4711_4"

@@ -9,17 +9,12 @@ import signal
 import sqlite3
 import subprocess
 import time
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from helpers import ROOT, TEXT, TINY, load, metrics, same
 
-from charrnn.errors import InputError
-from charrnn.runs.names import varied_overrides
-from charrnn.runs.page import results_page
-from charrnn.runs.report import report_sweep, results_table
-from charrnn.runs.sweep import Job, read_jobs, varied_keys
+from charrnn.runs.report import report_sweep
+from charrnn.runs.sweep import read_jobs
 
 SHORT = (*TINY, "trainer.max_epochs=2", "trainer.limit_train_batches=30", "callbacks.samples=null")
 COMMON = ("search", "stop_worse")  # what the others are made of
@@ -312,64 +307,6 @@ def test_a_failed_job_of_a_shipped_sweep_alone(command, place):
     assert same(*(part["state_dict"] for part in saved))
 
 
-class Tags(HTMLParser):
-    """Fails where tags do not match; collects what would fetch or run something."""
-
-    VOID = {"meta", "line", "circle", "polyline"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.suspicious, self.count = [], [], {}
-
-    def handle_starttag(self, tag, attrs):
-        self.count[tag] = self.count.get(tag, 0) + 1
-        if tag in ("script", "img", "link", "iframe") or any(
-            name in ("src", "href", "onload", "onclick") for name, _ in attrs
-        ):
-            self.suspicious.append(tag)
-        if tag not in ("meta",):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def job(number, curve, **overrides):
-    given = [f"{k}={v}" for k, v in overrides.items()]
-    return Job(Path(f"sweep/{number}"), overrides, "finished", "", curve, 1e5, 1000, number, given)
-
-
-CURVE = [(0, 6.5), (10, 4.0), (20, 3.0)]
-
-
-def page_of(jobs, name="a sweep"):
-    html = results_page(name, jobs, varied_keys(jobs), results_table(jobs))
-    tags = Tags()
-    tags.feed(html)
-    assert tags.open == [] and tags.suspicious == []
-    return html, tags
-
-
-def test_names_are_no_markup():
-    evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
-    html, _ = page_of([job(0, CURVE, x=evil), job(1, CURVE, x="1")], name=evil)
-    assert "<script" not in html and "<img" not in html and "&lt;script&gt;" in html
-
-
-@pytest.mark.parametrize(
-    "curves", [[[]], [[], []], [[(0, 6.5)]], [CURVE], [CURVE, []], [CURVE] * 2, [CURVE[:2], CURVE]]
-)
-def test_pages_of_little(curves):
-    jobs = [job(i, curve, lr=str(10.0**-i), seed="1") for i, curve in enumerate(curves)]
-    html, tags = page_of(jobs)
-    assert tags.count["tr"] == 1 + len(jobs) and "nan" not in html
-    assert tags.count.get("polyline", 0) == sum(len(curve) > 1 for curve in curves)
-
-
 @pytest.mark.skipif(not shutil.which("chromium"), reason="Debian's chromium is not installed")
 def test_the_page_in_a_browser(whole, tmp_path):
     """The browser lays it out: every job a curve and a row, pictures of their size."""
@@ -380,49 +317,3 @@ def test_the_page_in_a_browser(whole, tmp_path):
     )  # fmt: skip
     assert done.stdout.count("<polyline") == 3 and done.stdout.count("<tr>") == 4
     assert "3 finished" in done.stdout and done.stdout.count("<svg") == 2
-
-
-def test_search_values_are_named_in_few_characters():
-    """Six of them stand beside each other below their picture, where there is room."""
-    rates = ["0.0001000790385438", "0.0004634241230001", "0.00047", "0.0144868338872"]
-    html, _ = page_of([job(i, CURVE, lr=rate) for i, rate in enumerate(rates)])
-    assert ">0.0001001<" in html and ">0.01449<" in html and ">0.0004634<" in html
-    assert ">0.00047<" not in html.partition("Best bpc against")[2]  # on top of another
-
-
-@pytest.mark.parametrize(
-    ("value", "bare"),
-    [("plain.txt", "plain.txt"), ("'a b,c'", "a b,c"), (r"'it\'s'", "it's"), ('"x"', "x"),
-     (r"00\:00\:10", "00:00:10"), ("''", "''"), ("'", "'"), ("", ""), (r"'\n\n'", r"\n\n")],
-)  # fmt: skip
-def test_values_are_shown_without_their_quotes(value, bare):
-    assert varied_overrides([f"data.x={value}"], []) == {"data.x": bare}
-
-
-BROKEN = {
-    "job.json": ['{"overr', "[1, 2]", '{"overrides": "abc", "state": 3, "reason": ""}', "null"],
-    "overrides.yaml": ["- 3", ": : [", "abc"],
-    "about.yaml": ["[a]", "parameters: many", b"\xff\xfe"],
-    "../metrics.csv": [b"step,val/bpc\n\xff,1", b"step\n\0", "step,val/bpc\nx,y"],
-}
-
-
-def test_damaged_jobs_keep_no_sweep_from_its_answer(tmp_path, capsys):
-    jobs = [(file, content) for file, contents in BROKEN.items() for content in contents]
-    for number, (file, content) in enumerate(jobs):
-        folder = tmp_path / str(number) / ".hydra"
-        folder.mkdir(parents=True)
-        content = content if isinstance(content, bytes) else content.encode()
-        (folder / file).write_bytes(content)
-    assert len(report_sweep(tmp_path)) == len(answer(tmp_path)) == len(jobs)
-    capsys.readouterr()
-    (tmp_path / "results.html").unlink()
-    (tmp_path / "results.html").mkdir()
-    with pytest.raises(InputError, match=r"results.html: cannot be written"):
-        report_sweep(tmp_path)
-    assert "interrupted" in capsys.readouterr().out and not list(tmp_path.glob(".*"))
-
-
-def test_a_folder_without_jobs(tmp_path):
-    with pytest.raises(InputError, match="no runs there"):
-        report_sweep(tmp_path)

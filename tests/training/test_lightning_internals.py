@@ -1,4 +1,4 @@
-"""lightning_internals: Lightning still has the private names, and the shorter loop changes nothing."""
+"""Lightning still has the private names that are used, and the shorter loop changes nothing."""
 
 import inspect
 
@@ -24,7 +24,7 @@ def make_model():
 
 
 def test_lightning_has_the_private_names():
-    """What is replaced must exist under its name and with its arguments, or replacing has no effect."""
+    """Replacing a method that Lightning no longer calls would have no effect."""
     loop = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit_loop.epoch_loop
     assert type(loop.automatic_optimization) is _AutomaticOptimization
     assert list(inspect.signature(loop.automatic_optimization.run).parameters) == [

@@ -1,0 +1,33 @@
+"""Ranks from the environment of torchrun and srun."""
+
+import os
+
+import pytest
+
+from charrnn.training.distributed import Ranks, current_ranks, is_rank_zero
+
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "a", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2",
+    "SLURM_PROCID": "0", "SLURM_NTASKS": "8",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NNODES": "2"}, Ranks(5, 8, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}, None),
+        (TORCHRUN, Ranks(3, 4, 2)),
+        (TORCHRUN | {"RANK": "0"}, Ranks(0, 4, 2)),
+    ],
+    ids=str,
+)
+def test_current_ranks(monkeypatch, env, expected):
+    for key in [k for k in os.environ if k.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(key)
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    assert current_ranks() == expected
+    assert is_rank_zero() == (expected is None or expected.rank == 0)
