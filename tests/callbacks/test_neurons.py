@@ -14,7 +14,7 @@ def train(folder, *callbacks):
     """Train a few windows with dropout; return weights, carry and random state."""
     torch.manual_seed(0)
     charset = charrnn.Charset(TEXT)
-    model = charrnn.GRUEncode(len(charset), 8, 2, dropout=0.5)
+    model = charrnn.GRUEncode(len(charset), 8, 2, dropout=0.5, backend="torch")
     folder.mkdir()
     task, _ = fit(
         folder, TEXT, model, {"description": {"charset": charset.state_dict()}},
