@@ -1,6 +1,6 @@
 """The state of a CharTask in a checkpoint: saved from all ranks, and restored on resuming.
 
-Lightning saves parameters, optimizer and its own loops; under the key "charrnn" stands the rest.
+Lightning saves parameters, optimizer and its own loops; the rest is under the key "charrnn".
 B rows of this rank, R rows of all ranks, L layers, H hidden size.
 """
 

@@ -1,4 +1,4 @@
-"""Carry and roll through Lightning's own trainer, with a probe that remembers where it has read to.
+"""Carry and roll in a whole training, with a probe whose state is its position in the text.
 
 T time steps in a window, B rows, N characters that train.
 """
@@ -15,24 +15,24 @@ from charrnn import GRUEncode
 
 T, B, N = 7, 3, 67  # 10 sequences, so that a pass has 4 windows of 3 rows, and is padded
 P = math.ceil(math.ceil(N / T) / B)
-# Every character is another one: a character is a place in the text.
+# All characters differ, so that a character tells its position in the text.
 TEXT = "".join(chr(0x4E00 + i) for i in range(75))  # 90% of which train
 
 
 class Probe(nn.Module):
-    """Its state, (1, B, 2), is the character that must come next and how many have been read."""
+    """A model whose state, (1, B, 2), is the next index in the text and how many were read."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-        self.windows = []  # what was to come, how many were read, inputs and targets
+        self.windows = []  # expected index, number read, inputs, targets
         self.validations = []
 
     def initial_state(self, batch_size):
         return torch.zeros(1, batch_size, 2)
 
     def loss(self, inputs, targets, state):
-        assert not state.requires_grad  # detached, though what was given out was not
+        assert not state.requires_grad  # detached, although the returned state was not
         self.windows.append((state[0, :, 0].long(), state[0, :, 1].long(), inputs, targets))
         return self.weight**2, self.next_state(inputs, targets, state)
 
@@ -45,7 +45,7 @@ class Probe(nn.Module):
 
     def next_state(self, inputs, targets, state):
         read = state[0, :, 1] + len(inputs)
-        # It hangs on the weight, as a model's does, so that a carry not detached would show.
+        # It depends on the weight, as in a model, so that a carry that is not detached would show.
         one = self.weight / self.weight.detach()
         return torch.stack([targets[-1].float(), read], -1)[None] * one
 
@@ -55,11 +55,11 @@ ROUNDS = [
     (1, 1, 13),
     (3, 3, 5),
     (4, 4, 3),
-    (5, 5, 3),  # longer than a pass
-    (11, 11, 2),  # longer than two
+    (5, 5, 3),  # more than a pass
+    (11, 11, 2),  # more than two
     (1.0, P, 3),
     (0.5, 2, 7),
-    (0.1, 1, 9),  # less than a window of a pass is one
+    (0.1, 1, 9),  # less than one window counts as one
 ]
 rounds = pytest.mark.parametrize(
     ("limit", "length", "epochs"), ROUNDS, ids=[f"limit_{r[0]}" for r in ROUNDS]
@@ -75,16 +75,15 @@ def run(tmp_path, rollover, limit, epochs, **trainer):
     return probe, task
 
 
-def places(index):
-    """Where the rows of a window start, written from the definition; a character's index is its
-    place plus one."""
+def row_starts(index):
+    """First indices of the rows of a window, by definition; an index is its position plus one."""
     return torch.tensor([(i * P * T + index * T) % N + 1 for i in range(B)])
 
 
 @rounds
 @pytest.mark.parametrize("every", [None, 2], ids=["validates_after", "validates_within"])
 @pytest.mark.parametrize("rollover", ["roll", "reset", "carry"])
-def test_rows_go_on(tmp_path, rollover, limit, length, epochs, every):
+def test_carry_belongs_to_its_row(tmp_path, rollover, limit, length, epochs, every):
     # With check_val_every_n_epoch=None validation counts windows of all rounds.
     within = {"val_check_interval": every, "check_val_every_n_epoch": None} if every else {}
     probe, task = run(tmp_path, rollover, limit, epochs, **within)
@@ -92,7 +91,7 @@ def test_rows_go_on(tmp_path, rollover, limit, length, epochs, every):
     count = torch.zeros(B, dtype=torch.int64)
     for number, (expected, read, inputs, _) in enumerate(probe.windows):
         index = number % P
-        assert inputs[0].equal(places(index))  # no window is left out or read twice
+        assert inputs[0].equal(row_starts(index))  # no window is skipped or repeated
         if index == 0 and rollover == "reset":
             count.zero_()
         assert read.equal(count), "a state was lost, or got a window that is not its own"
@@ -102,7 +101,7 @@ def test_rows_go_on(tmp_path, rollover, limit, length, epochs, every):
             # Row 0 takes the last row's state, which has read past the end of the circle.
             first = 0 if index else 1
             assert expected[first:].equal(inputs[0, first:])
-        else:  # left where it was: at the start of the neighbour's text
+        else:  # "carry": the state stays in its row, and belongs to the next row's text
             assert expected[:-1].equal(inputs[0, 1:])
         if index == 0 and number and rollover == "roll":
             assert expected[0] == probe.windows[number - 1][3][-1, -1]
@@ -113,8 +112,8 @@ def test_rows_go_on(tmp_path, rollover, limit, length, epochs, every):
     assert not task.carry.requires_grad
 
 
-def test_a_circle_without_rest_is_one_text(tmp_path):
-    """Where B rows of P windows are the text exactly, row 0 goes on too: it was read to its end."""
+def test_row_zero_continues_if_nothing_is_padded(tmp_path):
+    """If B rows of P windows are exactly the text, row 0 continues the last row at its end."""
     text = "".join(chr(0x4E00 + i) for i in range(70))
     probe = Probe()
     fit(tmp_path, text, probe, data={"batch_size": B, "seq_len": T}, max_epochs=5)  # 63 train
@@ -123,18 +122,18 @@ def test_a_circle_without_rest_is_one_text(tmp_path):
         assert expected.equal(inputs[0])
 
 
-def test_validation_has_a_state_of_its_own(tmp_path):
+def test_validation_has_its_own_state(tmp_path):
     probe, task = run(tmp_path, "roll", 5, 3, val_check_interval=2)
     per_validation = len(probe.validations) // len(task.validations)
     assert len(task.validations) == 1 + 3 * 2  # untrained, and two in each round
     for number, (expected, inputs, _) in enumerate(probe.validations):
-        assert expected.equal(inputs[0])  # its rows are read in from before their starts
+        assert expected.equal(inputs[0])  # rows begin with a burn-in
         if number % per_validation == 0:
             assert inputs[0, 0] == N  # the last character that trains
 
 
-def test_the_same_windows_whatever_the_rounds(tmp_path):
-    """A real model ends with the same weights, one round or many, validated or not."""
+def test_weights_do_not_depend_on_rounds(tmp_path):
+    """A model ends with the same weights for one round or many, with validations or without."""
     results = []
     for limit, epochs, every in (
         (12, 1, None),

@@ -1,4 +1,4 @@
-"""Learning rates: the 2016 rule at its borders, the cosine's shape, and states that resume."""
+"""Learning rates: the 2016 rule at its thresholds, the cosine's shape, and states that resume."""
 
 import math
 from functools import partial
@@ -29,16 +29,16 @@ def rate(optimizer):
         (1.03, 0.5), (2.0, 0.5),
     ],
 )  # fmt: skip
-def test_adaptive_at_its_borders(ratio, factor):
+def test_adaptive_at_its_thresholds(ratio, factor):
     optimizer = make_optimizer()
     scheduler = Adaptive(optimizer)
     scheduler.step(2.0)
-    assert rate(optimizer) == LR  # the first has none before it
+    assert rate(optimizer) == LR  # there is no previous loss
     scheduler.step(2.0 * ratio)
     assert rate(optimizer) == LR * factor
 
 
-def test_adaptive_compares_with_the_one_before_and_not_the_best():
+def test_adaptive_compares_with_the_previous_loss():
     optimizer = make_optimizer()
     scheduler = Adaptive(optimizer, worse=0.25, stalled=0.5)
     factors = []
@@ -49,8 +49,8 @@ def test_adaptive_compares_with_the_one_before_and_not_the_best():
     assert factors == [1, 0.25, 1, 0.5, 1, 0.25]
 
 
-def test_adaptive_after_a_loss_of_nothing():
-    """A text of one letter can be known for certain."""
+def test_adaptive_after_a_loss_of_zero():
+    """The loss of a text of one letter can be zero."""
     optimizer = make_optimizer()
     scheduler = Adaptive(optimizer)
     for loss in (0.0, 0.0, 1.0):
@@ -59,7 +59,7 @@ def test_adaptive_after_a_loss_of_nothing():
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
-def test_cosine_goes_up_and_down(final):
+def test_cosine_shape(final):
     total, warmup = 40, 10
     optimizer = make_optimizer()
     scheduler = WarmupCosine(optimizer, total, warmup, final)
@@ -68,13 +68,13 @@ def test_cosine_goes_up_and_down(final):
         rates.append(rate(optimizer) / LR)
         optimizer.step()
         scheduler.step()
-    # A straight line from more than nothing, as the first window is trained at rates[0].
+    # Linear from above zero: the first window trains at rates[0].
     assert rates[:warmup] == pytest.approx([(i + 1) / (warmup + 1) for i in range(warmup)])
     assert rates[warmup] == 1
     halfway = (warmup + total) // 2
     assert rates[halfway] == pytest.approx((1 + final) / 2)
     assert rates[warmup:total] == sorted(rates[warmup:total], reverse=True)
-    # Half a cosine is the same from both ends.
+    # Half a cosine is symmetric.
     ups = [1 - r for r in rates[warmup : total + 1]]
     downs = [r - final for r in reversed(rates[warmup : total + 1])]
     assert ups == pytest.approx(downs)
@@ -102,7 +102,7 @@ def test_cosine_of_short_runs(total, warmup):
     ids=["adaptive", "cosine", "plateau", "constant"],
 )
 @pytest.mark.parametrize("stop", range(0, 12, 3))
-def test_a_resumed_state_goes_on(make, stop):
+def test_state_resumes(make, stop):
     losses = [3.0, 2.0, 2.0, 2.5, 2.4, 2.4, 2.4, 1.0, 1.02, 1.1, 0.5, 0.7]
     takes_loss = make is Adaptive or make.func is ReduceLROnPlateau
 
@@ -127,12 +127,12 @@ def test_a_resumed_state_goes_on(make, stop):
 
 
 @pytest.mark.parametrize("bad", [{"worse": 0}, {"worse": 1.1}, {"stalled": -1}], ids=str)
-def test_bad_factors_are_named(bad):
+def test_adaptive_arguments_out_of_range(bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
         Adaptive(make_optimizer(), **bad)
 
 
 @pytest.mark.parametrize("bad", [{"warmup_steps": -1}, {"final": 1.5}], ids=str)
-def test_bad_cosines_are_named(bad):
+def test_cosine_arguments_out_of_range(bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
         WarmupCosine(make_optimizer(), 10, **bad)
