@@ -169,7 +169,7 @@ def test_configurations_that_train(command, tmp_path, given):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, trained):
     """A run's checkpoint and an exported model: bytes, and what they hold."""
-    from charrnn.export.formats import export
+    from charrnn.export import export
 
     folder = tmp_path_factory.mktemp("files")
     last = trained / "checkpoints" / "last.ckpt"
