@@ -145,3 +145,16 @@ def numbers(run):
 def wait_for(file, process_alive=lambda: True):
     while not file.exists() and process_alive():
         time.sleep(0.005)
+
+
+def listing(folder):
+    """Everything below a folder, sorted: nothing may be added by what is refused."""
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def assert_one_line(result, words):
+    """A result must be exit code 2 and one line on standard error with all of the words."""
+    assert result.code == 2, result
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
+    assert all(word in result.err for word in words), result.err
+    assert "Traceback" not in result.out

@@ -1,15 +1,12 @@
 """The command line: what is wrong gives one line, exit code 2 and no folder; help; texts."""
 
 import contextlib
-import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from helpers import ROOT, TEXT, TINY, load
+from helpers import TEXT, TINY, assert_one_line, listing, load
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -42,11 +39,7 @@ def folder(tmp_path_factory, trained):
     return folder
 
 
-def listing(folder):
-    return sorted(str(path) for path in folder.rglob("*"))
-
-
-# What was asked for, and words that the one line must have.
+# An argument, and words that its one line must have.
 BAD_TRAIN = {
     "lr=0.1": ["lr: no such key", "did you mean optimizer.lr?"],
     "data.max_byte=5": ["data.max_byte", "did you mean data.max_bytes?"],
@@ -137,13 +130,6 @@ BAD_TRAIN = {
     "resume=other.ckpt": ["other.ckpt", "another program"],
     "resume=newer.ckpt": ["newer.ckpt", "format 99"],
 }
-
-
-def assert_one_line(result, words):
-    assert result.code == 2, result
-    assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
-    assert all(word in result.err for word in words), result.err
-    assert "Traceback" not in result.out
 
 
 @pytest.mark.parametrize("argument", BAD_TRAIN)
@@ -320,45 +306,11 @@ def test_latest_where_there_is_no_run(invoke, tmp_path):
     assert listing(tmp_path) == []
 
 
-def test_a_loss_that_is_not_finite(command, text_file, tmp_path):
-    run = tmp_path / "run"
-    result = command(
-        "train.py", f"data.path={text_file}", f"hydra.run.dir={run}", *SHORT,
-        "optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null",
-    )  # fmt: skip
-    assert_one_line(result, ["loss is", "at window", "optimizer.lr"])
-    kept = load(run / "checkpoints" / "last.ckpt")
-    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
-
-
 def test_a_key_that_nothing_reads_in_a_sweep(invoke, folder):
     before = listing(folder)
     result = invoke("train", "-m", "data.path=good.txt", "+extra=1", "seed=1,2", cwd=folder)
     assert_one_line(result, ["extra"])
     assert listing(folder) == before
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["seed=3", "--cfg", "job"]])
-@pytest.mark.parametrize("script", ["train.py", "sample.py"])
-def test_help_and_settings(script, arguments, tmp_path):
-    """In a process of its own, where what it imports can be told."""
-    code = (
-        "import runpy, sys; sys.argv = sys.argv[1:]\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "finally: print(*sorted({'torch', 'pytorch_lightning'} & set(sys.modules)),"
-        " file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / script), *arguments],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "\n")  # neither of the two slow imports
-    if arguments == ["--help"]:
-        lines = done.stdout.splitlines()
-        assert len(lines) <= 40 and max(map(len, lines)) <= 100
-    else:
-        assert ("seed: 3" in done.stdout) == (arguments[0] == "seed=3")
-    assert listing(tmp_path) == []
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
@@ -395,17 +347,3 @@ def test_lists_of_paths_hold_names_as_they_are(text):
 def test_escaped_settings_are_no_interpolations(value):
     settings = OmegaConf.create({"key": overrides.escape(value)})
     assert OmegaConf.to_container(settings, resolve=True) == {"key": value}
-
-
-def test_two_runs_at_once_have_folders_of_their_own(command, text_file, tmp_path):
-    arguments = ("train.py", f"data.path={text_file}", *SHORT)
-    started = [command.start(*arguments, f"seed={i}", cwd=tmp_path) for i in (1, 2, 3)]
-    results = [process.wait() for process in started]
-    assert [r.code for r in results] == [0, 0, 0], results
-    runs = sorted(tmp_path.glob("outputs/*/*"))
-    seeds = {load(run / "checkpoints" / "last.ckpt")["charrnn"]["settings"]["seed"] for run in runs}
-    assert len(runs) == 3 and seeds == {1, 2, 3}
-    for run in runs:
-        assert json.dumps(sorted(p.name for p in run.iterdir())) == json.dumps(
-            [".hydra", "checkpoints", "metrics.csv", "tensorboard"]
-        )

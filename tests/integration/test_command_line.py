@@ -1,0 +1,59 @@
+"""Command lines as processes: what help imports, folders of runs that start at once, bad losses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT, TINY, assert_one_line, listing, load
+
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
+
+
+def test_a_loss_that_is_not_finite(command, text_file, tmp_path):
+    run = tmp_path / "run"
+    result = command(
+        "train.py", f"data.path={text_file}", f"hydra.run.dir={run}", *SHORT,
+        "optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null",
+    )  # fmt: skip
+    assert_one_line(result, ["loss is", "at window", "optimizer.lr"])
+    kept = load(run / "checkpoints" / "last.ckpt")
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["seed=3", "--cfg", "job"]])
+@pytest.mark.parametrize("script", ["train.py", "sample.py"])
+def test_help_and_settings(script, arguments, tmp_path):
+    """In a process of its own, where what it imports can be told."""
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print(*sorted({'torch', 'pytorch_lightning'} & set(sys.modules)),"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / script), *arguments],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "\n")  # neither of the two slow imports
+    if arguments == ["--help"]:
+        lines = done.stdout.splitlines()
+        assert len(lines) <= 40 and max(map(len, lines)) <= 100
+    else:
+        assert ("seed: 3" in done.stdout) == (arguments[0] == "seed=3")
+    assert listing(tmp_path) == []
+
+
+def test_two_runs_at_once_have_folders_of_their_own(command, text_file, tmp_path):
+    arguments = ("train.py", f"data.path={text_file}", *SHORT)
+    started = [command.start(*arguments, f"seed={i}", cwd=tmp_path) for i in (1, 2, 3)]
+    results = [process.wait() for process in started]
+    assert [r.code for r in results] == [0, 0, 0], results
+    runs = sorted(tmp_path.glob("outputs/*/*"))
+    seeds = {load(run / "checkpoints" / "last.ckpt")["charrnn"]["settings"]["seed"] for run in runs}
+    assert len(runs) == 3 and seeds == {1, 2, 3}
+    for run in runs:
+        assert json.dumps(sorted(p.name for p in run.iterdir())) == json.dumps(
+            [".hydra", "checkpoints", "metrics.csv", "tensorboard"]
+        )
