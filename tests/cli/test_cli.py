@@ -347,3 +347,34 @@ def test_lists_of_paths_hold_names_as_they_are(text):
 def test_escaped_settings_are_no_interpolations(value):
     settings = OmegaConf.create({"key": overrides.escape(value)})
     assert OmegaConf.to_container(settings, resolve=True) == {"key": value}
+
+
+OTHER_COMMANDS = ("sweep-report", "neurons", "export", "corpus", "benchmarks")
+
+
+@pytest.mark.parametrize("name", OTHER_COMMANDS)
+def test_help_of_commands_with_options(invoke, tmp_path, name):
+    result = invoke(name, "--help", cwd=tmp_path)
+    assert result.code == 0 and result.out.startswith(f"usage: charrnn {name}")
+
+
+BAD_OPTIONS = {
+    "sweep-report": ["folder", "charrnn sweep-report --help"],
+    "sweep-report nowhere": ["nowhere", "no runs there"],
+    "neurons": ["checkpoint", "--text"],
+    "neurons run": ["--text", "charrnn neurons --help"],
+    "neurons run --text good.txt --length 0": ["length=0", "at least 1"],
+    "export run": ["--to"],
+    "export run --to paper": ["--to", "safetensors"],
+    "export nowhere --to torch": ["nowhere", "no checkpoint"],
+    "corpus burn": ["list", "clear"],
+    "benchmarks guess": ["guess", "training"],
+    "trian": ["trian", "no such command", "--help"],
+}
+
+
+@pytest.mark.parametrize("line", BAD_OPTIONS)
+def test_bad_options(invoke, folder, line):
+    before = listing(folder)
+    assert_one_line(invoke(*line.split(), cwd=folder), BAD_OPTIONS[line])
+    assert listing(folder) == before
