@@ -1,6 +1,6 @@
 """A process that has imported everything once and forks for every command line it is sent.
 
-Each child is a process of its own, as a person would start it, less the seconds of imports. Lines
+Each child is a process of its own, as from a shell, without the seconds of imports. Lines
 of JSON on standard input: {"argv", "cwd", "env", "out", "err"} starts one and answers its pid;
 {"wait": pid} answers its exit code, negative for a signal. With "tty", the name of a terminal, that
 is where it reads and writes, in place of files.
@@ -26,7 +26,7 @@ def child(request: dict) -> None:
     os.chdir(request["cwd"])
     names = os.devnull, request.get("out"), request.get("err")
     if "tty" in request:
-        # Where the tests run in a shell's background, it is ignored, and a person's shell is not.
+        # Where the tests run in a shell's background, it is ignored, which in a terminal it is not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()  # so that the terminal becomes its own when it is opened, and Ctrl-C reaches it
         names = [request["tty"]] * 3

@@ -13,7 +13,9 @@ from charrnn.analysis.page import render_page
 from charrnn.analysis.properties import correlations, text_properties
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; test_page.py checks the page without it")
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here; test_page.py checks the page without it"
+)
 def test_units_and_characters_are_selected(tmp_path):
     model, text = make(NASTY + TEXT), NASTY + TEXT[:700] + "¿"
     file = tmp_path / "page.html"

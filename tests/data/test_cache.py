@@ -68,8 +68,8 @@ def flipped(name, before, after):
 
     def damage(folder):
         data = (folder / name).read_bytes()
-        place = data.index(before)
-        (folder / name).write_bytes(data[:place] + after + data[place + len(after) :])
+        offset = data.index(before)
+        (folder / name).write_bytes(data[:offset] + after + data[offset + len(after) :])
 
     return damage
 

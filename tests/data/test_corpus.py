@@ -186,7 +186,7 @@ def test_lower_case_is_that_of_each_character():
 
 
 def test_marks_without_end(tmp_path, cache_dir, monkeypatch):
-    """There is no place to cut them at, and no memory for all of them."""
+    """There is no position to cut them at, and no memory for all of them."""
     monkeypatch.setattr("charrnn.data.text.LONGEST", 50)
     monkeypatch.setattr(files, "BLOCK", 8)
     file = write(tmp_path, ("a" + "\u0301" * 100).encode())

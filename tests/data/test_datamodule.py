@@ -28,7 +28,7 @@ def make(tmp_path):
 
 
 def places(size):
-    """A text in which every character names its place."""
+    """A text in which every character tells its position."""
     return "".join(chr(0x4E00 + i) for i in range(size))
 
 

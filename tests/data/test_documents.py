@@ -1,4 +1,4 @@
-"""Documents: where they begin, and that a model starts anew there, in every backend."""
+"""Documents: where they begin, and that the state is reset there, in every backend."""
 
 import re
 
@@ -107,7 +107,7 @@ def test_resets_against_one_step_after_the_other(backend, reset, chance):
 
 @pytest.mark.parametrize("kind", [GRUEncode, GRUResize])
 def test_documents_are_scored_apart(kind):
-    """One after the other they cost what they cost alone, and so they do in the rows of a batch."""
+    """One after the other they cost what each costs by itself, and so they do in the rows of a batch."""
     torch.manual_seed(0)
     charset = Charset("abc", documents=True)
     model = kind(len(charset), 7, 2).double().eval()
@@ -115,8 +115,8 @@ def test_documents_are_scored_apart(kind):
     texts = [BOUNDARY + text for text in ("abcabc", "c", "bbacbbbacbabc")]
     together = score(model, torch.from_numpy(charset.encode("".join(texts)).astype(int)), 4)
     starts = np.cumsum([len(text) for text in texts])[:-1] - 1
-    alone = [score(model, torch.from_numpy(charset.encode(text).astype(int))) for text in texts]
-    np.testing.assert_allclose(np.delete(together, starts), np.concatenate(alone), atol=1e-12)
+    single = [score(model, torch.from_numpy(charset.encode(text).astype(int))) for text in texts]
+    np.testing.assert_allclose(np.delete(together, starts), np.concatenate(single), atol=1e-12)
     rows = np.stack([charset.encode((text * 10)[:20]).astype(int) for text in texts])
     rows = torch.from_numpy(rows)
     state = torch.randn(2, 3, 7).double()

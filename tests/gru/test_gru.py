@@ -202,7 +202,7 @@ def test_dropout_is_between_layers(backend):
     # Layer 0 sees none of it, along all of time; layer 1 does, from the first step on.
     assert final[0].equal(expected_final[0])
     assert not outputs[0].equal(expected[0])
-    assert not gru(inputs, state)[0].equal(outputs)  # drawn anew
+    assert not gru(inputs, state)[0].equal(outputs)  # drawn again
     gru.eval()
     assert gru(inputs, state)[0].equal(expected)
 

@@ -174,9 +174,9 @@ def test_the_checkpoint_before_a_damaged_one_is_used(command, whole, run, damage
     result = command("train.py", f"resume={run}")
     assert result.code == 0, result.err
     assert "last.ckpt: " in result.err and result.err.count("\n") == 1
-    # Where the name alone is gone, the same file has another one.
-    wanted = "round_0004.ckpt, window 240" if damage == "gone" else "previous.ckpt, window 235"
-    assert f"going on from {wanted}" in result.err
+    # Where only the name is gone, the same file has another one.
+    expected = "round_0004.ckpt, window 240" if damage == "gone" else "previous.ckpt, window 235"
+    assert f"going on from {expected}" in result.err
     assert same(state(run), state(whole)) and numbers(run) == numbers(whole)
     for file in (run / "checkpoints").iterdir():
         checkpoint.read(file)

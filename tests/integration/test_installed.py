@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,13 @@ def installed(tmp_path_factory):
     """A function that runs the installed command ``charrnn`` in a folder of its own."""
     folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    wheel = ["wheel", "--no-deps", "--no-build-isolation", "-w", folder / "wheel", ROOT]
+    source = folder / "source"  # a copy, since a build leaves files in its folder
+    source.mkdir()
+    for name in ("charrnn", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    wheel = ["wheel", "--no-deps", "--no-build-isolation", "-w", folder / "wheel", source]
     subprocess.run([*pip, *wheel], check=True, cwd=folder)
     (file,) = (folder / "wheel").glob("charrnn-*.whl")
     packages = folder / "packages"

@@ -229,7 +229,7 @@ def test_who_saves_for_a_killed_process_holds_the_folder(folder, train):
 
 @pytest.mark.parametrize("on_error", ["retry", "stop"])
 def test_a_full_disk_below_two_processes(folder, train, on_error):
-    """The first alone writes, and the second neither waits for it nor goes on without it."""
+    """Only rank zero writes, and the second neither waits for it nor goes on without it."""
     run = folder / f"full_{on_error}"
     result = train(
         *TWO, f"hydra.run.dir={run}", f"callbacks.checkpoint.on_error={on_error}",

@@ -80,8 +80,8 @@ def test_killed_at_random_moments(command, whole, text_file, tmp_path, scheduler
     assert_no_step_twice(run)
     files = sorted(f.name for f in (run / "checkpoints").glob("*.ckpt"))
     assert files == sorted(f.name for f in (expected / "checkpoints").glob("*.ckpt"))
-    best, wanted = (load(r / "checkpoints" / "best.ckpt")["charrnn"] for r in (run, expected))
-    assert best["windows"] == wanted["windows"]
+    best, reference = (load(r / "checkpoints" / "best.ckpt")["charrnn"] for r in (run, expected))
+    assert best["windows"] == reference["windows"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -90,9 +90,9 @@ overrides = st.lists(st.one_of(known, known, known, known, strange), min_size=1,
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, trained):
+def folder(tmp_path_factory, trained):
     """A folder with a text, in which this process composes configurations as train.py does."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("folder")
     (folder / "text.txt").write_text(TEXT[:900], "utf-8")
     before, path = os.getcwd(), sys.path[:]
     os.chdir(folder)
@@ -133,15 +133,15 @@ def compose(train, folder, given):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(overrides)
-def test_any_configuration_is_a_run_or_one_line(place, given):
+def test_any_configuration_is_a_run_or_one_line(folder, given):
     import train
 
-    code, error = outcome(compose, train, place, ["data.path=text.txt", *TINY, *given])
+    code, error = outcome(compose, train, folder, ["data.path=text.txt", *TINY, *given])
     lines = [line for line in error.splitlines() if not line.startswith("charrnn: ")]
     if code:
         assert code == 2 and len(lines) == 1 and lines[0].startswith("error: "), (given, error)
         assert len(lines[0]) > len("error: ") + 3
-    assert sorted(f.name for f in place.iterdir()) == ["text.txt"]
+    assert sorted(f.name for f in folder.iterdir()) == ["text.txt"]
 
 
 # A few of them as processes that also train.
@@ -192,8 +192,8 @@ mutations = st.lists(
 
 def mutate(data, changes):
     data = bytearray(data)
-    for kind, place, value in changes:
-        at = int(place * len(data))
+    for kind, position, value in changes:
+        at = int(position * len(data))
         if kind == "flip":
             data[at : at + 1] = bytes(b ^ (1 << value % 8) for b in data[at : at + 1])
         elif kind == "set":
@@ -233,7 +233,7 @@ def test_changed_bytes_are_an_error_or_change_nothing(files, suffix):
 
 
 def leaves(value, path=()):
-    """Every place in nested containers."""
+    """Every position in nested containers."""
     yield path
     items = value.items() if isinstance(value, dict) else ()
     for key, part in enumerate(value) if isinstance(value, list) else items:

@@ -25,9 +25,9 @@ def sample(command, trained, *args, **kwargs):
 def test_the_same_text_as_in_python(command, trained, model):
     for settings in ({"seed": 3}, {"seed": 3, "temperature": 0.5, "top_k": 5, "top_p": 0.9}):
         arguments = [f"{key}={value}" for key, value in settings.items()]
-        wanted = model.generate("import ", length=40, **settings)
-        assert sample(command, trained, "prompt=import ", "length=40", *arguments) == wanted
-        assert "".join(model.stream("import ", length=40, **settings)) == wanted
+        expected = model.generate("import ", length=40, **settings)
+        assert sample(command, trained, "prompt=import ", "length=40", *arguments) == expected
+        assert "".join(model.stream("import ", length=40, **settings)) == expected
 
 
 def test_greedy_needs_no_seed(command, trained):
@@ -55,9 +55,9 @@ def test_a_long_prompt_warms_the_state(command, trained, model):
 
 
 def test_unknown_characters(command, trained):
-    for unknown, wanted in (("skip", "ab"), ("replace", "a\ufffdb")):
+    for unknown, expected in (("skip", "ab"), ("replace", "a\ufffdb")):
         out = sample(command, trained, "prompt=a\u2603b", f"unknown={unknown}", "length=0")
-        assert out == wanted
+        assert out == expected
 
 
 def test_alphabets_and_beams(command, trained, model):
@@ -92,7 +92,7 @@ def test_latest_is_the_newest_run(command, trained, tmp_path):
 
 def test_without_the_corpus(command, trained, tmp_path):
     """Nothing outside the checkpoint is needed."""
-    file = tmp_path / "alone.ckpt"
+    file = tmp_path / "single.ckpt"
     shutil.copy(trained / "checkpoints" / "last.ckpt", file)
     hidden = (trained.parent / "text.txt").rename(trained.parent / "hidden.txt")
     try:

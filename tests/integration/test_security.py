@@ -103,7 +103,7 @@ def test_settings_in_a_checkpoint_run_nothing(command, trained, tmp_path, kind):
     file = with_settings(trained, tmp_path / "evil.ckpt", lambda s: change(s, str(made)))
     result = command("train.py", f"resume={file}", "trainer.max_epochs=3", cwd=tmp_path)
     assert not made.exists()
-    if kind == "hydra":  # Hydra's part comes from this command line alone
+    if kind == "hydra":  # Hydra's part comes from this command line only
         assert result.code == 0, result.err
     else:
         assert_one_line(result, "_target_=", "os.mkdir")

@@ -1,4 +1,4 @@
-"""Sweeps as a person runs them: failures, ends of every kind, starting again, and the answer."""
+"""Sweeps as processes: failures, ends of every kind, starting again, and the results."""
 
 import contextlib
 import csv
@@ -24,7 +24,7 @@ SEARCHES = [file.stem for file in FILES if file.stem not in (*COMMON, *ABLATIONS
 
 
 @pytest.fixture
-def place(tmp_path):
+def folder(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
     return tmp_path
 
@@ -46,14 +46,14 @@ def numbers(run):
     return {"weights": checkpoint["state_dict"], "rows": rows} | ours
 
 
-def test_a_grid_with_failing_jobs(command, place):
+def test_a_grid_with_failing_jobs(command, folder):
     result = command(
         "train.py", "-m", "data.path=text.txt", *SHORT, "model=gru_encode,gru_resize",
         "optimizer=sgd", "optimizer.lr=2", "trainer.gradient_clip_val=null",
-        "optimizer.lr=1,1e30", cwd=place,
+        "optimizer.lr=1,1e30", cwd=folder,
     )  # fmt: skip
     assert result.code == 1, result.err
-    (sweep,) = place.glob("multirun/*/*")
+    (sweep,) = folder.glob("multirun/*/*")
     names = ["0_model=gru_encode,lr=1", "1_model=gru_encode,lr=1e+30",
              "2_model=gru_resize,lr=1", "3_model=gru_resize,lr=1e+30"]  # fmt: skip
     assert folders(sweep) == names
@@ -77,15 +77,15 @@ def test_a_grid_with_failing_jobs(command, place):
     assert "2 of 4 jobs failed:" in result.out
     start = f"    python {ROOT / 'train.py'} "
     lines = [line for line in result.out.splitlines() if line.startswith(start)]
-    alone = command(*shlex.split(lines[0])[1:], cwd=place)
-    assert alone.code == 2 and "the loss is" in alone.err
+    again = command(*shlex.split(lines[0])[1:], cwd=folder)
+    assert again.code == 2 and "the loss is" in again.err
     assert "results.html" in result.out and (sweep / "results.html").exists()
 
 
-def test_refused_as_a_whole(command, place):
-    result = command("train.py", "-m", "model=gru_other,gru_encode", cwd=place)
+def test_refused_as_a_whole(command, folder):
+    result = command("train.py", "-m", "model=gru_other,gru_encode", cwd=folder)
     assert result.code == 2 and result.err.count("\n") == 1
-    assert [path.name for path in place.iterdir()] == ["text.txt"]
+    assert [path.name for path in folder.iterdir()] == ["text.txt"]
 
 
 def arguments(sweep, *swept):
@@ -110,11 +110,11 @@ def wait_for(*files):
         time.sleep(0.002)
 
 
-def test_killed_in_the_second_job_and_started_again(command, whole, place):
+def test_killed_in_the_second_job_and_started_again(command, whole, folder):
     """Twice: when the job has a folder and nothing else, and in the middle of it."""
-    sweep = place / "sweep"
+    sweep = folder / "sweep"
     for moment in (".hydra", "checkpoints/round_0001.ckpt"):
-        process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
+        process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=folder)
         wait_for(sweep / "1_seed=2" / moment)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -123,7 +123,7 @@ def test_killed_in_the_second_job_and_started_again(command, whole, place):
     first = (sweep / "0_seed=1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     windows = load(sweep / "1_seed=2" / "checkpoints" / "last.ckpt")["charrnn"]["windows"]
     assert 0 < windows < 60
-    result = command(*arguments("sweep", "seed=1,2,3"), cwd=place)
+    result = command(*arguments("sweep", "seed=1,2,3"), cwd=folder)
     assert result.code == 0, result.err
     assert "0_seed=1: finished before" in result.out
     assert result.out.count("untrained: validation") == 1  # of the third; the second goes on
@@ -137,36 +137,36 @@ def test_killed_in_the_second_job_and_started_again(command, whole, place):
     ]
 
 
-def test_jobs_are_known_by_what_they_are_and_not_by_number(command, whole, place):
-    shutil.copytree(whole, place / "sweep")
-    before = numbers(place / "sweep" / "2_seed=3")
-    result = command(*arguments("sweep", "seed=3,9,1"), cwd=place)
+def test_jobs_are_known_by_what_they_are_and_not_by_number(command, whole, folder):
+    shutil.copytree(whole, folder / "sweep")
+    before = numbers(folder / "sweep" / "2_seed=3")
+    result = command(*arguments("sweep", "seed=3,9,1"), cwd=folder)
     assert result.code == 0, result.err
     assert "2_seed=3: finished before" in result.out and "0_seed=1: finished before" in result.out
-    assert folders(place / "sweep") == ["0_seed=1", "1_seed=2", "2_seed=3", "3_seed=9"]
-    assert same(numbers(place / "sweep" / "2_seed=3"), before)
-    other = command(*arguments("sweep", "seed=1,2", "model.dropout=0.1"), cwd=place)
+    assert folders(folder / "sweep") == ["0_seed=1", "1_seed=2", "2_seed=3", "3_seed=9"]
+    assert same(numbers(folder / "sweep" / "2_seed=3"), before)
+    other = command(*arguments("sweep", "seed=1,2", "model.dropout=0.1"), cwd=folder)
     assert other.code == 0, other.err
-    assert folders(place / "sweep")[-2:] == ["4_seed=1", "5_seed=2"]
-    saved = load(place / "sweep" / "4_seed=1" / "checkpoints" / "last.ckpt")
+    assert folders(folder / "sweep")[-2:] == ["4_seed=1", "5_seed=2"]
+    saved = load(folder / "sweep" / "4_seed=1" / "checkpoints" / "last.ckpt")
     assert saved["charrnn"]["settings"]["model"]["dropout"] == 0.1
 
 
-def test_failed_jobs_run_again(command, whole, place):
+def test_failed_jobs_run_again(command, whole, folder):
     swept = arguments("sweep", "init_from=null,weights.ckpt")
-    result = command(*swept, cwd=place)
+    result = command(*swept, cwd=folder)
     assert result.code == 1 and "1 of 2 jobs failed" in result.out
-    assert [row["state"] for row in answer(place / "sweep")] == ["finished", "failed"]
-    shutil.copy(whole / "0_seed=1" / "checkpoints" / "last.ckpt", place / "weights.ckpt")
-    result = command(*swept, cwd=place)
+    assert [row["state"] for row in answer(folder / "sweep")] == ["finished", "failed"]
+    shutil.copy(whole / "0_seed=1" / "checkpoints" / "last.ckpt", folder / "weights.ckpt")
+    result = command(*swept, cwd=folder)
     assert result.code == 0, result.err
     assert "0_init_from=null: finished before" in result.out and "failed" not in result.out
-    assert folders(place / "sweep") == ["0_init_from=null", "1_init_from=weights.ckpt"]
+    assert folders(folder / "sweep") == ["0_init_from=null", "1_init_from=weights.ckpt"]
 
 
-def test_ctrl_c_saves_the_running_job(command, whole, place):
-    sweep = place / "sweep"
-    process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=place)
+def test_ctrl_c_saves_the_running_job(command, whole, folder):
+    sweep = folder / "sweep"
+    process = command.start(*arguments("sweep", "seed=1,2,3"), cwd=folder)
     wait_for(sweep / "1_seed=2" / "checkpoints" / "round_0000.ckpt")
     report_sweep(sweep)
     assert (sweep / "results.html").exists()
@@ -177,18 +177,18 @@ def test_ctrl_c_saves_the_running_job(command, whole, place):
     assert "SIGINT: saved after window" in result.out
     assert folders(sweep) == ["0_seed=1", "1_seed=2"]
     (line,) = (words for words in result.out.splitlines() if words.startswith("start again "))
-    assert command(*shlex.split(line)[3:], cwd=place).code == 0
+    assert command(*shlex.split(line)[3:], cwd=folder).code == 0
     for name in folders(whole):
         assert same(numbers(sweep / name), numbers(whole / name)), name
 
 
-def test_clearly_worse_jobs_are_stopped(command, place):
+def test_clearly_worse_jobs_are_stopped(command, folder):
     swept = ("sweep=stop_worse", "callbacks.stop_worse.after=30", "callbacks.stop_worse.jobs=2",
              "optimizer.lr=3e-3,4e-3,1e-7")  # fmt: skip
     for _ in range(2):  # the second time nothing is left to do
-        result = command(*arguments("sweep", *swept), cwd=place)
+        result = command(*arguments("sweep", *swept), cwd=folder)
         assert (result.code, result.err) == (0, ""), result.err
-        rows = answer(place / "sweep")
+        rows = answer(folder / "sweep")
         assert [row["state"] for row in rows] == ["finished", "finished", "stopped"]
         assert rows[2]["windows"] == "30" and "is worse than the median" in rows[2]["reason"]
     assert "2_lr=1e-07: stopped before" in result.out
@@ -227,10 +227,10 @@ def test_a_search_goes_on(searched):
     assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-1 for rate in rates)
 
 
-def test_a_search_in_which_all_fails(command, place):
+def test_a_search_in_which_all_fails(command, folder):
     result = command(
         "train.py", "sweep=lr", "data.path=text.txt", "data.seq_len=0", "hydra.sweeper.n_trials=1",
-        "hydra.sweep.dir=sweep", cwd=place,
+        "hydra.sweep.dir=sweep", cwd=folder,
     )  # fmt: skip
     assert result.code == 2 and "1 of 1 jobs failed" in result.out
     first, second = result.err.splitlines()
@@ -238,15 +238,15 @@ def test_a_search_in_which_all_fails(command, place):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_shipped_searches(command, place, name):
+def test_shipped_searches(command, folder, name):
     sizes = [a for a in SHORT if not a.startswith("model.hidden_size") or name != "shape"]
     sizes += ["model.parameters=3000"] if name == "shape" else []
     result = command(
         "train.py", f"sweep={name}", "data.path=text.txt", *sizes, "hydra.sweeper.n_trials=2",
-        "trainer.limit_train_batches=3", "hydra.sweep.dir=sweep", cwd=place,
+        "trainer.limit_train_batches=3", "hydra.sweep.dir=sweep", cwd=folder,
     )  # fmt: skip
     assert result.code == 0, result.err
-    rows = answer(place / "sweep")
+    rows = answer(folder / "sweep")
     assert [row["state"] for row in rows] == ["finished"] * 2
     if name == "shape":
         assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
@@ -256,53 +256,53 @@ PARTS = ("data.valid_size=500", "data.test_size=500")
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_shipped_ablations(command, place, name):
+def test_shipped_ablations(command, folder, name):
     result = command(
         "train.py", f"sweep={name}", "data.path=text.txt", "hydra.sweeper.params.seed=2",
         "model.hidden_size=8" if name != "kind" else "model.parameters=3000", *PARTS,
-        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", cwd=place,
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", cwd=folder,
     )  # fmt: skip
     assert result.code == 0, result.err
-    assert "\ntest " not in result.out  # that part is left alone
-    rows = answer(place / "sweep")
+    assert "\ntest " not in result.out  # that part is not read
+    rows = answer(folder / "sweep")
     assert [row["state"] for row in rows] == ["finished"] * ABLATIONS[name]
     if name == "kind":
         assert all(2000 < int(row["parameters"]) <= 3000 for row in rows)
 
 
-def test_the_search_for_the_reference_results(command, place):
+def test_the_search_for_the_reference_results(command, folder):
     """Each size has its own number of passes."""
     result = command(
         "train.py", "sweep=recipe", "data.path=text.txt", *PARTS, "data.seq_len=64",
         "trainer.limit_train_batches=1", "sweep.size=512x1,256x2",
         "sweep.sizes={512x1: {hidden_size: 9}, 256x2: {hidden_size: 7}}",
-        "hydra.sweep.dir=sweep", cwd=place,
+        "hydra.sweep.dir=sweep", cwd=folder,
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "\ntest " not in result.out
     found = {
-        row["sweep.size"]: load(place / "sweep" / row["folder"] / "checkpoints" / "last.ckpt")
-        for row in answer(place / "sweep")
+        row["sweep.size"]: load(folder / "sweep" / row["folder"] / "checkpoints" / "last.ckpt")
+        for row in answer(folder / "sweep")
     }
     for size, layers, hidden, passes in (("512x1", 1, 9, 5), ("256x2", 2, 7, 6)):
         ours = found[size]["charrnn"]
         assert ours["carry"].shape == (layers, 16, hidden) and ours["windows"] == passes
 
 
-def test_a_failed_job_of_a_shipped_sweep_alone(command, place):
+def test_a_failed_job_of_a_shipped_sweep_by_itself(command, folder):
     """It has what the sweep's file says: here two rounds, and no test."""
     swept = ("sweep=gate", "data.path=text.txt", *PARTS, "seed=1", "model.hidden_size=8",
              "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep")  # fmt: skip
-    result = command("train.py", *swept, "model.gate=wrong,sigmoid", cwd=place)
+    result = command("train.py", *swept, "model.gate=wrong,sigmoid", cwd=folder)
     assert result.code == 1, result.err
     (line,) = (line for line in result.out.splitlines() if line.startswith("    python "))
-    alone = shlex.split(line)[2:]
-    refused = command("train.py", *alone, cwd=place)
+    again = shlex.split(line)[2:]
+    refused = command("train.py", *again, cwd=folder)
     assert refused.code == 2 and "gate=wrong must be" in refused.err
-    right = [argument.replace("wrong", "sigmoid") for argument in alone]
-    result = command("train.py", *right, "hydra.run.dir=run", cwd=place)
+    right = [argument.replace("wrong", "sigmoid") for argument in again]
+    result = command("train.py", *right, "hydra.run.dir=run", cwd=folder)
     assert result.code == 0 and "\ntest " not in result.out, result.err
-    saved = [load(place / run / "checkpoints" / "last.ckpt")
+    saved = [load(folder / run / "checkpoints" / "last.ckpt")
              for run in ("run", "sweep/1_gate=sigmoid")]  # fmt: skip
     assert same(*(part["state_dict"] for part in saved))
 

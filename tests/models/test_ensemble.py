@@ -47,14 +47,14 @@ def test_the_mean_of_the_probabilities(files, together):
     for file in files:
         model = charrnn.load(file).model
         every.append(model(inputs, model.initial_state(4))[0].softmax(-1))
-    wanted = torch.stack(every).mean(0)
+    expected = torch.stack(every).mean(0)
     state, parts = together.model.initial_state(4), []
     for window in inputs.split([1, 5, 7]):
         logits, state = together.model(window, state)
         parts.append(logits.exp())
-    torch.testing.assert_close(torch.cat(parts), wanted)
+    torch.testing.assert_close(torch.cat(parts), expected)
     row = together.model(inputs[:, 2:3], together.model.initial_state(1))[0].exp()
-    torch.testing.assert_close(row, wanted[:, 2:3])
+    torch.testing.assert_close(row, expected[:, 2:3])
 
 
 def test_one_is_itself(files):
@@ -98,8 +98,8 @@ def test_dynamic_evaluation(together):
         for p in learned.parameters():
             p -= 0.5 * p.grad
         nats = learned.nll(inputs, targets, state)[0]
-    wanted = (-mean.log().sum().item() + nats.sum().item()) / 14
-    assert evaluate_dynamic(model, two, 0.5).nats == pytest.approx(wanted, rel=1e-5)
+    expected = (-mean.log().sum().item() + nats.sum().item()) / 14
+    assert evaluate_dynamic(model, two, 0.5).nats == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_they_have_no_share_in(together):
@@ -145,22 +145,22 @@ def test_a_sweep_over_seeds(command, tmp_path):
     names = [f"sweep/{job.name}/checkpoints/last.ckpt" for job in jobs]
     assert found["checkpoint"] == names and len(found["windows"]) == 5
     assert all(name in result.out for name in names)
-    alone = [build_report(find_checkpoints(job), {})["warm"]["nats"] for job in jobs]
-    assert found["characters"] == 600 and found["warm"]["nats"] < np.mean(alone)
+    single = [build_report(find_checkpoints(job), {})["warm"]["nats"] for job in jobs]
+    assert found["characters"] == 600 and found["warm"]["nats"] < np.mean(single)
     texts = [charrnn.load(job).score(TEXT)[-600:] for job in jobs]
-    wanted = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
-    assert found["warm"]["nats"] == pytest.approx(wanted, abs=1e-3)
+    expected = -np.log(np.exp(-np.stack(texts)).mean(0)).mean()
+    assert found["warm"]["nats"] == pytest.approx(expected, abs=1e-3)
     assert 0 < found["dynamic"]["nats"] != found["warm"]["nats"]
 
     again = shlex.split(read_job(jobs[1], 1).command())[2:]
-    result = command("train.py", *again, "hydra.run.dir=alone", cwd=tmp_path)
+    result = command("train.py", *again, "hydra.run.dir=single", cwd=tmp_path)
     assert result.code == 0, result.err
-    parts = (load(run / "checkpoints" / "last.ckpt") for run in (jobs[1], tmp_path / "alone"))
+    parts = (load(run / "checkpoints" / "last.ckpt") for run in (jobs[1], tmp_path / "single"))
     assert same(*(part["state_dict"] for part in parts))
 
     sampled = command("sample.py", f"checkpoint=[{jobs[0]}, {jobs[1]}]", "seed=1", cwd=tmp_path)
-    wanted = charrnn.load(jobs[:2]).generate(seed=1)
-    assert (sampled.code, sampled.out, sampled.err) == (0, wanted, "")
+    expected = charrnn.load(jobs[:2]).generate(seed=1)
+    assert (sampled.code, sampled.out, sampled.err) == (0, expected, "")
 
     (jobs[3] / "checkpoints" / "last.ckpt").unlink()
     result = command("train.py", "mode=evaluate", "checkpoint=sweep", cwd=tmp_path)
