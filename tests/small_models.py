@@ -22,7 +22,7 @@ SMALL_ALPHABET = "\nabcd"
 
 
 def small_model(alphabet=SMALL_ALPHABET, unit="char", kind=GRUEncode, sharpness=4.0, **settings):
-    """A model whose choices differ a good deal from each other and from place to place."""
+    """A float64 model with a peaked distribution that varies along a text."""
     torch.manual_seed(0)
     charset = Charset.from_text(alphabet, unit)
     model = kind(len(charset), 5, 2, **settings).double()

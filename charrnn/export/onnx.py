@@ -1,7 +1,8 @@
 """ONNX: one time step of a model as a graph, built operation by operation.
 
-``torch.onnx.export`` computes the same (torch 2.13), but its current exporter needs another package,
-onnxscript, takes 2 s and prints warnings; its older one is deprecated and makes five times the nodes.
+``torch.onnx.export`` computes the same (torch 2.13), but its current exporter needs another package
+(onnxscript), takes 2 s and prints warnings; its older one is deprecated and makes five times as
+many nodes.
 
 B rows, L layers, I input size, H hidden size, V vocabulary size.
 """
