@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import charrnn
 from charrnn import Charset, InputError
 from charrnn.data import files
 from charrnn.data.corpus import open_corpus
@@ -185,16 +184,6 @@ def test_lower_case_is_that_of_each_character():
     assert charset.unknown_characters("AΣ\n") == "\n"
 
 
-def test_marks_without_end(tmp_path, cache_dir, monkeypatch):
-    """There is no position to cut them at, and no memory for all of them."""
-    monkeypatch.setattr("charrnn.data.text.LONGEST", 50)
-    monkeypatch.setattr(files, "BLOCK", 8)
-    file = write(tmp_path, ("a" + "\u0301" * 100).encode())
-    assert len(open_corpus([file], cache_dir=cache_dir).tokens) == 101
-    with pytest.raises(InputError, match=r"^data\.normalize: \d+ characters of combining marks"):
-        open_corpus([file], cache_dir=cache_dir, normalize="nfc")
-
-
 @given(ANY, st.integers(1, 4), st.integers(1, 9))
 def test_rare_characters_are_unknown(folder, text, min_count, block):
     text = text.encode("utf-8", "replace").decode()
@@ -221,29 +210,6 @@ def test_more_than_65536_characters(tmp_path, cache_dir):
     found = open_corpus([write(tmp_path, text.encode())], cache_dir=cache_dir)
     assert len(found.charset) > 1 << 16 and found.tokens.numpy().dtype == np.uint32
     assert text_of(found) == text
-
-
-def test_a_run_over_more_than_65536_characters(command, tmp_path):
-    """Trained, gone on with, sampled and scored."""
-    text = "".join(map(chr, range(0x20000, 0x20000 + 70_000))) * 2
-    (tmp_path / "text.txt").write_text(text[:70_500], "utf-8")
-    run = tmp_path / "run"
-    arguments = (
-        "data.path=text.txt", "data.valid_size=100", f"hydra.run.dir={run}", "model.hidden_size=2",
-        "data.batch_size=2", "data.seq_len=3", "model.num_layers=1", "callbacks.samples.length=2",
-        "trainer.limit_train_batches=2", "callbacks.checkpoint.keep=1",
-    )  # fmt: skip
-    resumed = (f"resume={run}", "trainer.max_epochs=2")
-    for line in ((*arguments, "trainer.max_epochs=1"), resumed):
-        result = command("train.py", *line, cwd=tmp_path)
-        assert result.code == 0 and "70001 characters" in result.out, result.err
-    model = charrnn.load(run)
-    assert len(model.charset) == 70_001
-    arguments = (f"checkpoint={run}", "seed=1", "length=5", f"prompt={text[69_000]}")
-    sampled = command("sample.py", *arguments)
-    assert sampled.code == 0 and len(sampled.out) == 6, sampled.err
-    assert set(sampled.out) <= {*text, "\ufffd"} and sampled.out[0] == text[69_000]
-    assert model.score(text[66_000:66_010]) == pytest.approx(np.log(70_001), abs=2)
 
 
 @pytest.mark.parametrize(

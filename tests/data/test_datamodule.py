@@ -4,12 +4,9 @@ import os
 
 import pytest
 import torch
-from helpers import TEXT, TINY
 
-from charrnn import Charset, InputError, load
+from charrnn import Charset, InputError
 from charrnn.data.datamodule import CharDataModule
-from charrnn.data.split import split_sizes
-from charrnn.evaluation.static import evaluate
 
 
 @pytest.fixture
@@ -79,38 +76,10 @@ def test_splits_by_size_and_share(make, settings, sizes):
     assert data.val_dataloader() is data.validation and data.test_dataloader() is data.test
 
 
-@pytest.mark.parametrize(
-    ("settings", "sizes"),
-    [
-        ((1000, None, None, 0), (900, 100, 0)),
-        ((50_000_000, None, None, 0), (45_000_000, 5_000_000, 0)),
-        ((10**11, None, None, 0), (10**11 - 5_000_000, 5_000_000, 0)),
-        ((1000, None, None, 0.05), (900, 50, 50)),
-        ((10**11, None, None, 10**9), (99 * 10**9 - 5_000_000, 5_000_000, 10**9)),
-        ((10**11, 0.9, None, 0), (9 * 10**10, 10**10, 0)),  # where somebody says so
-        ((10**11, None, 0.1, 0), (9 * 10**10, 10**10, 0)),
-    ],
-)
-def test_what_validates_by_default_has_a_bound(settings, sizes):
-    assert split_sizes(*settings) == sizes
-
-
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5, float("nan")])
 def test_bad_fractions_are_named(fraction):
     with pytest.raises(InputError, match=r"^train_fraction="):
         CharDataModule(train_fraction=fraction)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [{"valid_size": -1}, {"valid_size": 1.0}, {"valid_size": 100}, {"test_size": float("nan")},
-     {"test_size": 100}, {"test_size": 99}, {"test_size": 60, "valid_size": 40}],
-    ids=str,
-)  # fmt: skip
-def test_bad_sizes_are_named(bad):
-    name = list(bad)[-1]
-    with pytest.raises(InputError, match=f"^{name}={bad[name]} must be"):
-        split_sizes(100, 0.9, bad.get("valid_size"), bad.get("test_size", 0))
 
 
 def test_texts_of_their_own(make):
@@ -163,34 +132,3 @@ def test_a_checkpoint_is_not_a_text_file(make, tmp_path, name):
     ) as error:
         make("abc", {"charset": str(tmp_path / name)})
     assert "\n" not in str(error.value)
-
-
-def test_a_run_with_texts_of_its_own(command, tmp_path):
-    """From training to scoring, in lower case and one normal form."""
-    for name, text in (("train", TEXT), ("valid", "An \u00e9t\u00e9\u2603. " * 50)):
-        (tmp_path / f"{name}.txt").write_text(text, "utf-8")
-    (tmp_path / "letters").write_text(TEXT + "e\u0301", "utf-8")
-    run = tmp_path / "run"
-    result = command(
-        "train.py", "data.path=train.txt", "data.valid_path=valid.txt", "data.test_size=0.05",
-        "data.normalize=nfd", "data.lowercase=true", "data.charset=letters", *TINY,
-        f"hydra.run.dir={run}", "trainer.max_steps=3", cwd=tmp_path,
-    )  # fmt: skip
-    assert result.code == 0, result.err
-    assert "data.valid_path: 50 of 550 characters are outside the alphabet" in result.out
-    assert "data.path:" not in result.out
-    model = load(run)
-    assert model.charset.normalize == "nfd" and model.charset.lowercase
-    assert len(model.score("\u00c9T\u00c9")) == 4  # of five characters, after the first
-    assert model.generate("\u00c9", length=0) == "e\u0301"
-    data = CharDataModule(
-        str(tmp_path / "train.txt"), normalize="nfd", lowercase=True, test_size=0.05,
-        charset=model.charset, batch_size=3, seq_len=7,
-    )  # fmt: skip
-    assert targets(data, data.test) == "".join(sorted(TEXT.lower()[-int(0.05 * len(TEXT)) :]))
-    nats = evaluate(load(run / "checkpoints" / "best.ckpt").model, data.test).nats
-    assert f"test             {nats:.4f} nats" in result.out
-    (tmp_path / "valid.txt").write_text("other text", "utf-8")
-    result = command("train.py", f"resume={run}", "trainer.max_steps=5", cwd=tmp_path)
-    assert result.code == 2 and "the corpus has changed" in result.err
-    assert "data.valid_path=FILE" in result.err

@@ -1,0 +1,52 @@
+"""The native library in processes: concurrent builds, a killed compiler, and after a fork."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+SCRIPT = """
+import torch
+from charrnn.gru import GRU, build
+build.FLAGS = ["-O0", *build.FLAGS[1:]]  # compiles faster
+gru = GRU(3, 4, backend="native")
+print(gru(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(1, 1, 4))[0].shape)
+"""
+
+
+def start(cache, **settings):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)}, **settings,
+    )  # fmt: skip
+
+
+def test_concurrent_processes_build_once(tmp_path):
+    """Also after a third process was killed while the compiler was running."""
+    killed = start(tmp_path, start_new_session=True)
+    assert "building" in killed.stderr.readline()
+    while not list(tmp_path.rglob("*.ninja")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(killed.pid, signal.SIGKILL)  # the compiler too, as when a machine stops
+    killed.communicate()
+    assert not list(tmp_path.rglob("*.digest"))
+    processes = [start(tmp_path) for _ in range(2)]
+    results = [process.communicate() for process in processes]
+    assert [out for out, _ in results] == ["torch.Size([2, 1, 4])\n"] * 2, results
+    printed = "".join(err for _, err in results)
+    assert printed.count("building the native backend") == printed.count("built in") == 1
+    kept = sorted(file.suffix for file in (tmp_path / "charrnn" / "native").iterdir())
+    assert kept == [".digest", ".lock", ".so"]
+
+
+def test_after_a_fork(command, text_file, tmp_path):
+    """The command line runs in a process forked from one that imported torch."""
+    result = command(
+        "train.py", f"data.path={text_file}", f"hydra.run.dir={tmp_path / 'run'}",
+        "model.backend=native", "trainer.max_steps=3", "data.seq_len=9", "model.hidden_size=9",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "backend native" in result.out
