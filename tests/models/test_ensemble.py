@@ -1,25 +1,18 @@
 """Several models together: the mean of their probabilities, wherever one model is taken."""
 
 import copy
-import json
-import shlex
 
 import numpy as np
 import pytest
 import torch
-from helpers import TEXT, TINY, load, same
 from small_models import saved_model as make
 
 import charrnn
 from charrnn import GRUEncode, GRUResize, InputError
 from charrnn.checkpoint.serialization import save
 from charrnn.data.windows import EvaluationWindows
-from charrnn.evaluation import build_report
 from charrnn.evaluation.dynamic import evaluate_dynamic, mean_squared_gradients
 from charrnn.evaluation.static import evaluate
-from charrnn.runs.members import find_checkpoints
-from charrnn.runs.records import write_record
-from charrnn.runs.sweep import read_job
 
 ALPHABET = "\n abcdefgh"
 SHAPES = [(GRUEncode, 5, 3), (GRUResize, 7, 1), (GRUEncode, 5, 2)]
@@ -123,5 +116,3 @@ def test_a_damaged_one_is_named(files, tmp_path):
     save(damaged, tmp_path / "damaged.ckpt")
     with pytest.raises(InputError, match=r"damaged\.ckpt: .*do not fit one another"):
         charrnn.load((*files, tmp_path / "damaged.ckpt"))
-
-
