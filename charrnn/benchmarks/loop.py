@@ -29,13 +29,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from charrnn import callbacks
 from charrnn.benchmarks import report
 from charrnn.benchmarks.training import difference
+from charrnn.cli.keys import CONF
 from charrnn.data.datamodule import CharDataModule
 from charrnn.data.stream import RowStream
 from charrnn.models import GRUEncode
 from charrnn.training import schedulers
 from charrnn.training.task import CharTask
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def settings(name: str) -> dict:
