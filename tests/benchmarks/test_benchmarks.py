@@ -1,38 +1,38 @@
-"""Benchmarks run, print a table and write their results. No test checks how fast anything is."""
+"""Benchmarks run, print a table and write their results. No test checks how fast anything is.
+
+tests/integration/test_benchmarks.py runs them as commands, and with the native backend.
+"""
 
 import importlib
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
-from helpers import ROOT
 
 import charrnn.gru.torch as backend
 
 TINY = {
-    "training": ["--size", "9,2,3", "--steps", "7", "--reset", "after"],
-    "sampling": ["--size", "9,2", "--samples", "1", "--samples", "3", "--length", "40"],
-    "encoding": ["--megabytes", "0.05"],
-    "scaling": "--processes 1 --hidden 8 --rows 2 --steps 5 --windows 30 --turns 1".split(),
-    "loop": ["--hidden", "8", "--rows", "2", "--steps", "5", "--turn", "3"],
+    "training": "--size 9,2,3 --steps 7 --reset after --backend torch",
+    "sampling": "--size 9,2 --samples 1 --samples 3 --length 40 --backend torch",
+    "encoding": "--megabytes 0.05",
+    "loop": "--hidden 8 --rows 2 --steps 5 --turn 3 --backend torch",
 }
+"""Arguments of each benchmark."""
+
+
+def run(name, monkeypatch, file):
+    arguments = [*TINY[name].split(), "--seconds", "0.1", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setattr("os.sched_setaffinity", lambda *args: None, raising=False)
+    importlib.import_module(f"charrnn.benchmarks.{name}").main()
+    torch.set_num_threads(1)  # as in the other tests
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_benchmark_at_tiny_sizes(name, tmp_path, monkeypatch, capfd):
     file = tmp_path / "results.json"
-    arguments = [*TINY[name], "--json", str(file)]
-    arguments += ["--seconds", "0.1"] if name != "scaling" else []
-    if name == "encoding":  # as a command
-        subprocess.run(
-            [sys.executable, "-m", f"charrnn.benchmarks.{name}", *arguments], cwd=ROOT, check=True
-        )
-    else:
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        importlib.import_module(f"charrnn.benchmarks.{name}").main()
-        torch.set_num_threads(1)  # as in the other tests
+    run(name, monkeypatch, file)
     printed = capfd.readouterr().out
     content = json.loads(file.read_text("utf-8"))
     assert content["about"]["machine"] in printed
@@ -51,8 +51,6 @@ def test_backend_with_wrong_results_is_not_timed(name, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(backend, "forward", wrong)
     file = tmp_path / "results.json"
-    arguments = [*TINY[name], "--backend", "torch", "--seconds", "0.1", "--json", str(file)]
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
     with pytest.raises(SystemExit, match=r"error: .* off"):
-        importlib.import_module(f"charrnn.benchmarks.{name}").main()
+        run(name, monkeypatch, file)
     assert not file.exists()

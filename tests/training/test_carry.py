@@ -143,7 +143,7 @@ def test_weights_do_not_depend_on_rounds(tmp_path):
         (1.0, 3, 1),
     ):
         torch.manual_seed(0)
-        model = GRUEncode(len(TEXT) + 1, 5, 3)
+        model = GRUEncode(len(TEXT) + 1, 5, 3, backend="torch")
         within = {"val_check_interval": every} if every else {}
         task, _ = fit(
             tmp_path, TEXT, model, task={"l2": 0.1}, data={"batch_size": B, "seq_len": T},

@@ -16,7 +16,7 @@ DATA = {"batch_size": 3, "seq_len": 7}
 
 def make_model(kind=GRUEncode):
     torch.manual_seed(0)
-    return kind(len(Charset.from_text(SHORT)), 5, 1)
+    return kind(len(Charset.from_text(SHORT)), 5, 1, backend="torch")
 
 
 def test_monitor_reports_the_largest_spike_once():

@@ -20,7 +20,7 @@ LOOPS = "fit_loop"
 
 def make_model():
     torch.manual_seed(0)
-    return GRUEncode(len(Charset.from_text(SHORT)), 5, 3)
+    return GRUEncode(len(Charset.from_text(SHORT)), 5, 3, backend="torch")
 
 
 def test_lightning_has_the_private_names():

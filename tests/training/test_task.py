@@ -24,7 +24,7 @@ LAMBDA = 0.3
 
 def make_model(kind=GRUEncode):
     torch.manual_seed(0)
-    model = kind(len(CHARSET), H, 3).double()
+    model = kind(len(CHARSET), H, 3, backend="torch").double()
     for p in model.parameters():
         if p.dim() == 1:  # or L2 of biases would not show
             torch.nn.init.uniform_(p, -0.1, 0.1)
@@ -130,7 +130,7 @@ def test_no_validation_if_all_text_trains(tmp_path):
 
 @pytest.mark.parametrize("text", ["ab", "aa", "abc"])
 def test_tiny_texts_train(tmp_path, text):
-    model = GRUEncode(len(Charset.from_text(text)), H, 1)
+    model = GRUEncode(len(Charset.from_text(text)), H, 1, backend="torch")
     task, _ = fit(tmp_path, text, model, data={"batch_size": B, "seq_len": T}, max_epochs=20)
     # The validation text may hold a character that never trains, so its loss can rise.
     assert task.window_loss < 0.5 < math.log(2) and len(task.validations) == 21
