@@ -6,13 +6,31 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXT
+from small_models import saved_model
 
 import charrnn
-from charrnn.checkpoint import find_checkpoint
+from charrnn import GRUEncode
+from charrnn.checkpoint import find_checkpoint, save
+from charrnn.data.datamodule import CharDataModule
 from charrnn.data.windows import EvaluationWindows
 from charrnn.errors import InputError
 from charrnn.evaluation import build_report, corpus, format_report
 from charrnn.evaluation.dynamic import evaluate_dynamic, mean_squared_gradients
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run with a checkpoint of its last window, and its text beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "text.txt").write_text(TEXT, "utf-8")
+    data = {"path": str(folder / "text.txt"), "train_fraction": 0.9}
+    module = CharDataModule(**data)
+    _, _, saved = saved_model(GRUEncode, module.corpus.charset.alphabet, 8, 2)
+    ours = saved["charrnn"]
+    ours["settings"]["data"] = {"_target_": f"{CharDataModule.__module__}.CharDataModule"} | data
+    ours["corpus"] = {"size": len(module.corpus.tokens), "sha256": module.corpus.sha256}
+    save(saved | {"charrnn": ours | {"windows": 40}}, folder / "run" / "checkpoints" / "last.ckpt")
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +45,7 @@ def indices(model, text):
 def test_another_text_with_unknown_characters(trained, tmp_path):
     text = TEXT[:700] + "\u2603 \u2603"
     (tmp_path / "other.txt").write_text(text, "utf-8")
-    shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "model.ckpt")
+    shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "model.ckpt")
     found = build_report(
         [find_checkpoint(tmp_path / "model.ckpt")], {"path": str(tmp_path / "other.txt")}
     )
@@ -70,7 +88,7 @@ def test_dynamic_evaluation_does_not_change_the_checkpoint(trained, model, form)
     expected = evaluate_dynamic(model.model, windows, 0.001, 0.01, squares)
     assert found["nats"] == pytest.approx(expected.nats, abs=1e-6)
     assert all(weights[key].equal(value) for key, value in model.model.state_dict().items())
-    # It helps, because the model has hardly been trained.
+    # It helps, because the model is not trained.
     assert found["nats"] < build_report([find_checkpoint(trained)], {})["warm"]["nats"]
 
 
