@@ -29,7 +29,7 @@ def test_run_is_reproduced_from_its_folder(command, text_file, tmp_path):
     other = command(*again, "seed=6", "hydra.run.dir=other", cwd=tmp_path / "elsewhere")
     assert other.code == 0 and numbers(new) != numbers(tmp_path / "elsewhere" / "other")
     refused = command(*again, "model=gru_encode", cwd=tmp_path / "elsewhere")
-    assert refused.code == 2 and "model: a run that is repeated keeps it" in refused.err
+    assert refused.code == 2 and "model: a run that is reproduced keeps it" in refused.err
     nowhere = command("train.py", "--config-path", "nowhere", cwd=tmp_path)
     assert nowhere.code == 2 and nowhere.err.count("\n") == 1
 
