@@ -1,4 +1,4 @@
-"""The cache of encoded texts: torn or whole, and several processes at once, some of them killed."""
+"""The cache of encoded texts: damaged entries, concurrent processes, and killed ones."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def cache_dir(tmp_path):
 
 @pytest.fixture
 def encodings(monkeypatch):
-    """The calls of encode, which a cached text makes none of."""
+    """Calls of encode; a cached text makes none."""
     calls, encode = [], corpus.encode
     monkeypatch.setattr(corpus, "encode", lambda *a: calls.append(a) or encode(*a))
     return calls
@@ -36,7 +36,7 @@ def write(tmp_path, data, name="text.txt"):
 
 
 def kept(cache_dir):
-    """The encoded texts in a cache, and what was left over of others."""
+    """The entries of a cache, and leftovers of incomplete ones."""
     return [f for f in (cache_dir / "corpus").iterdir() if f.suffix != ".lock"]
 
 
@@ -64,7 +64,7 @@ def broken(name, data):
 
 
 def flipped(name, before, after):
-    """Overwrites some bytes with as many others."""
+    """Overwrite some bytes with as many others."""
 
     def damage(folder):
         data = (folder / name).read_bytes()
@@ -96,7 +96,7 @@ def flipped(name, before, after):
          "binary-meta", "no-checksum", "no-such-type", "other-type", "other-characters",
          "other-unit", "flipped"],
 )  # fmt: skip
-def test_a_torn_cache_is_made_anew(tmp_path, cache_dir, encodings, damage):
+def test_a_damaged_entry_is_encoded_again(tmp_path, cache_dir, encodings, damage):
     file = write(tmp_path, b"hello hello")
     open_corpus([file], cache_dir=cache_dir)
     (folder,) = kept(cache_dir)
@@ -117,7 +117,7 @@ def test_an_exception_while_encoding_leaves_nothing(tmp_path, cache_dir, monkeyp
     assert not kept(cache_dir)
 
 
-def test_a_removed_cache_does_not_pull_the_text_away(tmp_path, cache_dir):
+def test_an_open_text_survives_removal_of_the_cache(tmp_path, cache_dir):
     found = open_corpus([write(tmp_path, b"hello")], cache_dir=cache_dir)
     shutil.rmtree(cache_dir)
     assert text_of(found) == "hello"
@@ -135,7 +135,7 @@ TEXT = "Ein Text, für den alle Stücke klein sind.\n" * 50
 
 
 class Fork:
-    """A process that calls a function; its exit code is 0 where that returns."""
+    """A process that calls a function; its exit code is 0 if the function returns."""
 
     def __init__(self, function):
         self.pid = os.fork()
@@ -153,7 +153,7 @@ class Fork:
 
 
 def call_instead(owner, name, function, number=1):
-    """From now on, call a function before the call with that number of another."""
+    """Patch a function to call another one before its call with the given number."""
     real, calls = getattr(owner, name), iter(range(1, 1 << 30))
 
     def instead(*args, **kwargs):
@@ -169,7 +169,7 @@ def die():
 
 
 @pytest.fixture
-def small_pieces(monkeypatch):
+def small_blocks(monkeypatch):
     monkeypatch.setattr(files, "BLOCK", 64)
 
 
@@ -188,7 +188,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("torn", [False, True], ids=["new", "torn"])
-def test_killed_at_any_moment(tmp_path, cache_dir, small_pieces, moment, torn):
+def test_killed_at_any_moment(tmp_path, cache_dir, small_blocks, moment, torn):
     file = write(tmp_path, TEXT.encode())
     if torn:
         open_corpus([file], cache_dir=cache_dir)
@@ -204,7 +204,7 @@ def test_killed_at_any_moment(tmp_path, cache_dir, small_pieces, moment, torn):
     assert len(kept(cache_dir)) == 1
 
 
-def test_processes_at_once_encode_once(tmp_path, cache_dir, small_pieces):
+def test_concurrent_processes_encode_once(tmp_path, cache_dir, small_blocks):
     file, calls = write(tmp_path, TEXT.encode()), tmp_path / "calls"
 
     def run():
@@ -221,7 +221,7 @@ def test_processes_at_once_encode_once(tmp_path, cache_dir, small_pieces):
     assert calls.read_text() == "encoded\n" and len(kept(cache_dir)) == 1
 
 
-def test_who_waits_for_a_killed_process_goes_on(tmp_path, cache_dir, small_pieces, capfd):
+def test_a_lock_of_a_killed_process_is_free(tmp_path, cache_dir, small_blocks, capfd):
     file, begun = write(tmp_path, TEXT.encode()), tmp_path / "begun"
 
     def never_ends():
@@ -249,7 +249,7 @@ def test_who_waits_for_a_killed_process_goes_on(tmp_path, cache_dir, small_piece
     assert len(kept(cache_dir)) == 1
 
 
-def test_a_full_disk(tmp_path, cache_dir, small_pieces, capfd):
+def test_a_full_disk(tmp_path, cache_dir, small_blocks, capfd):
     file = write(tmp_path, TEXT.encode())
 
     def run():
@@ -263,7 +263,7 @@ def test_a_full_disk(tmp_path, cache_dir, small_pieces, capfd):
 
 
 def test_temporary_files_elsewhere(tmp_path, cache_dir, monkeypatch):
-    """A rename is atomic on one file system, so that nothing of the cache passes by TMPDIR."""
+    """A rename is atomic on one file system only, so the cache does not use TMPDIR."""
     file = write(tmp_path, TEXT.encode())
     elsewhere = Path("/dev/shm") / tmp_path.name
     elsewhere.mkdir()
@@ -276,7 +276,7 @@ def test_temporary_files_elsewhere(tmp_path, cache_dir, monkeypatch):
         shutil.rmtree(elsewhere)
 
 
-def test_a_text_that_grows_while_it_is_read(tmp_path, cache_dir):
+def test_a_text_that_changes_while_it_is_read(tmp_path, cache_dir):
     file = write(tmp_path, b"hello hello")
     real = corpus.encode
 
@@ -292,7 +292,7 @@ def test_a_text_that_grows_while_it_is_read(tmp_path, cache_dir):
     assert text_of(open_corpus([file], cache_dir=cache_dir)) == "hello hello hello"
 
 
-def test_a_cache_that_is_there_need_not_be_written(tmp_path, cache_dir, monkeypatch):
+def test_a_cached_text_needs_no_lock(tmp_path, cache_dir, monkeypatch):
     file = write(tmp_path, b"hello hello")
     open_corpus([file], cache_dir=cache_dir)
     monkeypatch.setattr(cache, "lock_entry", None)

@@ -1,4 +1,4 @@
-"""Charset: any text survives, the unknown is index 0, bytes are characters too."""
+"""Charset: any text round-trips, unknown characters have index 0, units char and byte."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ ANY = st.text(st.characters(exclude_categories=()))
 
 
 @given(ANY)
-def test_any_text_survives(text):
+def test_any_text_round_trips(text):
     charset = Charset.from_text(text)
     assert charset.decode(charset.encode(text)) == text
 
@@ -21,14 +21,14 @@ def test_any_text_survives(text):
 @pytest.mark.parametrize(
     "text", ["", "\0", "\r\n\n\r", "\ud800", "\ud83d\ude00", "\U0010ffff", "é"]
 )
-def test_odd_text_survives(text):
+def test_odd_text_round_trips(text):
     charset = Charset.from_text(text)
     assert len(charset.encode(text)) == len(text)
     assert charset.decode(charset.encode(text)) == text
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
-def test_any_text_survives_as_bytes(text):
+def test_any_text_round_trips_as_bytes(text):
     charset = Charset.from_text(text, "byte")
     indices = charset.encode(text)
     assert len(indices) == len(text.encode())
@@ -45,7 +45,7 @@ def test_any_bytes_have_their_own_indices(data):
 
 
 @given(ANY, ANY)
-def test_what_is_unknown_is_index_0(known, text):
+def test_unknown_characters_have_index_0(known, text):
     charset = Charset.from_text(known)
     expected = [c if c in known else UNKNOWN for c in text]
     assert charset.decode(charset.encode(text)) == "".join(expected)
@@ -56,7 +56,7 @@ def test_what_is_unknown_is_index_0(known, text):
 
 
 @given(ANY)
-def test_alphabet_is_sorted_by_code_point_after_the_unknown(text):
+def test_alphabet_is_sorted_by_code_point(text):
     charset = Charset(text)
     assert list(charset.alphabet) == sorted(set(text) - {UNKNOWN}, key=ord)
     assert len(charset) == len(charset.alphabet) + 1
@@ -65,11 +65,11 @@ def test_alphabet_is_sorted_by_code_point_after_the_unknown(text):
 
 
 @given(st.lists(st.integers(0, 256)))
-def test_byte_decoder_completes_what_decode_does(indices):
+def test_byte_decoder_equals_decode(indices):
     charset = Charset(map(chr, range(256)), "byte")
     decoder = charset.decoder()
     text = "".join(decoder(i) for i in indices) + decoder(None)
-    # Index 0 is no byte, and ends a character that was under way.
+    # Index 0 is not a byte, and ends an incomplete character.
     parts = [[]]
     for i in indices:
         parts.append([]) if i == 0 else parts[-1].append(i - 1)
@@ -77,7 +77,7 @@ def test_byte_decoder_completes_what_decode_does(indices):
     assert text == charset.decode(indices)
 
 
-def test_decoder_holds_back_half_a_character():
+def test_decoder_buffers_incomplete_characters():
     charset = Charset.from_text("€", "byte")
     decoder = charset.decoder()
     assert [decoder(int(i)) for i in charset.encode("€")] == ["", "", "€"]

@@ -1,4 +1,4 @@
-"""Corpus: what is read, and how it is encoded in pieces."""
+"""Corpus: which characters are read, and that chunks are encoded as the whole is."""
 
 import hashlib
 from collections import Counter
@@ -33,8 +33,8 @@ def text_of(found):
 
 @pytest.mark.parametrize("unit", ["char", "byte"])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 1 << 20])
-def test_pieces_make_the_whole(tmp_path, cache_dir, monkeypatch, unit, chunk):
-    """Whatever the size of a piece, also where its border lies inside a character."""
+def test_chunks_are_encoded_as_the_whole(tmp_path, cache_dir, monkeypatch, unit, chunk):
+    """For any block size, also if a block ends inside a character."""
     monkeypatch.setattr(files, "BLOCK", chunk)
     found = open_corpus([write(tmp_path, MIXED)], unit, cache_dir=cache_dir)
     text = MIXED.decode("utf-8", "replace") if unit == "char" else MIXED
@@ -70,8 +70,8 @@ def test_max_bytes_cuts_between_characters(tmp_path, cache_dir, max_bytes):
         assert text_of(found) == whole[max(n for n in whole if n <= max_bytes)]
 
 
-def test_a_cut_text_is_not_taken_for_a_whole_one(tmp_path, cache_dir):
-    """The same bytes, of which the last are half a character: cut there, or ending so."""
+def test_max_bytes_is_part_of_the_key(tmp_path, cache_dir):
+    """The same bytes end in half a character: cut off by max_bytes, or as in the file."""
     whole, torn = write(tmp_path, "abé".encode()), write(tmp_path, b"ab\xc3", "torn.txt")
     assert text_of(open_corpus([whole], max_bytes=3, cache_dir=cache_dir)) == "ab"
     assert text_of(open_corpus([torn], cache_dir=cache_dir)) == "ab\ufffd"
@@ -124,7 +124,7 @@ DATA = st.lists(
 
 
 def read(folder, data, block, **settings):
-    """What open_corpus makes of bytes in pieces of a size; None where they are too few."""
+    """Open bytes with a block size; None if they are fewer than two characters."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "BLOCK", block)
         try:
@@ -140,7 +140,7 @@ def folder(tmp_path_factory):
 
 @given(DATA, st.integers(1, 9), st.sampled_from(["char", "byte"]))
 @example("\ud83d\ude00 \udfff".encode("utf-8", "surrogatepass"), 2, "char")
-def test_any_bytes_in_pieces_of_any_size(folder, data, block, unit):
+def test_any_bytes_with_any_block_size(folder, data, block, unit):
     found = read(folder, data, block, unit=unit)
     text = data.decode("utf-8", "replace") if unit == "char" else data
     if found is None:
@@ -163,8 +163,8 @@ JOINING = "a\u0301\u0323\u0300e\u1100\u1161\u11a8\uac00\u314f\uff76\uff9e\u3099\
 )  # fmt: skip
 @example("\u1100\u1161\u11a8", 3, "nfc", False)
 @example("\u0391\u03a3\u0391", 4, None, True)
-def test_any_text_in_normal_form(folder, text, block, normalize, lowercase):
-    """Piece by piece it is what it is as a whole."""
+def test_any_text_normalized(folder, text, block, normalize, lowercase):
+    """Normalized in chunks it equals the whole text normalized."""
     reading = {"normalize": normalize, "lowercase": lowercase}
     data = text.encode("utf-8", "surrogatepass")
     found = read(folder, data, block, **reading)
@@ -176,7 +176,7 @@ def test_any_text_in_normal_form(folder, text, block, normalize, lowercase):
     assert np.array_equal(found.tokens.numpy(), found.charset.encode(text))
 
 
-def test_lower_case_is_that_of_each_character():
+def test_lower_case_is_context_free():
     charset = Charset.from_text("ΣΑΣ Straße İ", lowercase=True)
     capital, small = "\u03a3\u0391\u03a3", "\u03c3\u03b1\u03c3"
     assert charset.decode(charset.encode(capital)) == small
@@ -218,6 +218,6 @@ def test_more_than_65536_characters(tmp_path, cache_dir):
      {"lowercase": True, "unit": "byte"}],
     ids=str,
 )  # fmt: skip
-def test_bad_ways_to_read_are_named(tmp_path, bad):
+def test_bad_options_are_named(tmp_path, bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
         open_corpus([write(tmp_path, b"hello")], **bad)

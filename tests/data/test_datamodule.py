@@ -1,4 +1,4 @@
-"""CharDataModule: which characters train, validate and test, and in whose alphabet."""
+"""CharDataModule: the training, validation and test parts, and their alphabet."""
 
 import os
 
@@ -11,7 +11,7 @@ from charrnn.data.datamodule import CharDataModule
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes one of a text, or of a text for each key."""
+    """Return a function that makes a data module of a text, or of a text for each setting."""
 
     def made(text, settings=None, **texts):
         texts = {"path": text, **texts}
@@ -24,25 +24,26 @@ def make(tmp_path):
     return made
 
 
-def places(size):
-    """A text in which every character tells its position."""
+def distinct(size):
+    """A text of characters that all differ, sorted by code point."""
     return "".join(chr(0x4E00 + i) for i in range(size))
 
 
 def targets(data, windows):
-    """The characters that are targets of an evaluation, sorted; with places, in their order."""
+    """The characters that are targets of an evaluation, sorted."""
     found = [w.targets[w.targets >= 0].tolist() for w in windows]
     return data.corpus.charset.decode(sorted(i for part in found for i in part))
 
 
 def trains(data):
+    """The training characters."""
     return data.corpus.charset.decode(data.stream.tokens.tolist())
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.9, 0.999, 1e-9, 1.0])
 @pytest.mark.parametrize("size", [2, 3, 100])
 def test_split_is_contiguous(make, fraction, size):
-    text = places(size)
+    text = distinct(size)
     data = make(text, {"train_fraction": fraction})
     train = trains(data)
     assert text.startswith(train) and len(data.test) == 0
@@ -69,7 +70,7 @@ def test_split_is_contiguous(make, fraction, size):
     ids=str,
 )
 def test_splits_by_size_and_share(make, settings, sizes):
-    text = places(1000)
+    text = distinct(1000)
     data = make(text, settings)
     parts = trains(data), targets(data, data.validation), targets(data, data.test)
     assert "".join(parts) == text and tuple(map(len, parts)) == sizes
@@ -82,14 +83,14 @@ def test_bad_fractions_are_named(fraction):
         CharDataModule(train_fraction=fraction)
 
 
-def test_texts_of_their_own(make):
+def test_separate_texts_for_validation_and_test(make):
     data = make("abcabcabc", valid_path="abcdbz", test_path="ccb")
     assert trains(data) == "abcabcabc" and set(data.corpus.charset.alphabet) == set("abc")
     assert targets(data, data.validation) == "\ufffd\ufffdbbc" and targets(data, data.test) == "bc"
     unknown = {key: corpus.unknown for key, corpus in data.corpora.items()}
     assert unknown == {"data.path": 0, "data.valid_path": 2, "data.test_path": 0}
-    data = make(places(100), {"test_size": 10}, valid_path="ab")
-    assert trains(data) == places(100)[:90] and targets(data, data.test) == places(100)[90:]
+    data = make(distinct(100), {"test_size": 10}, valid_path="ab")
+    assert trains(data) == distinct(100)[:90] and targets(data, data.test) == distinct(100)[90:]
 
 
 def test_a_missing_text_is_named(make):
@@ -106,15 +107,15 @@ def test_the_alphabet_of_a_file(make, tmp_path):
     assert data.corpus.charset == Charset.from_text("cba\nÄ", "byte")
 
 
-def test_a_given_alphabet_leaves_nothing_to_count(make, tmp_path):
+def test_a_given_alphabet_excludes_min_count(make, tmp_path):
     with pytest.raises(InputError, match=r"^min_count=2 must be 1 with data\.charset"):
         make("abc", {"charset": "letters", "min_count": 2})
     with pytest.raises(InputError, match=r"^data\.charset=nowhere: no such file"):
         make("abc", {"charset": "nowhere"})
 
 
-def test_what_is_no_alphabet_is_named(make, tmp_path):
-    """And neither waited for nor read as a text."""
+def test_special_files_are_not_an_alphabet(make, tmp_path):
+    """They are rejected before they are opened."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("pipe", "loop", "/dev/zero"):

@@ -1,4 +1,4 @@
-"""Documents: where they begin, and that a model starts anew there, in every backend."""
+"""Documents in a corpus: where they start, and what separates them."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from charrnn.data.corpus import open_corpus
 
 
 @pytest.mark.parametrize("max_bytes", [None, 8])
-def test_each_file_a_document(tmp_path, max_bytes):
+def test_each_file_is_a_document(tmp_path, max_bytes):
     files = []
     for number, data in enumerate([b"ab\xc3", b"", b"\xa9c", "ef\uffffé".encode()]):
         files.append(tmp_path / f"{number}")
@@ -26,7 +26,7 @@ def test_each_file_a_document(tmp_path, max_bytes):
     assert again.charset.decode(again.tokens.tolist()).startswith(f"{BOUNDARY}a{BOUNDARY}b")
 
 
-def test_rare_boundaries_stay(tmp_path):
+def test_min_count_keeps_boundaries(tmp_path):
     file = tmp_path / "text"
     file.write_text("aab|baa", "utf-8")
     found = open_corpus([file], document="|", min_count=3, cache_dir=tmp_path, normalize="nfc")

@@ -1,4 +1,4 @@
-"""Files: which ones a path stands for, in which order, and their bytes, decompressed."""
+"""Files: which ones a path names, in which order, and their bytes, decompressed."""
 
 import bz2
 import gzip
@@ -41,7 +41,7 @@ def test_globs_are_sorted_and_lists_are_not(tmp_path, monkeypatch):
     ],
     ids=["missing", "glob", "folder", "in-a-list"],
 )
-def test_what_is_no_file(tmp_path, path, words):
+def test_missing_files_are_named(tmp_path, path, words):
     if path:
         (tmp_path / "text.txt").write_bytes(b"hello")
     names = [f"{tmp_path}/{p}" for p in ([path] if isinstance(path, str) else path)]
@@ -69,7 +69,7 @@ def test_a_folder_is_all_files_below_it(tmp_path):
     for name in ("b.txt", "a/z.txt", "a.txt", "a/.hidden", ".git/config", "c/d/e.md", "a-b.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    (tmp_path / "c" / "up").symlink_to(tmp_path)  # a circle
+    (tmp_path / "c" / "up").symlink_to(tmp_path)  # a cycle
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     found = [f.relative_to(tmp_path).as_posix() for f in find_files(str(tmp_path))]
     assert found == ["a-b.txt", "a.txt", "a/z.txt", "b.txt", "c/d/e.md"]

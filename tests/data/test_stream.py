@@ -1,4 +1,4 @@
-"""RowStream against its definition, written out place by place."""
+"""RowStream against its definition, written out index by index."""
 
 import itertools
 import math
@@ -19,8 +19,8 @@ def windows_in_a_pass(N, R, T):
     return math.ceil(math.ceil(N / T) / R)
 
 
-def places(N, R, T, i, p):
-    """Where window p of row i reads, one place for each step and one for the last target."""
+def offsets(N, R, T, i, p):
+    """Where window p of row i reads, one index per step and one for the last target."""
     P = windows_in_a_pass(N, R, T)
     return [(i * P * T + p * T + t) % N for t in range(T + 1)]
 
@@ -44,7 +44,7 @@ def test_windows_are_as_defined(N, B, T, dtype):
         assert window.inputs.shape == window.targets.shape == (T, B)
         assert window.inputs.dtype == window.targets.dtype == torch.int64
         for i in range(B):
-            expected = places(N, B, T, i, window.index)
+            expected = offsets(N, B, T, i, window.index)
             assert window.inputs[:, i].tolist() == expected[:-1]
             assert window.targets[:, i].tolist() == expected[1:]
 
@@ -60,7 +60,7 @@ def test_a_pass_covers_every_character(N, B, T):
 
 
 @sizes
-def test_rows_go_on_where_they_and_their_neighbours_stopped(N, B, T):
+def test_rows_continue_and_roll(N, B, T):
     stream = RowStream(torch.arange(N), B, T)
     P = len(stream)
     windows = take(stream, 2 * P)
@@ -72,7 +72,7 @@ def test_rows_go_on_where_they_and_their_neighbours_stopped(N, B, T):
             assert after[:-1].equal(first[1:])
 
 
-def test_text_is_read_in_its_order():
+def test_text_is_read_in_order():
     text = torch.randint(0, 50, (100,), generator=torch.Generator().manual_seed(0))
     stream = RowStream(text, 3, 7)
     rows = torch.cat([w.inputs for w in take(stream, len(stream))])  # (P T, B)
@@ -112,7 +112,7 @@ def test_position_at_every_window(N, B, T):
         assert second.state_dict() == {"window": number % P, "passes": number // P + 1}
 
 
-def test_every_iteration_goes_on_from_the_stored_position():
+def test_iteration_starts_at_the_stored_position():
     stream, other = (RowStream(torch.arange(100), 3, 7) for _ in range(2))
     parts = [w for length in (1, 3, 6, 2) for w in take(stream, length)]
     assert all(map(same, parts, take(other, 12)))

@@ -1,4 +1,4 @@
-"""The GRU: the torch backend against the reference, the reference against NumPy and gradcheck.
+"""GRU: the torch backend against the reference, the reference against NumPy and gradcheck.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 """
@@ -26,7 +26,7 @@ def seed():
 
 
 def make(L, kind, backend="reference", **settings):
-    """A GRU in float64, with biases that are not zero, so that each of them counts."""
+    """A GRU in float64 with random weights and biases."""
     gru = GRU(V if kind == "one_hot" else H, H, L, backend=backend, **settings).double()
     for p in gru.parameters():
         torch.nn.init.uniform_(p, -1.5, 1.5)
@@ -34,7 +34,7 @@ def make(L, kind, backend="reference", **settings):
 
 
 def make_inputs(L, kind):
-    """inputs, table and state."""
+    """Random inputs, table and state."""
     indices = torch.randint(0, V, (T, B))
     features = torch.randn(T, B, H, dtype=torch.float64, requires_grad=True)
     table = torch.randn(V, H, dtype=torch.float64, requires_grad=True)
@@ -45,15 +45,15 @@ def make_inputs(L, kind):
 
 
 def gradients(gru, arguments, outputs, final, through):
-    """Of all parameters and arguments, the gradient coming through outputs, final state or both."""
+    """Gradients of all parameters and arguments, through the outputs, the final state or both."""
     weights = torch.Generator().manual_seed(1)
     loss = 0.0
     for tensor, name in ((outputs, "outputs"), (final, "final")):
         weight = torch.randn(tensor.shape, generator=weights, dtype=tensor.dtype)
         if through in (name, "both"):
             loss = loss + (weight * tensor).sum()
-    wanted = [*gru.parameters(), *(a for a in arguments if a is not None and a.requires_grad)]
-    return torch.autograd.grad(loss, wanted)
+    leaves = [*gru.parameters(), *(a for a in arguments if a is not None and a.requires_grad)]
+    return torch.autograd.grad(loss, leaves)
 
 
 @layers
@@ -73,7 +73,7 @@ def test_torch_equals_reference(L, kind, through):
 
 
 def by_the_equations(gru, x, h):
-    """DESIGN's equations in NumPy, a unit, a row, a layer and a step at a time; x (T, B, I)."""
+    """The equations in NumPy, one unit, row, layer and step at a time; x (T, B, I)."""
     x, h = x.copy(), h.copy()
     if gru.gate == "sigmoid":
         g = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
@@ -122,7 +122,7 @@ def test_reference_follows_the_equations(L, kind, reset, gate):
 
 
 def test_hard_gates_are_flat_outside():
-    """With inputs as large as make's, some gates are cut at either end: else nothing was shown."""
+    """The inputs of these tests reach both flat parts of the hard gates."""
     gru = make(1, "features", gate="hard_sigmoid")
     inputs, _, state = make_inputs(1, "features")
     a = 0.2 * (F.linear(inputs[0], gru.weight_ih_l0) + F.linear(state[0], gru.weight_hh_l0)) + 0.5
@@ -165,7 +165,7 @@ def test_two_windows_are_one(L, backend, cut):
 @kinds
 @resets
 def test_every_layer(L, kind, reset):
-    """layers() gives what a stack of that many layers would give out, dropout or not."""
+    """layers() equals the outputs and final states of forward, without dropout."""
     gru = make(L, kind, "auto", reset=reset, dropout=0.5).eval()
     inputs, table, state = make_inputs(L, kind)
     every = gru.layers(inputs, state, table)
@@ -199,7 +199,7 @@ def test_dropout_is_between_layers(backend):
     inputs, _, state = make_inputs(2, "features")
     outputs, final = gru(inputs, state)
     expected, expected_final = plain(inputs, state)
-    # Layer 0 sees none of it, along all of time; layer 1 does, from the first step on.
+    # Layer 0 has no dropout at any step; layer 1 has, from the first step on.
     assert final[0].equal(expected_final[0])
     assert not outputs[0].equal(expected[0])
     assert not gru(inputs, state)[0].equal(outputs)  # drawn again
@@ -209,7 +209,7 @@ def test_dropout_is_between_layers(backend):
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 def test_dropout_is_not_along_time(backend):
-    """Where layer 1 hears nothing but its own past, dropout must change nothing."""
+    """If layer 1 ignores its inputs, dropout has no effect."""
     gru = make(2, "features", backend, dropout=0.5)
     torch.nn.init.zeros_(gru.weight_ih_l1)
     inputs, _, state = make_inputs(2, "features")
@@ -217,7 +217,7 @@ def test_dropout_is_not_along_time(backend):
 
 
 def test_dropout_drops_its_share_and_scales_the_rest():
-    """Layer 1 made to hand on what it hears: z = 0, n = tanh(x)."""
+    """Layer 1 passes its inputs on: z = 0, n = tanh(x)."""
     gru = GRU(H, H, 2, dropout=0.25, backend="reference").double()
     inputs, state = torch.randn(200, B, H).double(), torch.zeros(2, B, H).double()
     with torch.no_grad():
@@ -225,15 +225,15 @@ def test_dropout_drops_its_share_and_scales_the_rest():
             getattr(gru, name).zero_()
         gru.bias_ih_l1[H : 2 * H] = -50
         gru.weight_ih_l1[2 * H :] = torch.eye(H)
-        heard, below = gru(inputs, state)[0].atanh(), gru.layers(inputs, state)[0]
-    kept = heard.abs() > 1e-12
-    torch.testing.assert_close(heard[kept], (below / 0.75)[kept])
+        received, below = gru(inputs, state)[0].atanh(), gru.layers(inputs, state)[0]
+    kept = received.abs() > 1e-12
+    torch.testing.assert_close(received[kept], (below / 0.75)[kept])
     assert kept.double().mean().item() == pytest.approx(0.75, abs=0.03)
 
 
 @resets
 @gates
-def test_auto_takes_the_fastest_that_can(reset, gate):
+def test_auto_selects_the_fastest_supported(reset, gate):
     can = (reset, gate) == ("after", "sigmoid")
     gru = GRU(H, H, reset=reset, gate=gate)
     assert gru.choose_backend(torch.device("cpu")) == "native"

@@ -1,4 +1,4 @@
-"""Several models together: the mean of their probabilities, wherever one model is taken."""
+"""Ensembles: the mean of the probabilities, with the interface of one model."""
 
 import copy
 
@@ -50,7 +50,7 @@ def test_the_mean_of_the_probabilities(files, together):
     torch.testing.assert_close(row, expected[:, 2:3])
 
 
-def test_one_is_itself(files):
+def test_one_checkpoint_is_not_an_ensemble(files):
     text = "a bad cab\n"
     assert (charrnn.load(files[:1]).score(text) == charrnn.load(files[0]).score(text)).all()
 
@@ -70,7 +70,7 @@ def test_scores_samples_and_sessions(files, together):
 
 
 def test_dynamic_evaluation(together):
-    """All members by the gradient of the mean's loss, here of one step of SGD, by hand."""
+    """Update all members by the gradient of the ensemble's loss: one step of SGD, by hand."""
     torch.manual_seed(0)
     tokens = torch.randint(1, 11, (300,))
     model, windows = together.model, EvaluationWindows(tokens, 7, 150, rows=1, burn_in=20)
@@ -95,14 +95,14 @@ def test_dynamic_evaluation(together):
     assert evaluate_dynamic(model, two, 0.5).nats == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_they_have_no_share_in(together):
+def test_an_ensemble_has_no_activations(together):
     for text in ("abc", ""):
         for look in (together.activations, together.gates):
             with pytest.raises(InputError, match="no units in common"):
                 look(text)
 
 
-def test_of_another_alphabet(files, tmp_path):
+def test_alphabets_must_be_equal(files, tmp_path):
     save(make(GRUEncode, "abc")[2], tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt: of another alphabet than .*0\.ckpt"):
         charrnn.load([*files, tmp_path / "other.ckpt"])
@@ -110,7 +110,7 @@ def test_of_another_alphabet(files, tmp_path):
         charrnn.load([])
 
 
-def test_a_damaged_one_is_named(files, tmp_path):
+def test_a_damaged_member_is_named(files, tmp_path):
     damaged = make(GRUEncode, ALPHABET)[2]
     damaged["charrnn"]["settings"]["model"]["hidden_size"] += 1
     save(damaged, tmp_path / "damaged.ckpt")

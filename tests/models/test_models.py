@@ -55,14 +55,14 @@ def test_weights_start_uniform_and_biases_zero(kind):
         if p.dim() == 1:
             assert not p.any(), name
             continue
-        # What a weight sums over: the vocabulary where a character picks from it.
+        # The fan-in is the vocabulary size where a character selects a slice.
         fan_in = V if name in ("embed.weight", "gru.weight_ih_l0") and p.shape != (3 * H, H) else H
         bound = 1 / math.sqrt(fan_in)
         assert 0.95 * bound < p.max() <= bound and -bound <= p.min() < -0.95 * bound, name
         assert p.var().item() == pytest.approx(bound**2 / 3, rel=0.1), name
 
 
-def test_defaults_are_the_2016_program_s():
+def test_defaults_of_the_2016_program():
     gru = GRUEncode(11).gru
     assert (gru.hidden_size, gru.num_layers, gru.dropout) == (128, 2, 0.0)
     assert (gru.reset, gru.gate, gru.backend) == ("after", "sigmoid", "auto")
@@ -88,7 +88,7 @@ def test_loss_is_the_mean_cross_entropy_of_the_logits(kind, L, V):
 
 @models
 @vocabularies
-def test_padding_is_no_target(kind, V):
+def test_padding_is_ignored(kind, V):
     model = kind(V, H, 1)
     inputs, targets = window(V)
     state = model.initial_state(B)
@@ -100,7 +100,7 @@ def test_padding_is_no_target(kind, V):
 
 @vocabularies
 def test_encode_is_a_tanh_layer_before_the_gru(V):
-    """A table of all characters, or a row for each input, whichever is less: the same numbers."""
+    """With a row per character of the vocabulary or per input, whichever is less."""
     model = GRUEncode(V, H, 2).double()
     torch.nn.init.normal_(model.embed.bias)
     inputs, _ = window(V)
@@ -166,7 +166,7 @@ def test_activations_are_the_outputs_of_every_layer(kind):
 
 @models
 def test_dropout_before_the_output(kind):
-    """One layer has nothing between layers: what dropout there is stands before the output."""
+    """A single layer has no dropout between layers, only before the output."""
     model = kind(11, H, 1, dropout=0.5)
     inputs, _ = window(11)
     state = model.initial_state(B)
@@ -177,7 +177,7 @@ def test_dropout_before_the_output(kind):
 
 
 class Sizes(TorchDispatchMode):
-    """Notes how many elements each tensor has that an operation gives out."""
+    """Record the largest number of elements that each operation returns."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ def test_a_vocabulary_of_10_000_needs_no_one_hot_matrix(kind, backend):
         features, table = model.features(inputs)
         output, state = model.gru(features, model.initial_state(B), table)
         (output.sum() + state.sum()).backward()
-    # At the most a gradient as large as the parameter itself; one-hot would be T B V.
+    # At most a gradient as large as the parameter itself; one-hot inputs would have T B V.
     assert max(seen.sizes.values()) <= 3 * H * V < T * B * V, seen.sizes
     loss, _ = model.loss(inputs, inputs, model.initial_state(B))
     loss.backward()
