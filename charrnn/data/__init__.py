@@ -1,24 +1,19 @@
 """Text files become windows of indices: files, charset, corpus, cache, stream, datamodule."""
 
-import importlib
+from charrnn import lazy_names
 
-_HOME = {
-    "Charset": "charset",
-    "CharDataModule": "datamodule",
-    "Corpus": "corpus",
-    "EvaluationWindows": "windows",
-    "RowStream": "stream",
-    "Window": "stream",
-    "find_files": "files",
-    "open_corpus": "corpus",
-    "read_text": "text",
-    "split_sizes": "split",
-}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    """Import a public name when it is first used, so that only datamodule imports Lightning."""
-    if name in _HOME:
-        return getattr(importlib.import_module(f"charrnn.data.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Charset": "charset",
+        "CharDataModule": "datamodule",
+        "Corpus": "corpus",
+        "EvaluationWindows": "windows",
+        "RowStream": "stream",
+        "Window": "stream",
+        "find_files": "files",
+        "open_corpus": "corpus",
+        "read_text": "text",
+        "split_sizes": "split",
+    },
+)

@@ -1,4 +1,4 @@
-"""A wheel, installed without the checkout, trains, samples, resumes and helps in an empty folder."""
+"""A wheel, installed without the checkout, trains, samples and resumes in an empty folder."""
 
 import os
 import shlex

@@ -260,7 +260,8 @@ def test_shipped_ablations(command, folder, name):
     result = command(
         "train.py", f"sweep={name}", "data.path=text.txt", "hydra.sweeper.params.seed=2",
         "model.hidden_size=8" if name != "kind" else "model.parameters=3000", *PARTS,
-        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep", cwd=folder,
+        "trainer.max_epochs=1", "trainer.limit_train_batches=1", "hydra.sweep.dir=sweep",
+        cwd=folder,
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "\ntest " not in result.out  # that part is not read
