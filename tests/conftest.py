@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests run at once; read when torch loads
 
 import hypothesis
+import pooch
 import pytest
 import torch
 from helpers import ROOT, TEXT, TINY, CommandLine, Result
@@ -17,13 +18,15 @@ torch.set_num_threads(1)  # tensors are small here, and threads would wait for o
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Encoded texts go where the tests' files go."""
+    """Encoded texts go where the tests' files go; the compiled kernels stay in the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a test run compile once
-        shared = tmp_path_factory.getbasetemp().parent / "native"
-        shared.mkdir(exist_ok=True)
-        (folder / "charrnn").mkdir()
-        (folder / "charrnn" / "native").symlink_to(shared, target_is_directory=True)
+    native = pooch.os_cache("charrnn") / "native"
+    try:
+        native.mkdir(parents=True, exist_ok=True)
+    except OSError:  # of a user without a home
+        native = tmp_path_factory.mktemp("native")
+    (folder / "charrnn").mkdir()
+    (folder / "charrnn" / "native").symlink_to(native, target_is_directory=True)
     os.environ["XDG_CACHE_HOME"] = str(folder)
     return folder
 

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
 from charrnn.cli.keys import CONF
-from charrnn.cli.overrides import as_typed, escape
-from charrnn.cli.schema import HYDRA_TARGETS, check_settings, check_targets
+from charrnn.cli.overrides import as_typed, escape, last_value
+from charrnn.cli.schema import HYDRA_TARGETS, check_targets
 from charrnn.cli.streams import escaped_record, make_lenient
 from charrnn.errors import InputError
 from charrnn.training import distributed
@@ -76,17 +76,16 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     is_named = any(o.startswith("hydra.run.dir=") for o in given)
     settings = without_hydra(config)
     check_pairs(settings, config.hydra.overrides.task)
-    check_settings(OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))
-    wanted = Path(config.hydra.run.dir).absolute()
+    requested = Path(config.hydra.run.dir).absolute()
     job = Job(
-        folder=command.folder or free_run_folder(wanted, is_named),
+        folder=command.folder or free_run_folder(requested, is_named),
         overrides=tuple(map(as_typed, config.hydra.overrides.task)),
         program=command.program,
         allow_targets=tuple(command.allow_targets),
     )
     run = prepare(settings, job)
     while not (command.folder or claim_run_folder(job.folder)):
-        job = dataclasses.replace(job, folder=free_run_folder(wanted, is_named))
+        job = dataclasses.replace(job, folder=free_run_folder(requested, is_named))
         run = prepare(settings, job)
     with read_write(config.hydra):
         config.hydra.run.dir = escape(str(job.folder))
@@ -146,8 +145,6 @@ def train_as_follower(command: Command, config: DictConfig, folder: Path, store)
 
 def check_pairs(config: DictConfig, overrides) -> None:
     """Raise InputError where a hidden size is given that another key chooses."""
-    from charrnn.cli.overrides import last_value
-
     given = last_value(list(overrides), "model.hidden_size")
     budget = OmegaConf.select(config, "model.parameters")
     if given not in (None, "", "null") and budget:
