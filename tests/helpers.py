@@ -41,7 +41,9 @@ class Process:
 
     def wait(self) -> Result:
         code = self.zygote.ask({"wait": self.pid})
-        return Result(code, *(f.read_bytes().decode("utf-8") for f in (self.out, self.err)))
+        return Result(
+            code, *(f.read_bytes().decode("utf-8", "replace") for f in (self.out, self.err))
+        )
 
 
 class CommandLine:

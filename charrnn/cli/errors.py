@@ -39,7 +39,8 @@ def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
         line = explain(error, command)
         if os.environ.get("CHARRNN_TRACEBACK") or not line:
             raise
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         print(f"error: {escape_control(line)}", file=sys.stderr)
         sys.exit(2)
 

@@ -10,7 +10,7 @@ from charrnn.cli.arguments import Command
 from charrnn.cli.keys import CONF
 from charrnn.cli.schema import check_call, check_type
 from charrnn.cli.train import without_hydra
-from charrnn.errors import check, escape_control
+from charrnn.errors import InputError, check, escape_control
 
 OF_A_TEXT = ("prompt", "length", "num_samples", "seed", "unknown")
 """Settings of a text; the others are those of decoding."""
@@ -18,6 +18,8 @@ OF_A_TEXT = ("prompt", "length", "num_samples", "seed", "unknown")
 
 def main(command: Command) -> None:
     """Write what the settings ask for. Errors of input are raised."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed; there is nowhere to write the text to")
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     options, overrides = command.options, list(command.overrides)
     with hydra_internals.application("sample", CONF, "sample", None, options.config_dir) as app:

@@ -1,8 +1,9 @@
-"""Standard output and error: streams that a full disk does not stop, and logs without controls."""
+"""Standard output and error: streams whose failures end no training; logs without controls."""
 
 import contextlib
 import errno
 import logging
+import os
 import sys
 import typing
 from collections.abc import Iterator
@@ -11,10 +12,16 @@ from charrnn.errors import escape_control
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Error numbers of a disk that is full or defective."""
+GONE = (errno.EPIPE, errno.EBADF, errno.ENXIO)
+"""Error numbers of a pipe without a reader, and of a closed terminal or file."""
 
 
 class LenientStream:
-    """A stream that loses what a full disk does not take, so that a log ends no training."""
+    """A stream that loses what it cannot write, so that no training ends for its output.
+
+    That is so on a full disk, when the reader of a pipe or the terminal is gone, and when the
+    stream was closed from the beginning (``>&-``).
+    """
 
     def __init__(self, stream: typing.TextIO):
         self.stream = stream
@@ -23,20 +30,35 @@ class LenientStream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with suppress_full_disk():
+        with suppress_lost_output():
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with suppress_full_disk():
+        with suppress_lost_output():
             self.stream.flush()
 
 
 def make_lenient() -> None:
-    """Have standard output and error survive a full disk."""
+    """Have standard output and error lose what they cannot write; escape what they cannot encode."""
     for name in ("stdout", "stderr"):
-        if not isinstance(stream := getattr(sys, name), LenientStream):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")
+        if not isinstance(stream, LenientStream):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, LenientStream(stream))
+
+
+@contextlib.contextmanager
+def suppress_lost_output() -> Iterator[None]:
+    """Ignore what a stream raises that cannot be written to any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*FULL, *GONE):
+            raise
 
 
 @contextlib.contextmanager

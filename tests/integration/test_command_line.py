@@ -57,3 +57,20 @@ def test_two_runs_at_once_have_folders_of_their_own(command, text_file, tmp_path
         assert json.dumps(sorted(p.name for p in run.iterdir())) == json.dumps(
             [".hydra", "checkpoints", "metrics.csv", "tensorboard"]
         )
+
+
+@pytest.mark.parametrize("closed", ["| head -1", ">&-", "2>&-"])
+def test_training_outlives_its_output(tmp_path, text_file, closed):
+    """A reader that is gone, or a stream closed from the beginning, ends no run."""
+    arguments = f"data.path={text_file} hydra.run.dir=run {' '.join(SHORT)} model.backend=torch"
+    line = f"{sys.executable} {ROOT / 'train.py'} {arguments} {closed}"
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True)
+    saved = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert saved["charrnn"]["windows"] == 3
+
+
+def test_output_that_cannot_be_encoded_is_escaped(command, tmp_path):
+    (tmp_path / "text.txt").write_text("äöü☃" * 200, "utf-8")
+    arguments = ("data.path=text.txt", "hydra.run.dir=run", *SHORT)
+    result = command("train.py", *arguments, cwd=tmp_path, env={"PYTHONIOENCODING": "latin-1"})
+    assert result.code == 0, result.err
