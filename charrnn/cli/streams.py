@@ -40,7 +40,7 @@ class LenientStream:
 
 
 def make_lenient() -> None:
-    """Have standard output and error lose what they cannot write; escape what they cannot encode."""
+    """Make standard output and error lose what they cannot write and escape what is unknown."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
