@@ -114,18 +114,23 @@ def outcome(function, *arguments):
     return code, error.getvalue()
 
 
-def compose(train, folder, given):
-    """All that a run is made of, as train.py makes it before its folder."""
-    from hydra import compose, initialize_config_dir
+def compose(folder, given):
+    """All that a run is made of, as the command makes it before the run's folder."""
+    from charrnn.cli import hydra_internals
+    from charrnn.cli.arguments import Program, parse
+    from charrnn.cli.errors import one_line_errors
+    from charrnn.cli.keys import CONF
+    from charrnn.cli.prepare import Job, prepare
+    from charrnn.cli.train import without_hydra
 
-    from charrnn.cli import app as cli
-    from charrnn.cli import errors as messages
-
-    with messages.one_line_errors():
-        read = [cli.as_hydra_reads(argument) for argument in given]
-        with initialize_config_dir(str(cli.CONF), version_base="1.3"):
-            settings = compose("train", read)
-        return train.prepare(settings, folder / "run")
+    with one_line_errors():
+        command = parse("train", given, Program(), {})
+    with (
+        one_line_errors(command),
+        hydra_internals.application("train", CONF, "train", None, None) as app,
+    ):
+        config = app.compose(list(command.overrides), multirun=False)
+        prepare(without_hydra(config), Job(folder / "run"))
 
 
 @settings(
@@ -134,9 +139,7 @@ def compose(train, folder, given):
 )  # fmt: skip
 @given(overrides)
 def test_any_configuration_is_a_run_or_one_line(folder, given):
-    import train
-
-    code, error = outcome(compose, train, folder, ["data.path=text.txt", *TINY, *given])
+    code, error = outcome(compose, folder, ["data.path=text.txt", *TINY, *given])
     lines = [line for line in error.splitlines() if not line.startswith("charrnn: ")]
     if code:
         assert code == 2 and len(lines) == 1 and lines[0].startswith("error: "), (given, error)
