@@ -28,7 +28,20 @@ def save(content: dict, path: str | Path, previous: Path | None = None) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, previous=previous) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # Its zip writer replaces the error of a write that failed in the middle.
+            if cause := _os_error(error):
+                raise cause from error
+            raise
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError that led to an error, None where there is none."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def load(file: Path) -> object:

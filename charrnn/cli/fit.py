@@ -20,6 +20,9 @@ from charrnn.errors import Diverged, InputError
 from charrnn.runs import varied_overrides, write_provenance
 from charrnn.training import distributed
 
+MANY_PASSES = 100
+"""Passes over the text from which on a run says how many it will make."""
+
 
 def train(run: Run, locks: list, store=None) -> tuple[str, float]:
     """Train in this process, or in processes that it starts for ``trainer.devices``.
@@ -103,10 +106,26 @@ def announce(run: Run, parameters: int) -> None:
         f" characters, backend {backend}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {relative_path(run.job.folder)}"
     )
+    passes = planned_windows(run) / len(data.stream)
+    if passes > MANY_PASSES:
+        print(
+            f"the text is short: it will be read {passes:,.0f} times; trainer.max_epochs and"
+            " trainer.limit_train_batches say how often"
+        )
     for key, corpus in data.corpora.items():
         if corpus.unknown:
             share = f"{corpus.unknown:,} of {len(corpus.tokens):,} characters"
             print(f"{key}: {share} are outside the alphabet, and read as U+FFFD")
+
+
+def planned_windows(run: Run) -> int:
+    """The windows of the whole run; 0 where no limit is set."""
+    trainer, limits = run.trainer, []
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps)
+    if (trainer.max_epochs or 0) > 0:
+        limits.append(trainer.max_epochs * run.data.round_length(trainer.limit_train_batches))
+    return min(limits, default=0)
 
 
 def is_finished(run: Run) -> bool:

@@ -21,8 +21,14 @@ def summary(run: Run) -> str:
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
     if run.job.in_sweep:
         return "\n".join(lines)
-    name = "best" if len(bits) > 1 else "last"  # that of the untrained model is no best
     where = shlex.quote(relative_path(run.job.folder))
+    saved = {file.stem for file in (run.job.folder / "checkpoints").glob("*.ckpt")}
+    if "last" not in saved:
+        lines += [f"run              {relative_path(run.job.folder)}",
+                  "no checkpoint was saved: callbacks.checkpoint does that"]  # fmt: skip
+        return "\n".join([*lines, f"curves           tensorboard --logdir {where}/tensorboard"])
+    # That of the untrained model is no best.
+    name = "best" if "best" in saved and len(bits) > 1 else "last"
     allowed = "".join(f" {shlex.quote(a)}" for a in run.job.allow_targets)
     program = run.job.program
     return "\n".join(

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -97,7 +98,7 @@ def is_intact(file: Path) -> bool:
 
 def find_compiler() -> str:
     """Return the C++ compiler that torch uses. Raises BuildError if there is none."""
-    name = os.environ.get("CXX", "c++").split()[0]
+    name = (os.environ.get("CXX", "").split() or ["c++"])[0]
     if shutil.which(name) is None:
         raise BuildError(f"no C++ compiler ({name} is not on PATH)")
     return name
@@ -141,7 +142,7 @@ def compile_in(folder: Path) -> None:
             with_cuda=False,
             is_python_module=False,
         )
-    except (RuntimeError, ImportError, OSError) as error:
+    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         first = next((line for line in lines if "error:" in line), lines[0] if lines else "")
         raise BuildError(f"the C++ compiler failed: {first[:200]}") from error

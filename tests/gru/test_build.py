@@ -3,12 +3,18 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from charrnn.errors import InputError
 from charrnn.gru import GRU, build, module
+
+
+def built_library():
+    """The file of this process's library, among those in the user's cache."""
+    return Path(build.library()._name)
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ def built(tmp_path_factory):
     """A folder with a copy of the library that the other tests use."""
     build.library()
     root = tmp_path_factory.mktemp("native")
-    for file in (build.pooch.os_cache("charrnn") / "native").iterdir():
+    for file in built_library().parent.glob(f"{built_library().stem}.*"):
         (root / file.name).write_bytes(file.read_bytes())
     return root
 
@@ -31,9 +37,7 @@ def built(tmp_path_factory):
 @pytest.fixture
 def builds(monkeypatch):
     """Record builds, and replace the compiler by a copy of the library."""
-    build.library()
-    (library,) = (build.pooch.os_cache("charrnn") / "native").glob("*.so")
-    folders = []
+    library, folders = built_library(), []
 
     def compile_in(folder):
         folders.append(folder)
@@ -107,6 +111,18 @@ def test_without_a_compiler(fresh, tmp_path, monkeypatch, capfd):
     assert GRU(3, 4, reset="before").choose_backend(torch.device("cpu")) == "reference"
     with pytest.raises(InputError, match=r"no C\+\+ compiler"):
         GRU(3, 4, backend="native")
+
+
+@pytest.mark.parametrize("compiler", ["", "false"])
+def test_a_compiler_that_is_none(fresh, tmp_path, monkeypatch, compiler):
+    """An empty CXX is no name, and a program that fails is no compiler: one line, no traceback."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    if compiler:
+        with pytest.raises(build.BuildError, match="compiler failed"):
+            build.library()
+    else:
+        assert build.find_compiler() == "c++"
 
 
 def test_a_compiler_that_fails(fresh, tmp_path, monkeypatch, capfd):
