@@ -6,6 +6,7 @@ from tqdm import tqdm
 from charrnn import generation
 from charrnn.callbacks.loggers import add_text
 from charrnn.data.charset import Charset
+from charrnn.data.text import unescape
 from charrnn.errors import check, escape_control
 from charrnn.generation.decoding import Decoding
 
@@ -19,7 +20,8 @@ class Samples(Callback):
         every_n_steps: windows between two samples.
         length: characters of a sample, without the prompt.
         temperature: divides the logits.
-        prompt: the beginning of each sample. Characters outside the alphabet are left out.
+        prompt: the beginning of each sample, with \\n for a newline and \\t for a tab. Characters
+            outside the alphabet are left out.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Samples(Callback):
         generation.check_length(length)
         Decoding(temperature=temperature)
         self.every_n_steps, self.length = every_n_steps, length
-        self.temperature, self.prompt = temperature, prompt
+        self.temperature, self.prompt = temperature, unescape(prompt)
         self.last: int | None = None
 
     def state_dict(self) -> dict:

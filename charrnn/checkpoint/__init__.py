@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "MOVED": "format",
         "PREFIX": "format",
         "read": "format",
-        "update_targets": "format",
+        "update_settings": "format",
         "find_checkpoint": "find",
         "find_newest": "find",
         "find_resumable": "find",

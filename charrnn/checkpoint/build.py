@@ -55,7 +55,7 @@ def build_models(files: list[Path], checkpoints: list[dict]) -> tuple[nn.Module,
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         charset = charset or member_charset
-        if member_charset.state_dict() != charset.state_dict():
+        if member_charset != charset:
             raise InputError(
                 f"{file}: of another alphabet than {files[0]}; models that predict together have"
                 " the same"

@@ -21,6 +21,9 @@ MOVED = {
     "charrnn.task.": "charrnn.training.task.",
 }
 """Old and new prefixes of the classes that settings name as ``_target_``."""
+DATA = "charrnn.data.datamodule.CharDataModule"
+READ_BEFORE = {"newlines": "keep", "encoding": "utf-8"}
+"""How :data:`DATA` read text before it had these settings."""
 
 
 def read(path: str | Path) -> dict:
@@ -56,22 +59,25 @@ def read(path: str | Path) -> dict:
         )
     if {"settings", "charset"} - ours.keys() or "state_dict" not in checkpoint:
         raise InputError(f"{file}: lacks parts of a checkpoint; give another one")
-    ours["settings"] = update_targets(ours["settings"])
+    ours["settings"] = update_settings(ours["settings"])
     return checkpoint
 
 
-def update_targets(settings):
-    """Replace every ``_target_`` of an earlier version by the current path, recursively."""
+def update_settings(settings):
+    """Return the settings of an earlier version in the form of this one, recursively.
+
+    Each ``_target_`` becomes the current path, and text is read as it was.
+    """
     if isinstance(settings, list):
-        return [update_targets(part) for part in settings]
+        return [update_settings(part) for part in settings]
     if not isinstance(settings, dict):
         return settings
-    settings = {key: update_targets(part) for key, part in settings.items()}
+    settings = {key: update_settings(part) for key, part in settings.items()}
     target = settings.get("_target_")
     for before, now in MOVED.items():
         if isinstance(target, str) and target.startswith(before):
             settings["_target_"] = now + target.removeprefix(before)
-    return settings
+    return READ_BEFORE | settings if settings.get("_target_") == DATA else settings
 
 
 def read_safetensors(file: Path) -> dict:

@@ -180,7 +180,7 @@ def started_with(run: Path) -> dict:
 
     try:
         settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
-        settings = checkpoint.update_targets(settings)
+        settings = checkpoint.update_settings(settings)
         hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
         folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
         for key in CORPUS_PATHS:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from charrnn.cli.errors import name_key
+from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check
 from charrnn.training import distributed
 
@@ -52,7 +53,7 @@ def same_texts(saved: dict, corpus: dict, charset: dict) -> None:
                 f" {old['sha256'][:12]}...; it is {new['size']}, {new['sha256'][:12]}...);"
                 f" give the same text with {key}=FILE"
             )
-    if saved["charset"] != charset:
+    if Charset(**saved["charset"]) != Charset(**charset):
         raise InputError("resume: the alphabet has changed since; give the same with data.charset=")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from charrnn.data.charset import Charset
+from charrnn.data.text import unescape as unescape_text
 from charrnn.errors import InputError, escape_control, format_value
 from charrnn.generation.decoding import REGEX, Decoding
 from charrnn.generation.generate import check_length, check_seed
@@ -31,7 +32,7 @@ def unescape(value: str | list[str] | None) -> str | list[str] | None:
         return [unescape(part) for part in value]
     if value is None or value.startswith(REGEX):  # which knows both
         return value
-    return value.replace("\\n", "\n").replace("\\t", "\t")
+    return unescape_text(value)
 
 
 class Shell:

@@ -151,6 +151,7 @@ def given_charset(data: DictConfig) -> dict:
         "normalize": data.get("normalize"),
         "lowercase": bool(data.get("lowercase")),
         "documents": bool(data.get("document")),
+        "newlines": "keep" if data.get("unit") == "byte" else data.get("newlines", "universal"),
     }
     return {"charset": checkpoint.read_charset(data.charset, reading)}
 

@@ -39,7 +39,7 @@ def sample(settings: dict, command: Command) -> None:
     from charrnn.runs import find_checkpoints
 
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
-    score = {key: settings.pop(key) for key in ("score", "by")}
+    score = {key: settings.pop(key) for key in ("score", "by", "encoding")}
     check_type("checkpoint", path, str | list[str])
     check_type("raw", raw, bool)
     check_type("interactive", talk, bool)
@@ -47,12 +47,16 @@ def sample(settings: dict, command: Command) -> None:
     check_call(generate_texts, of_text)
     check_call(Decoding, settings)
     settings |= {key: unescape(settings[key]) for key in ("stop", "allow")}
+    of_text["prompt"] = unescape(of_text["prompt"])
     one = not talk or of_text["num_samples"] == 1
     check("num_samples", of_text["num_samples"], one, "1 with interactive=true")
     check("interactive", talk, not talk or score["score"] is None, "false with score")
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
-    model, charset = checkpoint.build_models(files, [checkpoint.read(file) for file in files])
+    saved = [checkpoint.read(file) for file in files]
+    model, charset = checkpoint.build_models(files, saved)
     if score["score"] is not None:
+        data = saved[0]["charrnn"]["settings"].get("data") or {}
+        score["encoding"] = score["encoding"] or data.get("encoding") or "auto"
         check_call(score_table, score)
         for line in score_table(model, charset, **score):
             print(line)

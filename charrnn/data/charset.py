@@ -17,6 +17,7 @@ UNKNOWN = "\ufffd"
 BOUNDARY = "\uffff"
 """The start of a document: a code point that Unicode reserves for use inside programs."""
 UNITS = ("char", "byte")
+NEWLINES = ("keep", "universal")
 FORMS = ("nfc", "nfd", "nfkc", "nfkd")
 CODE_POINTS = 0x110000
 
@@ -32,6 +33,7 @@ class Charset:
         lowercase: convert text to lower case, after normalization. Not supported with unit="byte".
         documents: include ``BOUNDARY`` in the alphabet, at which a model resets its state. Not
             supported with unit="byte".
+        newlines: "universal" reads CRLF and CR as LF. Not supported with unit="byte".
 
     Raises:
         InputError: an argument is out of range.
@@ -44,15 +46,18 @@ class Charset:
         normalize: str | None = None,
         lowercase: bool = False,
         documents: bool = False,
+        newlines: str = "keep",
     ):
         check("unit", unit, unit in UNITS, " or ".join(UNITS))
         check("normalize", normalize, normalize in (None, *FORMS), f"{', '.join(FORMS)} or null")
+        check("newlines", newlines, newlines in NEWLINES, " or ".join(NEWLINES))
         in_bytes = unit == "byte"
         check("normalize", normalize, not (in_bytes and normalize), "null with unit=byte")
         check("lowercase", lowercase, not (in_bytes and lowercase), "false with unit=byte")
         check("document", documents, not (in_bytes and documents), "null with unit=byte")
+        check("newlines", newlines, not (in_bytes and newlines != "keep"), "keep with unit=byte")
         self.unit, self.normalize, self.lowercase = unit, normalize, lowercase
-        self.documents = documents
+        self.documents, self.newlines = documents, newlines
         if documents:
             characters = [*characters, BOUNDARY]
         # Bytes do not include U+FFFD, so no byte is mistaken for the unknown character.
@@ -79,22 +84,29 @@ class Charset:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Charset):
             return NotImplemented
-        return self.state_dict() == other.state_dict()
+        return self._mapping == other._mapping
 
     def __hash__(self) -> int:
-        return hash(tuple(self.state_dict().values()))
+        return hash(self._mapping)
+
+    @property
+    def _mapping(self) -> tuple:
+        """What makes two charsets equal: how they map text without CR."""
+        return (self.alphabet, self.unit, self.normalize, self.lowercase, self.documents)
 
     def __repr__(self) -> str:
         return f"Charset({self.alphabet!r}, unit={self.unit!r})"
 
     def preprocess(self, text: str | bytes) -> str:
-        """Normalize and lowercase a text, or map its bytes to the code points 0 to 255.
+        """Normalize a text, its newlines and case, or map its bytes to the code points 0 to 255.
 
         With unit="byte" a str is encoded as UTF-8 first.
         """
         if self.unit == "byte":
             data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
             return data.decode("latin-1")
+        if self.newlines == "universal" and "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
         if self.normalize:
             text = unicodedata.normalize(self.normalize.upper(), text)
         if self.lowercase:
@@ -167,7 +179,7 @@ class Charset:
     @property
     def options(self) -> dict[str, str | bool | None]:
         """The constructor arguments other than the characters: how text is preprocessed."""
-        names = ("unit", "normalize", "lowercase", "documents")
+        names = ("unit", "normalize", "lowercase", "documents", "newlines")
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, str | bool | None]:

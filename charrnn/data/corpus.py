@@ -15,6 +15,7 @@ from torch import Tensor
 
 from charrnn.data import cache
 from charrnn.data.charset import CODE_POINTS, Charset, to_points
+from charrnn.data.decode import AUTO, is_encoding
 from charrnn.data.files import DECOMPRESS, progress_bar, read_bytes
 from charrnn.data.text import read_text
 from charrnn.errors import InputError, check
@@ -43,11 +44,13 @@ def open_corpus(
     document: str | None = None,
     min_count: int = 1,
     charset: Charset | None = None,
+    newlines: str = "universal",
+    encoding: str = AUTO,
 ) -> Corpus:
     """Encode files, read as one text, or find them encoded in the cache.
 
-    Text is UTF-8; undecodable bytes become U+FFFD; newlines and byte order marks are unchanged.
-    Files named .gz, .xz, .bz2, .zst and .zip are decompressed.
+    Undecodable bytes become U+FFFD; with unit="byte", bytes are read as they are. Files named .gz,
+    .xz, .bz2, .zst and .zip are decompressed.
 
     Args:
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.
@@ -58,23 +61,36 @@ def open_corpus(
             ``charrnn.data.charset.BOUNDARY``, U+FFFF, and separators are removed.
         min_count: characters that occur less often are left out of the alphabet.
         charset: the alphabet and how text is preprocessed, instead of the settings above (except
-            ``document``); None finds the alphabet of the text.
+            ``document`` and ``encoding``); None finds the alphabet of the text.
+        newlines: as in :class:`charrnn.Charset`; "keep" with unit="byte".
+        encoding: "auto" is that of each file's byte order mark, which is dropped, else UTF-8. A
+            name is one of Python's codecs.
 
     Raises:
-        InputError: a file cannot be read, the text has fewer than two characters, or the cache
-            folder cannot be written.
+        InputError: a file cannot be read or is not text, the text has fewer than two characters,
+            or the cache folder cannot be written.
     """
     check("max_bytes", max_bytes, max_bytes is None or max_bytes >= 2, "at least 2, or null")
     check("min_count", min_count, min_count >= 1, "a whole number, at least 1")
     check("document", document, document != "", "file, or what separates documents, or null")
-    empty = charset or Charset("", unit, normalize, lowercase, document is not None)
+    check("encoding", encoding, is_encoding(encoding), "auto, or a codec of Python, as in latin-1")
+    if charset is None:
+        newlines = "keep" if unit == "byte" else newlines
+        empty = Charset("", unit, normalize, lowercase, document is not None, newlines)
+    else:
+        empty = charset
+    is_read = empty.unit == "char" or encoding in (AUTO, "utf-8")
+    check("encoding", encoding, is_read, "auto with unit=byte")
     before = file_stamps(files)
     sha256 = hash_files(files, max_bytes)
     # max_bytes is part of the key: the same bytes may end in half a character that was cut there
     # (dropped), or that the file itself ends with (U+FFFD).
+    # Where a file begins matters to its documents and its byte order mark.
+    separate = document == "file" or (empty.unit == "char" and encoding != "utf-8")
+    sizes = [size for size, _ in before] if separate and len(files) > 1 else None
     settings = [max_bytes, min_count, charset and charset.alphabet, empty.options, document,
                 [f.suffix for f in files if f.suffix in DECOMPRESS],
-                [size for size, _ in before] if document == "file" else None]  # fmt: skip
+                None if empty.unit == "byte" else encoding, sizes]  # fmt: skip
     root = cache.cache_folder(cache_dir)
     folder = cache.entry_folder(root, sha256, settings)
     entry = cache.read_entry(folder)
@@ -85,9 +101,11 @@ def open_corpus(
                 entry = cache.read_entry(folder)  # another process may have written it meanwhile
                 if entry is None:
                     alphabet = charset or find_alphabet(
-                        read_text(files, max_bytes, empty, document), empty, min_count
+                        read_text(files, max_bytes, empty, document, encoding=encoding),
+                        empty,
+                        min_count,
                     )
-                    encode(files, max_bytes, alphabet, document, folder)
+                    encode(files, max_bytes, alphabet, document, folder, encoding)
                     if file_stamps(files) != before:
                         shutil.rmtree(folder)
                         raise InputError(
@@ -110,10 +128,15 @@ def open_corpus(
 
 
 def encode(
-    files: list[Path], max_bytes: int | None, charset: Charset, document: str | None, folder: Path
+    files: list[Path],
+    max_bytes: int | None,
+    charset: Charset,
+    document: str | None,
+    folder: Path,
+    encoding: str,
 ) -> None:
     """Encode the text of files into an entry of the cache."""
-    chunks = read_text(files, max_bytes, charset, document, "encoding")
+    chunks = read_text(files, max_bytes, charset, document, "encoding", encoding)
     cache.write_entry(folder, describe(files), charset, map(charset.lookup, chunks))
 
 

@@ -8,13 +8,13 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from charrnn.data.charset import Charset
+from charrnn.data.charset import NEWLINES, Charset
 from charrnn.data.corpus import Corpus, find_alphabet, open_corpus
 from charrnn.data.files import fetch, find_files, stdlib_files
 from charrnn.data.rounds import Rounds
 from charrnn.data.split import split_sizes
 from charrnn.data.stream import RowStream, Window
-from charrnn.data.text import read_text
+from charrnn.data.text import read_text, unescape
 from charrnn.data.windows import EvaluationWindows
 from charrnn.errors import InputError, check
 
@@ -29,12 +29,14 @@ class CharDataModule(LightningDataModule):
 
     Args:
         path: a file, a glob, a folder, or a list of them (see :func:`charrnn.data.find_files`);
-            UTF-8 with unit="char".
+            text with unit="char".
         url: an https address, downloaded once; requires ``sha256``, the hash of the file.
         max_bytes: how much of the standard library is read.
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.
         document: "file" makes each file a document; any other string separates documents, with
             \\n for a newline. The state of a row is reset to zero where a document starts.
+        newlines: "universal" reads CRLF and CR as LF; "keep" leaves them. Bytes stay as they are.
+        encoding: "auto" is that of each file's byte order mark, else UTF-8; or a codec of Python.
         min_count: characters that occur less often are unknown.
         charset: an alphabet, or a text file that contains its characters. For the alphabet of a
             checkpoint pass the result of :func:`charrnn.checkpoint.read_charset`.
@@ -70,6 +72,8 @@ class CharDataModule(LightningDataModule):
         normalize: str | None = None,
         lowercase: bool = False,
         document: str | None = None,
+        newlines: str = "universal",
+        encoding: str = "auto",
         min_count: int = 1,
         charset: str | Charset | None = None,
         train_fraction: float | None = None,
@@ -86,8 +90,11 @@ class CharDataModule(LightningDataModule):
         check("train_fraction", train_fraction, in_range, "above 0, at most 1, or null")
         self.path, self.url, self.sha256, self.max_bytes = path, url, sha256, max_bytes
         self.min_count, self.cache_dir = min_count, cache_dir
+        check("newlines", newlines, newlines in NEWLINES, "universal or keep")
         self.options = {"unit": unit, "normalize": normalize, "lowercase": lowercase}
-        self.document = document and document.replace("\\n", "\n").replace("\\t", "\t")
+        self.options["newlines"] = "keep" if unit == "byte" else newlines
+        self.encoding = encoding
+        self.document = document and unescape(document)
         self.corpus = corpus = self.open_text(charset and self.resolve_charset(charset))
         self.corpora = {"data.path": corpus}
         train, valid, test = split_sizes(
@@ -116,7 +123,7 @@ class CharDataModule(LightningDataModule):
             files, max_bytes = stdlib_files(), self.max_bytes
         return open_corpus(
             files, max_bytes=max_bytes, cache_dir=self.cache_dir, min_count=self.min_count,
-            charset=charset, document=self.document, **self.options,
+            charset=charset, document=self.document, encoding=self.encoding, **self.options,
         )  # fmt: skip
 
     def open_part(
@@ -127,8 +134,9 @@ class CharDataModule(LightningDataModule):
             return self.corpus.tokens, begin, end
         files, charset = find_files(path, key), self.corpus.charset
         self.corpora[key] = corpus = open_corpus(
-            files, cache_dir=self.cache_dir, document=self.document, charset=charset
-        )
+            files, cache_dir=self.cache_dir, document=self.document, charset=charset,
+            encoding=self.encoding,
+        )  # fmt: skip
         return corpus.tokens, 0, len(corpus.tokens)
 
     def resolve_charset(self, charset: str | Charset) -> Charset:
@@ -143,7 +151,7 @@ class CharDataModule(LightningDataModule):
             )
         files = find_files(charset, "data.charset")
         empty = Charset("", **self.options, documents=bool(self.document))
-        return find_alphabet(read_text(files, None, empty), empty)
+        return find_alphabet(read_text(files, None, empty, encoding=self.encoding), empty)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:

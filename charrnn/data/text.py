@@ -1,16 +1,18 @@
-"""The text of files as a stream of chunks: decoding, documents and Unicode normalization.
+"""The text of files as a stream of chunks: newlines, documents and Unicode normalization.
 
 No chunk is larger than ``files.BLOCK`` bytes, except where normalization needs context, so that
 a corpus never has to fit in memory.
 """
 
-import codecs
 import itertools
+import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from charrnn.data.charset import BOUNDARY, UNKNOWN, Charset
+from charrnn.data.decode import AUTO, decode, translate_newlines
 from charrnn.data.files import progress_bar, read_bytes
 from charrnn.errors import InputError
 
@@ -24,6 +26,7 @@ def read_text(
     charset: Charset,
     document: str | None = None,
     description: str = "finding the alphabet",
+    encoding: str = AUTO,
 ) -> Iterator[str]:
     """Read files as one text, in chunks preprocessed as a charset requires.
 
@@ -31,35 +34,28 @@ def read_text(
         max_bytes: read at most this many bytes, up to the last complete character.
         document: as in :func:`charrnn.data.corpus.open_corpus`.
         description: label of the progress bar.
+        encoding: as in :func:`charrnn.data.decode.decode`; not used with unit="byte".
 
     Raises:
-        InputError: a file cannot be read, or cannot be normalized in bounded memory.
+        InputError: a file cannot be read, is not text, or cannot be normalized in bounded memory.
     """
+    by_file = document == "file"
     with progress_bar(files, description) as update:
-        if document == "file":
-            chunks = itertools.chain.from_iterable(read_documents(files, max_bytes, update))
+        if charset.unit == "byte":
+            texts = [read_bytes(files, max_bytes, progress=update)]
         else:
-            chunks = read_bytes(files, max_bytes, progress=update)
-            if charset.unit == "char":
-                chunks = decode(chunks, max_bytes)
-            if document is not None:
-                chunks = mark_documents(chunks, document)
+            decoded = decode(files, max_bytes, encoding, by_file, update)
+            groups = itertools.groupby(decoded, itemgetter(0) if by_file else lambda _: 0)
+            texts = (map(itemgetter(1), group) for _, group in groups)
+        if charset.newlines == "universal":
+            texts = map(translate_newlines, texts)
+        if document is not None:
+            separator = None if by_file else document
+            texts = (mark_documents(text, separator) for text in texts)
+        chunks = itertools.chain.from_iterable(texts)
         if charset.normalize is not None:
             chunks = split_for_normalization(chunks)
         yield from map(charset.preprocess, chunks)
-
-
-def read_documents(
-    files: list[Path], max_bytes: int | None, update: Callable[[int], object]
-) -> Iterator[Iterator[str]]:
-    """Read each file as one document, in chunks; ``max_bytes`` counts all files."""
-    for file in files:
-        blocks = read_bytes([file], max_bytes, progress=update)
-        if max_bytes is not None:
-            blocks = list(blocks)
-        yield mark_documents(decode(blocks, max_bytes), None)
-        if max_bytes is not None:
-            max_bytes -= sum(map(len, blocks))
 
 
 def mark_documents(chunks: Iterator[str], separator: str | None) -> Iterator[str]:
@@ -82,20 +78,6 @@ def mark_documents(chunks: Iterator[str], separator: str | None) -> Iterator[str
                 marked += [BOUNDARY, part] if at_start else [part]
                 at_start = False
         yield "".join(marked)
-
-
-def decode(blocks: Iterator[bytes], max_bytes: int | None) -> Iterator[str]:
-    """Decode UTF-8 in blocks that may end inside a character; bad bytes become U+FFFD."""
-    held, size = b"", 0
-    for block in blocks:
-        size += len(block)
-        data = held + block if held else block
-        text, used = codecs.utf_8_decode(data, "replace", False)
-        held = data[used:]
-        yield text
-    # If max_bytes cut a character in two, its first half is not part of the text.
-    if held and size != max_bytes:
-        yield held.decode("utf-8", "replace")
 
 
 def split_for_normalization(chunks: Iterator[str]) -> Iterator[str]:
@@ -135,3 +117,9 @@ def last_split(text: str) -> int:
         if unicodedata.category(first)[0] != "M" and not "\u1160" <= first <= "\u11ff":
             return position
     return 0
+
+
+def unescape(text: str) -> str:
+    r"""Read a text as typed in one line: \n is a newline, \t a tab, \\n a backslash and an n."""
+    escapes = {"n": "\n", "t": "\t"}
+    return re.sub(r"(\\?)\\([nt])", lambda m: f"\\{m[2]}" if m[1] else escapes[m[2]], text)

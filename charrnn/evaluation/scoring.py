@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from charrnn.data.charset import BOUNDARY, Charset
+from charrnn.data.decode import AUTO, is_encoding
 from charrnn.data.files import find_files
 from charrnn.data.text import read_text
 from charrnn.errors import check, escape_control
@@ -18,7 +19,11 @@ from charrnn.evaluation.static import score_many
 
 
 def score_table(
-    model: nn.Module, charset: Charset, score: str | list[str], by: str = "character"
+    model: nn.Module,
+    charset: Charset,
+    score: str | list[str],
+    by: str = "character",
+    encoding: str = AUTO,
 ) -> Iterator[str]:
     """Generate the lines of a tab-separated table, header first.
 
@@ -30,12 +35,15 @@ def score_table(
         by: "character": each character with its surprisal in bits, for the whole file from a zero
             state; the first one, without context, has none. "line": bits, bits per character,
             length and text of each line, read after a line break from a zero state.
+        encoding: as in :func:`charrnn.data.decode.decode`.
 
     Raises:
         InputError: a file cannot be read.
     """
     check("by", by, by in ("character", "line"), "character or line")
-    text = "".join(read_text(find_files(score, "score"), None, charset, description="reading"))
+    check("encoding", encoding, is_encoding(encoding), "auto, or a codec of Python, as in latin-1")
+    files = find_files(score, "score")
+    text = "".join(read_text(files, None, charset, description="reading", encoding=encoding))
     if by == "character":
         (bits,) = surprisals(model, charset, [text])
         yield "character\tbits"

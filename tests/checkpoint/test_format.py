@@ -10,7 +10,7 @@ from small_models import saved_model as make
 
 import charrnn
 from charrnn import GRUEncode, InputError
-from charrnn.checkpoint.format import FORMAT, MOVED, read, update_targets
+from charrnn.checkpoint.format import FORMAT, MOVED, read, update_settings
 from charrnn.checkpoint.initialize import initialize_model
 from charrnn.checkpoint.serialization import Damaged, save
 
@@ -99,4 +99,4 @@ def test_targets_of_earlier_versions_are_updated(tmp_path):
 @pytest.mark.parametrize("before", MOVED)
 def test_current_targets_stay(before):
     now = {"_target_": MOVED[before] + "Name"}
-    assert update_targets({"_target_": before + "Name"}) == now == update_targets(now)
+    assert update_settings({"_target_": before + "Name"}) == now == update_settings(now)

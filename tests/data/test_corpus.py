@@ -12,6 +12,9 @@ from charrnn import Charset, InputError
 from charrnn.data import files
 from charrnn.data.corpus import open_corpus
 
+AS_IT_IS = {"newlines": "keep", "encoding": "utf-8"}
+"""Without newline translation, and with no file refused; see test_decode.py for the defaults."""
+
 # One to four bytes a character, a newline of each kind, bytes that are none of UTF-8.
 MIXED = "aé€\U0001f600\r\nb\rc\n\0".encode() + b"\xff\xc3" + "żółć".encode()
 
@@ -36,7 +39,7 @@ def text_of(found):
 def test_chunks_are_encoded_as_the_whole(tmp_path, cache_dir, monkeypatch, unit, chunk):
     """For any block size, also if a block ends inside a character."""
     monkeypatch.setattr(files, "BLOCK", chunk)
-    found = open_corpus([write(tmp_path, MIXED)], unit, cache_dir=cache_dir)
+    found = open_corpus([write(tmp_path, MIXED)], unit, cache_dir=cache_dir, **AS_IT_IS)
     text = MIXED.decode("utf-8", "replace") if unit == "char" else MIXED
     assert found.charset == Charset.from_text(text, unit)
     expected = found.charset.encode(text)
@@ -46,7 +49,8 @@ def test_chunks_are_encoded_as_the_whole(tmp_path, cache_dir, monkeypatch, unit,
 
 
 def test_newlines_stay_and_undecodable_bytes_are_unknown(tmp_path, cache_dir):
-    found = open_corpus([write(tmp_path, b"a\r\nb\rc\n\xff\xfed\xc3")], cache_dir=cache_dir)
+    file = write(tmp_path, b"a\r\nb\rc\n\xff\xfed\xc3")
+    found = open_corpus([file], cache_dir=cache_dir, newlines="keep")
     assert text_of(found) == "a\r\nb\rc\n\ufffd\ufffdd\ufffd"
     assert found.tokens[7].item() == 0 and "\ufffd" not in found.charset.alphabet
 
@@ -128,7 +132,8 @@ def read(folder, data, block, **settings):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "BLOCK", block)
         try:
-            return open_corpus([write(folder, data)], cache_dir=folder / "cache", **settings)
+            file, settings = write(folder, data), AS_IT_IS | settings
+            return open_corpus([file], cache_dir=folder / "cache", **settings)
         except InputError as error:
             assert "two or more are needed" in str(error)
 

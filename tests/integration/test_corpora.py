@@ -7,6 +7,7 @@ import pytest
 from helpers import TEXT, TINY, load
 
 import charrnn
+from charrnn import checkpoint
 from charrnn.data.charset import BOUNDARY
 from charrnn.data.datamodule import CharDataModule
 from charrnn.evaluation.static import evaluate
@@ -88,3 +89,25 @@ def test_a_run_over_more_than_65536_characters(command, tmp_path):
     assert sampled.code == 0 and len(sampled.out) == 6, sampled.err
     assert set(sampled.out) <= {*text, "\ufffd"} and sampled.out[0] == text[69_000]
     assert model.score(text[66_000:66_010]) == pytest.approx(np.log(70_001), abs=2)
+
+
+def test_runs_from_before_newlines_were_universal(command, tmp_path):
+    """Their checkpoints say nothing of newlines and encodings; they go on reading as they did."""
+    data = b"\xef\xbb\xbf" + TEXT[:2000].replace("\n", "\r\n").encode() + b"\xff" * 20
+    (tmp_path / "text.txt").write_bytes(data)
+    run = tmp_path / "run"
+    arguments = ("data.path=text.txt", *TINY, f"hydra.run.dir={run}", "trainer.max_steps=3")
+    before = ("data.newlines=keep", "data.encoding=utf-8")
+    assert command("train.py", *arguments, *before, cwd=tmp_path).code == 0
+    file = run / "checkpoints" / "last.ckpt"
+    saved = load(file)
+    ours = saved["charrnn"]
+    assert set("\r\ufeff") <= set(ours["charset"]["characters"])
+    del ours["charset"]["newlines"], ours["settings"]["data"]["newlines"]
+    del ours["settings"]["data"]["encoding"]
+    checkpoint.save(saved, file)
+    result = command("train.py", f"resume={run}", "trainer.max_steps=5", cwd=tmp_path)
+    assert result.code == 0, result.err
+    scored = command("sample.py", f"checkpoint={run}", "score=text.txt", cwd=tmp_path)
+    assert scored.code == 0 and "\\r" in scored.out, scored.err
+    assert scored.out.count("\n") == 1 + len(data.decode("utf-8", "replace"))

@@ -49,9 +49,16 @@ def test_prompts_are_taken_as_they_are(command, trained, prompt):
 
 
 def test_a_long_prompt_warms_the_state(command, trained, model):
-    out = sample(command, trained, f"prompt={TEXT[:5000]}", "length=5", "temperature=0")
+    typed = TEXT[:5000].replace("\\n", "\\\\n").replace("\\t", "\\\\t")
+    assert typed != TEXT[:5000]
+    out = sample(command, trained, f"prompt={typed}", "length=5", "temperature=0")
     assert out[:5000] == TEXT[:5000]
     assert out == model.generate(TEXT[:5000], length=5, temperature=0)
+
+
+def test_a_prompt_may_have_newlines_as_stop_does(command, trained, model):
+    out = sample(command, trained, r"prompt=x:\n\n", "length=50", "temperature=0", r"stop=\n")
+    assert out == model.generate("x:\n\n", length=50, temperature=0, stop="\n")
 
 
 def test_unknown_characters(command, trained):
