@@ -16,6 +16,13 @@ hypothesis.settings.load_profile("charrnn")
 torch.set_num_threads(1)  # tensors are small here, and threads would wait for one another
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no NVIDIA GPU"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Encoded texts go where the tests' files go; the compiled kernels stay in the user's cache."""

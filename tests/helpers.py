@@ -91,9 +91,10 @@ def fit(folder: Path, text: str, model, task=None, data=None, optimizer=None, **
     optimizer = optimizer or functools.partial(torch.optim.SGD, lr=1.0)
     scheduler = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
     task = CharTask(model, optimizer, scheduler, **task or {})
+    settings = {"accelerator": "cpu", "num_sanity_val_steps": -1} | settings
     trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=-1, default_root_dir=folder, **settings,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, **settings,
     )  # fmt: skip
     with warnings.catch_warnings():
         # Lightning's advice on what is done on purpose here; train.py does the same.

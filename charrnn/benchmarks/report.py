@@ -23,8 +23,22 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
     }
     if device.type == "cuda":
-        about |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        about |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "driver": driver_version(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
     return about
+
+
+def driver_version() -> str:
+    """Return the version of NVIDIA's driver."""
+    try:
+        words = Path("/proc/driver/nvidia/version").read_text("utf-8").split()
+        return next(word for word in words if word[0].isdigit() and "." in word)
+    except (OSError, StopIteration):
+        return "unknown"
 
 
 def processor() -> str:

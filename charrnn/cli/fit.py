@@ -100,7 +100,8 @@ def fit(run: Run) -> tuple[str, float]:
 def announce(run: Run, parameters: int) -> None:
     """Say what is trained on what, and where."""
     task, data = run.task, run.data
-    backend = task.model.gru.choose_backend(run.trainer.strategy.root_device)
+    device = run.trainer.strategy.root_device
+    backend = task.model.gru.describe_backend(device, data.stream.batch_size)
     print(
         f"{type(task.model).__name__}: {parameters:,} parameters, {len(data.corpus.charset)}"
         f" characters, backend {backend}; {len(data.stream.tokens):,} characters train,"

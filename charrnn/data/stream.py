@@ -60,6 +60,8 @@ class RowStream:
         self._offsets = rows * (self._windows * seq_len) + torch.arange(seq_len + 1)[:, None]
         self._next = 0
         self._passes = 0
+        self.filled: tuple[Tensor, Tensor] | None = None
+        """Buffers (T, B) that a CUDA graph fills; windows then hold these."""
 
     def __len__(self) -> int:
         return self._windows
@@ -67,12 +69,17 @@ class RowStream:
     def __iter__(self) -> Iterator[Window]:
         while True:
             index = self._next
-            offsets = (self._offsets + index * self.seq_len) % len(self.tokens)
-            characters = self.tokens[offsets].long()
+            inputs, targets = self.filled or self.at(index)
             wraps = index + 1 == self._windows
             self._next = 0 if wraps else index + 1
             self._passes += wraps
-            yield Window(characters[:-1], characters[1:], index)
+            yield Window(inputs, targets, index)
+
+    def at(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets (T, B) of the window of an index."""
+        offsets = (self._offsets + index * self.seq_len) % len(self.tokens)
+        characters = self.tokens[offsets].long()
+        return characters[:-1], characters[1:]
 
     def to(self, device: torch.device) -> "RowStream":
         """Move the tokens to a device, so that windows are made there; keeps the position."""

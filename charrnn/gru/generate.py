@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from charrnn.gru import native
+from charrnn.gru.cuda import decode
 from charrnn.gru.module import GRU
 from charrnn.gru.reference import input_gates
 
@@ -98,6 +99,9 @@ def supports_model(model: nn.Module) -> bool:
     types = {parameter.dtype for parameter in model.parameters()}
     uniform = types <= {torch.float32} or types <= {torch.float64}
     device = model.decoder.weight.device
+    if device.type == "cuda":  # whose kernels sample whatever the layers are computed by
+        uniform = types <= {torch.float32} and model.gru.fuses_loss(device)
+        return uniform and not hooks
     return uniform and not hooks and model.gru.choose_backend(device) == "native"
 
 
@@ -108,9 +112,10 @@ def generator_for(model: nn.Module, logits: Tensor, state: Tensor) -> Generator:
         logits: (B, V) of the first character.
         state: (L, B, H) after the prompt.
     """
-    characters = torch.arange(model.decoder.out_features)[:, None]
+    characters = torch.arange(model.decoder.out_features, device=state.device)[:, None]
     decoder = model.decoder.weight, model.decoder.bias
-    return Generator(
+    generator = decode.Generator if state.is_cuda else Generator
+    return generator(
         *model.features(characters), model.gru.all_weights, decoder, state, logits,
         reset=model.gru.reset, gate=model.gru.gate,
     )  # fmt: skip

@@ -10,6 +10,7 @@ arXiv:2410.10989).
 import ctypes
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
@@ -21,7 +22,9 @@ CHUNK = 1 << 18
 
 
 def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy, in nats, of a linear layer's logits; on a CPU.
+    """Return the mean cross-entropy, in nats, of a linear layer's logits.
+
+    On a GPU see :mod:`charrnn.gru.cuda.loss`, where an index out of range is reported later.
 
     Args:
         inputs: (N, H).
@@ -31,6 +34,12 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
     Raises:
         IndexError: a target is not an index of the vocabulary.
     """
+    if inputs.is_cuda:
+        if inputs.dtype == torch.float64:
+            return F.cross_entropy(F.linear(inputs, weight, bias), targets)
+        from charrnn.gru.cuda import loss
+
+        return loss.linear_cross_entropy(inputs, weight, bias, targets)
     kept = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     tensors = [tensor.to(kept) for tensor in (inputs, weight, bias)]
     loss = LinearCrossEntropy.apply(*tensors, targets, torch.is_grad_enabled())

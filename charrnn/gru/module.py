@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charrnn.errors import InputError, check
-from charrnn.gru import reference
+from charrnn.gru import cuda, reference
 
 RESETS = ("after", "before")
 GATES = ("sigmoid", "hard_sigmoid")
@@ -70,26 +70,49 @@ class GRU(nn.GRU):
             else:
                 nn.init.zeros_(weight)
 
-    def choose_backend(self, device: torch.device) -> str:
+    def choose_backend(self, device: torch.device, rows: int | None = None) -> str:
         """Return the name of the backend used on a device.
 
-        On a CPU "auto" selects the fastest that supports the variant: native, which is compiled on
-        first use; if that fails, a line on standard error says why.
+        "auto" selects the fastest that supports the variant. On a CPU that is native, which is
+        compiled on first use; on a GPU native, or cuDNN where it is faster, by a fixed table
+        (:func:`charrnn.gru.cuda.plan.why_not_auto`). If native cannot be had, a line on standard
+        error says why.
+
+        Args:
+            rows: the batch size, where it is known.
 
         Raises:
             InputError: the backend was named and does not support the variant on the device.
         """
+        return self._choose(device, rows)[0]
+
+    def describe_backend(self, device: torch.device, rows: int | None = None) -> str:
+        """The backend's name, and why auto took it where that is not the usual one."""
+        name, reason = self._choose(device, rows)
+        return f"{name} ({reason})" if reason else name
+
+    def _choose(self, device: torch.device, rows: int | None) -> tuple[str, str]:
+        """The backend's name, and why it is not native where auto did not take that."""
         if self.backend != "auto":
             reason = why_unsupported(self.backend, self.reset, self.gate, device)
             if reason is not None:
                 raise InputError(f"backend={self.backend}: {reason}; auto takes one that can")
-            return self.backend
-        names = ("native", "torch", "reference") if device.type == "cpu" else ("torch", "reference")
+            return self.backend, ""
+        names = ("native", "torch", "reference")
         reasons = {name: why_unsupported(name, self.reset, self.gate, device) for name in names}
+        if device.type == "cuda" and reasons["native"] is None and reasons["torch"] is None:
+            if reason := cuda.why_not_auto(device, self.hidden_size, rows):
+                return "torch", reason
         name = next(name for name in names if reasons[name] is None)
-        if reasons.get("native"):
+        if reasons["native"] and device.type in ("cpu", "cuda"):
             print_once(f"{reasons['native']}; auto takes {name}")
-        return name
+        return name, reasons["native"] or ""
+
+    def fuses_loss(self, device: torch.device) -> bool:
+        """Whether :func:`charrnn.gru.loss.linear_cross_entropy` computes there."""
+        if device.type == "cuda" and self.backend in ("auto", "torch"):
+            return why_unsupported("native", self.reset, self.gate, device) is None
+        return self.choose_backend(device) == "native"
 
     def forward(
         self,
@@ -168,7 +191,8 @@ class GRU(nn.GRU):
         return torch.cat(outputs), state
 
     def _run_segment(self, inputs, table, state, weights):
-        backend = importlib.import_module(f"charrnn.gru.{self.choose_backend(state.device)}")
+        name = self.choose_backend(state.device, state.size(1))
+        backend = importlib.import_module(f"charrnn.gru.{name}")
         dropout = self.dropout if self.training else 0.0
         return backend.forward(
             inputs, table, state, weights, reset=self.reset, gate=self.gate, dropout=dropout

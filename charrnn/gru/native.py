@@ -1,5 +1,7 @@
 """The GRU with this project's C++ kernels for CPUs, in ``csrc``: every variant.
 
+On a GPU it hands on to :mod:`charrnn.gru.cuda`.
+
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
 A layer is one call in each direction, including the products with its inputs and all gradients.
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from charrnn.gru import build
+from charrnn.gru import build, cuda
 
 OUT_OF_RANGE, NO_MEMORY, NOT_FINITE = 1, 2, 3
 """Error codes of the functions of ``csrc``."""
@@ -24,7 +26,7 @@ OUT_OF_RANGE, NO_MEMORY, NOT_FINITE = 1, 2, 3
 def unsupported(reset: str, gate: str, device: torch.device) -> str | None:
     """Return why this backend cannot compute a variant on a device; None if it can."""
     if device.type != "cpu":
-        return "native runs on a CPU"
+        return cuda.unsupported(reset, gate, device)
     try:
         build.library()
     except build.BuildError as error:
@@ -46,6 +48,9 @@ def forward(
 
     Computes in float64 if the state is float64, else in float32; results have the state's type.
     """
+    if state.is_cuda:
+        settings = {"reset": reset, "gate": gate, "dropout": dropout}
+        return cuda.forward(inputs, table, state, weights, **settings)
     dtype = state.dtype
     kept = dtype if dtype == torch.float64 else torch.float32
     variant = (reset == "before", gate == "hard_sigmoid", torch.is_grad_enabled())

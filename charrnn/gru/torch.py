@@ -31,7 +31,20 @@ def forward(
     gate: str,
     dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Run all layers over a window; arguments and results as in :mod:`charrnn.gru.reference`."""
+    """Run all layers over a window; arguments and results as in :mod:`charrnn.gru.reference`.
+
+    In the state's own type, autocast or not: under autocast cuDNN would keep the state in 16 bits
+    between the steps: in bfloat16 that cost 0.46 nats after 300 windows (H 1024, L 2, B 256, H100).
+    """
+    if state.device.type not in ("cpu", "cuda"):
+        return _forward(inputs, table, state, weights, dropout)
+    with torch.autocast(state.device.type, enabled=False):
+        return _forward(inputs, table, state, weights, dropout)
+
+
+def _forward(inputs, table, state, weights, dropout):
+    inputs = inputs.to(state.dtype) if inputs.is_floating_point() else inputs
+    table = None if table is None else table.to(state.dtype)
     if not inputs.is_floating_point():
         if table is not None:
             inputs = F.embedding(inputs, table)

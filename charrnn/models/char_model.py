@@ -124,7 +124,7 @@ class CharModel(nn.Module):
         """Return the mean nats per character and the final state, with a fused loss if possible."""
         output, state = self.outputs(inputs, state)
         output, targets = output.flatten(0, 1), targets.flatten()
-        if self.gru.choose_backend(output.device) == "native":
+        if self.gru.fuses_loss(output.device):
             from charrnn.gru.loss import linear_cross_entropy
 
             weight, bias = self.decoder.weight, self.decoder.bias

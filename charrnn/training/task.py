@@ -9,11 +9,11 @@ from typing import NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor, nn
 
 from charrnn.data.stream import Window
 from charrnn.errors import Diverged, check
+from charrnn.gru.cuda import nvrtc
 from charrnn.training.checkpoint_state import restore_state, save_state, seed_rank
 from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
 from charrnn.training.gradients import add_l2, clip_by_value, gradient_stats
@@ -46,6 +46,8 @@ class CharTask(LightningModule):
             detects no spikes.
         rollback_factor: a rollback multiplies the learning rate by this.
         max_rollbacks: rollbacks of a run; a further divergence ends it.
+        cuda_graph: on a GPU, whether a window is one CUDA graph if it can be ("auto") or never
+            ("off").
 
     Raises:
         InputError: an argument is out of range.
@@ -65,6 +67,7 @@ class CharTask(LightningModule):
         spike_factor: float | None = None,
         rollback_factor: float = 0.5,
         max_rollbacks: int = 3,
+        cuda_graph: str = "auto",
     ):
         positive = max_characters is None or max_characters >= 1
         check("max_characters", max_characters, positive, "a whole number, at least 1, or null")
@@ -78,8 +81,10 @@ class CharTask(LightningModule):
         in_range = 0 < rollback_factor <= 1
         check("rollback_factor", rollback_factor, in_range, "above 0, at most 1")
         check("max_rollbacks", max_rollbacks, max_rollbacks >= 0, "a whole number, at least 0")
+        check("cuda_graph", cuda_graph, cuda_graph in ("auto", "off"), "auto or off")
         super().__init__()
         self.model = model
+        self.cuda_graph = cuda_graph
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.description = description or {}
         self.reduction, self.l2, self.rollover = reduction, l2, rollover
@@ -159,10 +164,15 @@ class CharTask(LightningModule):
         self.monitor.update(self.window_loss)
         if not loss.is_cuda:  # on a GPU this would wait for it; Metrics checks when it logs
             self.check_divergence()
-        if self.reduction == "sum":
-            # Over the rows of all ranks, because gradients are averaged over the ranks.
-            return loss * (window.inputs.numel() * self.trainer.world_size)
-        return loss
+        return self.objective(loss)
+
+    def objective(self, loss: Tensor) -> Tensor:
+        """Return what is differentiated, from the mean loss of a window."""
+        if self.reduction == "mean":
+            return loss
+        # Over the rows of all ranks, because gradients are averaged over the ranks.
+        stream = self.trainer.datamodule.stream
+        return loss * (stream.seq_len * stream.batch_size * self.trainer.world_size)
 
     def roll(self, carry: Tensor) -> Tensor:
         """Return the carry (L, B, H) with which a pass begins; before the first it is zero."""
@@ -178,19 +188,28 @@ class CharTask(LightningModule):
     def configure_gradient_clipping(
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
     ) -> None:
-        stream = self.trainer.datamodule.stream
+        logged = self.is_logged()
+        self.gradient_stats = self.clip(optimizer, self.trainer, logged) or self.gradient_stats
+
+    def is_logged(self) -> bool:
+        """Whether the statistics of this window's gradients will be written."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def clip(self, optimizer, trainer, logged: bool) -> dict[str, Tensor]:
+        """Add the gradient of l2, then clip; return statistics of before clipping if logged."""
+        stream, bound = trainer.datamodule.stream, trainer.gradient_clip_val
         gradients = [p.grad for p in self.optimized if p.grad is not None]
         if self.l2:
-            rows = stream.batch_size * self.trainer.world_size
+            rows = stream.batch_size * trainer.world_size
             characters = rows * stream.seq_len if self.reduction == "mean" else 1
             add_l2(self.optimized, self.l2 / characters)
-        bound = gradient_clip_val if gradient_clip_algorithm == "value" else None
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self.gradient_stats = gradient_stats(gradients, bound)
-        if bound and gradients and type(self.trainer.precision_plugin) is Precision:
-            clip_by_value(gradients, bound)
+        by_value = bound if trainer.gradient_clip_algorithm == "value" else None
+        stats = gradient_stats(gradients, by_value) if logged else {}
+        if by_value and gradients and getattr(trainer.precision_plugin, "scaler", None) is None:
+            clip_by_value(gradients, by_value)
         else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            self.clip_gradients(optimizer, bound, trainer.gradient_clip_algorithm)
+        return stats
 
     def on_train_batch_end(self, outputs, window: Window, batch_idx: int) -> None:
         if not self.steps_on_loss:
@@ -208,6 +227,7 @@ class CharTask(LightningModule):
     def check_divergence(self) -> None:
         """Raise Diverged if the last window's loss is not finite or a spike occurred."""
         if problem := self.monitor.describe(self.window_loss):
+            nvrtc.raise_failure()  # what a CUDA kernel reported is the cause
             self._diverged(f"{problem} at window {self.global_step + 1}")
 
     def _diverged(self, problem: str) -> NoReturn:

@@ -135,8 +135,13 @@ def test_a_compiler_that_fails(fresh, tmp_path, monkeypatch, capfd):
     assert not list((tmp_path / "charrnn" / "native").glob("*.so"))
 
 
-def test_native_runs_on_a_cpu():
+def test_native_says_why_not():
     gru = GRU(3, 4, backend="native")
     with pytest.raises(InputError, match="runs on a CPU"):
-        gru.choose_backend(torch.device("cuda"))
+        gru.choose_backend(torch.device("meta"))
+
+
+def test_auto_says_why_it_is_not_native_on_a_gpu(monkeypatch, capfd):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert GRU(3, 4).choose_backend(torch.device("cuda")) == "torch"
+    assert "torch sees no NVIDIA GPU; auto takes torch" in capfd.readouterr().err

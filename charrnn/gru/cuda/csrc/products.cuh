@@ -1,0 +1,189 @@
+// Products of 16 rows with a block's slice of the weights, which it keeps on the chip.
+// 32 k at once. A thread's 16 bytes are 8 neighbouring k of one row: the order of k inside a block
+// is free as long as both operands use the same one, so rows stay row-major in memory and every
+// load is 16 bytes wide.
+__device__ __forceinline__ void mma32(float (&c)[4], const uint4& lo, const uint4& hi,
+                                      const uint4& w) {
+    mma(c, lo.x, hi.x, lo.y, hi.y, w.x, w.y);
+    mma(c, lo.z, hi.z, lo.w, hi.w, w.z, w.w);
+}
+// A warp's slice of weights, [k-block][tile]: the first KR k-blocks in registers, the others in
+// shared memory.
+template <int KP, int KR, int NT>
+struct Weights {
+    uint4 reg[KR > 0 ? KR : 1][NT];
+    uint4* sm;
+    __device__ __forceinline__ uint4 get(int kp, int j) const {
+        return kp < KR ? reg[kp < KR ? kp : 0][j] : sm[((kp - KR) * NT + j) * 32];
+    }
+    // From w (rows, ldw), k from a column on, past the last one going on with the first.
+    template <class R>
+    __device__ __forceinline__ void load(uint4* shared, const u16* w, int ldw, int column, int kp0,
+                                         int blocks, R row) {
+        const int lane = threadIdx.x & 31, q = lane & 3;
+        sm = shared + (threadIdx.x >> 5) * ((KP - KR) * NT * 32) + lane;
+#pragma unroll
+        for (int kp = 0; kp < KP; ++kp)
+#pragma unroll
+            for (int j = 0; j < NT; ++j) {
+                uint4 v = make_uint4(0, 0, 0, 0);
+                const int k = (column + (kp0 + kp) * 32) % ldw + 8 * q;
+                if (kp0 + kp < blocks) v = *(const uint4*)(w + (size_t)row(j) * ldw + k);
+                if (kp < KR)
+                    reg[kp < KR ? kp : 0][j] = v;
+                else
+                    sm[((kp - KR) * NT + j) * 32] = v;
+            }
+    }
+};
+// Forward: warps share rows of the state, so each k-group of NGW warps brings its part of the 16
+// rows to shared memory once, in the order of the tensor cores' fragments (every access 16 bytes a
+// lane, no bank conflicts, no padding).
+template <int KP, int NGW, int BLOCKS>
+struct Staged {  // which 16 bytes a lane brings: vector i of N
+    static constexpr int N = (2 * KP + NGW - 1) / NGW;
+    static constexpr bool exact = KP * (NW / NGW) == BLOCKS && 2 * KP % NGW == 0;
+    int kg, ng, lane, ld;
+    __device__ __forceinline__ Staged(int ld_) {
+        const int warp = threadIdx.x >> 5;
+        kg = warp / NGW;
+        ng = warp % NGW;
+        lane = threadIdx.x & 31;
+        ld = ld_;
+    }
+    __device__ __forceinline__ bool on(int i) const {
+        return 2 * KP % NGW == 0 || ng + i * NGW < 2 * KP;
+    }
+    __device__ __forceinline__ const u16* from(const u16* rows, int i) const {
+        int b = ng + i * NGW, kp = b >> 1;
+        if (!exact && (kp >= KP || kg * KP + kp >= BLOCKS)) {
+            kp = 0;
+            b = 0;
+        }
+        return rows + (lane >> 2) * ld + (lane & 3) * 8 + kg * KP * 32 + (b & 1) * 8 * ld + kp * 32;
+    }
+    __device__ __forceinline__ uint4* to(uint4* stage, int i) const {
+        return stage + kg * KP * 64 + (ng + i * NGW) * 32 + lane;
+    }
+    __device__ __forceinline__ void copy(uint4* stage, const u16* rows) const {
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            if (on(i)) copy_async_l2(to(stage, i), from(rows, i));
+    }
+};
+// copied: the rows were copied to the buffer in advance and need only be looked at.
+template <int KP, int NGW, int BLOCKS>
+__device__ __forceinline__ void bring(const Staged<KP, NGW, BLOCKS>& st, uint4* stage, bool copied,
+                                      const Wait& wait, u32 mark, const u16* rows) {
+    constexpr int N = Staged<KP, NGW, BLOCKS>::N;
+    uint4 v[N];
+    auto at = [&](int i) { return st.from(rows, i); };
+    if (copied) {
+        bool late = false;
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            if (st.on(i)) {
+                v[i] = *st.to(stage, i);
+                late |= missing(v[i]);
+            }
+        if (late) {
+            ask<N>(v, at);
+            settle<N>(v, at, wait);
+#pragma unroll
+            for (int i = 0; i < N; ++i)
+                if (st.on(i)) *st.to(stage, i) = v[i];
+        }
+    } else {
+        spin_on(at(N - 1), wait, mark);
+        ask<N>(v, at);
+        settle<N>(v, at, wait);
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            if (st.on(i)) *st.to(stage, i) = v[i];
+    }
+    __syncwarp();
+    barrier(1 + st.kg, NGW * 32);
+}
+template <int NT, int KP, int KR>
+__device__ __forceinline__ void product_staged(float (&acc)[NT][4], const uint4* stage, int kg,
+                                               const Weights<KP, KR, NT>& w) {
+    const uint4* part = stage + kg * KP * 64 + (threadIdx.x & 31);
+#pragma unroll
+    for (int kp = 0; kp < KP; ++kp) {
+        const uint4 lo = part[kp * 64], hi = part[kp * 64 + 32];
+#pragma unroll
+        for (int j = 0; j < NT; ++j) mma32(acc[j], lo, hi, w.get(kp, j));
+    }
+}
+// Backward: warps split k alone, so what a lane reads is its own affair and goes straight into
+// registers, CH k-blocks at a time. With slots, it was copied there in advance, and the copy of the
+// next rows follows as soon as a slot has been read.
+template <int KP, int BLOCKS>
+__device__ __forceinline__ const u16* direct_at(const u16* rows, int ld, int kp0, int i) {
+    const int lane = threadIdx.x & 31;
+    int kp = kp0 + (i >> 1);
+    if (KP * NW != BLOCKS && kp >= BLOCKS) kp = kp0 < BLOCKS ? kp0 : 0;
+    return rows + (lane >> 2) * ld + (lane & 3) * 8 + (i & 1) * 8 * ld + kp * 32;
+}
+template <int NT, int KP, int KR, int BLOCKS, int CH>
+__device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots, bool copied,
+                                               const Wait& wait, u32 mark, const u16* rows,
+                                               const u16* next, int ld, int kp0,
+                                               const Weights<KP, KR, NT>& w) {
+    static_assert(KP % CH == 0, "chunks must divide the k-blocks of a warp");
+#pragma unroll
+    for (int c = 0; c < KP; c += CH) {
+        uint4 v[2 * CH];
+        auto at = [&](int i) { return direct_at<KP, BLOCKS>(rows, ld, kp0, 2 * c + i); };
+        if (copied) {
+            bool late = false;
+#pragma unroll
+            for (int i = 0; i < 2 * CH; ++i) {
+                v[i] = slots[(2 * c + i) * 32];
+                late |= missing(v[i]);
+            }
+            if (late) {
+                ask<2 * CH>(v, at);
+                settle<2 * CH>(v, at, wait);
+            }
+        } else {
+            if (c == 0) spin_on(at(2 * CH - 1), wait, mark);
+            ask<2 * CH>(v, at);
+            settle<2 * CH>(v, at, wait);
+        }
+        __syncwarp();
+        if (next)
+#pragma unroll
+            for (int i = 0; i < 2 * CH; ++i)
+                copy_async_l2(slots + (2 * c + i) * 32,
+                              direct_at<KP, BLOCKS>(next, ld, kp0, 2 * c + i));
+#pragma unroll
+        for (int i = 0; i < CH; ++i)
+#pragma unroll
+            for (int j = 0; j < NT; ++j) mma32(acc[j], v[2 * i], v[2 * i + 1], w.get(c + i, j));
+    }
+}
+// Partial sums of all warps meet in shared memory (two buffers in turn, so one barrier a product is
+// enough).
+template <int NT>
+__device__ __forceinline__ void put_partial(float2* red, const float (&acc)[NT][4]) {
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+#pragma unroll
+    for (int j = 0; j < NT; ++j)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+            red[((warp * NT + j) * 2 + h) * 32 + lane] =
+                make_float2(acc[j][2 * h], acc[j][2 * h + 1]);
+}
+template <int NT>
+__device__ __forceinline__ float2 get_sum(const float2* red, int warp0, int stride, int count,
+                                          int j, int h) {
+    float2 s = make_float2(0.f, 0.f);
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+        const float2 p = red[(((warp0 + i * stride) * NT + j) * 2 + h) * 32 + (threadIdx.x & 31)];
+        s.x += p.x;
+        s.y += p.y;
+    }
+    return s;
+}

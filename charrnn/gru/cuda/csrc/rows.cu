@@ -1,0 +1,96 @@
+// What surrounds the layers: rows gathered and summed by index, and cross-entropy.
+//
+// N rows, V vocabulary size, C columns. A wrong index is told in host memory, and poisons what
+// comes of it with NaN, so that no result looks sound until the host has seen it.
+constexpr int WRONG_INDEX = 2;            // what status says then
+constexpr u32 NOT_A_NUMBER = 0x7fffffff;  // in float, and twice in double
+
+// out (N, C) = table (V, C) at index (N). C counts words of 32 bits, of which two make a double.
+extern "C" __global__ void gather_rows(const u32* table, const long long* index, u32* out, int N,
+                                       int V, int C, int* status) {
+    for (int row = blockIdx.x; row < N; row += gridDim.x) {
+        const long long v = index[row];
+        const bool ok = v >= 0 && v < V;
+        if (!ok && threadIdx.x == 0) report(status, WRONG_INDEX, (int)v, V, 0);
+        if (!ok || C % 4)
+            for (int i = threadIdx.x; i < C; i += blockDim.x)
+                out[(long)row * C + i] = ok ? table[v * C + i] : NOT_A_NUMBER;
+        else
+            for (int i = threadIdx.x; i < C / 4; i += blockDim.x)
+                ((uint4*)out)[(long)row * (C / 4) + i] = ((const uint4*)table)[v * (C / 4) + i];
+    }
+}
+
+// out (V, C) = sums of the rows of x with the same index, times scale[1], in their order, so that
+// they are the same in each run. x is half in memory, padded rows of ld numbers: row t B + b stands
+// at t P + b. A block takes one index and 512 columns; first it lists the rows.
+extern "C" __global__ void sum_rows_f16(const u16* x, const long long* index, float* out,
+                                        const float* scale, int N, int B, int P, int ld, int C) {
+    __shared__ int rows[1024], counts[8];
+    const int v = blockIdx.x, column = 2 * (blockIdx.y * 256 + threadIdx.x);
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    float2 sum = make_float2(0.f, 0.f);
+    for (int begin = 0; begin < N; begin += 1024) {
+        int found = 0;
+        for (int part = 0; part < 4; ++part) {
+            const int i = begin + part * 256 + threadIdx.x;
+            const bool mine = i < N && index[i] == v;
+            const u32 those = __ballot_sync(0xffffffffu, mine);
+            if (lane == 0) counts[warp] = __popc(those);
+            __syncthreads();
+            int at = found;
+            for (int w = 0; w < 8; ++w) {
+                if (w < warp) at += counts[w];
+                found += counts[w];
+            }
+            if (mine) rows[at + __popc(those & ((1u << lane) - 1))] = i;
+            __syncthreads();
+        }
+        if (column < C)
+#pragma unroll 8
+            for (int k = 0; k < found; ++k) {
+                const long row = (long)(rows[k] / B) * P + rows[k] % B;
+                const float2 a = unpack(*(const u32*)(x + row * ld + column));
+                sum.x += a.x, sum.y += a.y;
+            }
+        __syncthreads();
+    }
+    if (column < C) {
+        const float factor = scale[1];
+        *(float2*)(out + (long)v * C + column) = make_float2(sum.x * factor, sum.y * factor);
+    }
+}
+
+// nats (N): -log of the target's probability under logits (N, V), a warp a row. With d_logits (N,
+// V), which may be where the logits are, probabilities less the target's 1 go there. A target of
+// -100 counts for nothing.
+extern "C" __global__ void cross_entropy(const float* logits, const long long* targets, float* nats,
+                                         float* d_logits, int N, int V, int* status) {
+    const int lane = threadIdx.x & 31;
+    const int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);
+    if (row >= N) return;
+    const float* x = logits + (long)row * V;
+    const long long target = targets[row];
+    const bool ignored = target == -100, ok = ignored || (target >= 0 && target < V);
+    if (!ok && lane == 0) report(status, WRONG_INDEX, (int)target, V, 0);
+    float most = -__uint_as_float(0x7f800000);
+    for (int j = lane; j < V; j += 32) most = x[j] > most || x[j] != x[j] ? x[j] : most;
+    for (int m = 16; m; m >>= 1) {
+        const float other = __shfl_xor_sync(0xffffffffu, most, m);
+        most = other > most || other != other ? other : most;
+    }
+    float sum = 0;
+    for (int j = lane; j < V; j += 32) sum += expf(x[j] - most);
+    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, m);
+    if (lane == 0)
+        nats[row] = ignored ? 0.f
+                    : ok    ? logf(sum) - (x[target] - most)
+                            : __uint_as_float(NOT_A_NUMBER);
+    if (!d_logits) return;
+    __syncwarp();  // the target's logit is read before it is overwritten
+    const float share = 1 / sum;
+    for (int j = lane; j < V; j += 32) {
+        const float p = expf(x[j] - most) * share - (j == target ? 1.f : 0.f);
+        d_logits[(long)row * V + j] = ignored ? 0.f : ok ? p : __uint_as_float(NOT_A_NUMBER);
+    }
+}

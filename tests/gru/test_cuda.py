@@ -1,0 +1,279 @@
+"""The CUDA kernels against the plain loop: on a CPU through the emulator, and on a GPU if there.
+
+T time steps, B rows, V vocabulary size, H hidden size, I input size, L layers.
+"""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gru import emulator
+
+from charrnn.gru import GATES, RESETS, cuda, reference
+from charrnn.gru.cuda import exact, loss, nvrtc, plan, rows, stack
+
+V, FEATURES = 7, 6
+KINDS = ("features", "table", "one_hot")
+HALF, EXACT = 1e-3, {torch.float32: 2e-6, torch.float64: 1e-13}
+"""How far, relatively, from float64: of products of halves, and without them."""
+DEVICES = ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, monkeypatch):
+    """Where the kernels run, with whatever they do not write not a number."""
+
+    def empty(like, *size):
+        return torch.full(size, torch.nan, dtype=like.dtype, device=like.device)
+
+    for module in (rows, stack, exact):
+        monkeypatch.setattr(module, "empty", empty)
+    if request.param == "cuda":
+        return torch.device("cuda")
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ for the emulator")
+    emulator.install(monkeypatch)
+    return torch.device("cpu")
+
+
+@pytest.fixture(params=["one_block", "groups"])
+def kernels(request, monkeypatch):
+    """Small sizes by the kernels for them, and by those where thread blocks meet."""
+    if request.param == "groups":
+        monkeypatch.setattr(plan, "SMALL", 0)
+    plan.find.cache_clear()
+    yield request.param
+    plan.find.cache_clear()
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """The kernels where thread blocks meet."""
+    monkeypatch.setattr(plan, "SMALL", 0)
+    plan.find.cache_clear()
+    yield
+    plan.find.cache_clear()
+
+
+@pytest.fixture
+def without_tf32():
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def case(kind, hidden, steps, count, num_layers):
+    """Inputs, table, state, and each layer's weights in float64, and gradients that come in."""
+    torch.manual_seed(hidden)
+    float64 = {"dtype": torch.float64}
+    size, bound = V if kind == "one_hot" else FEATURES, 1.5 * hidden**-0.5
+    weights = [
+        tuple((torch.rand(shape, **float64) * 2 - 1) * bound for shape in (
+            (3 * hidden, hidden if layer else size), (3 * hidden, hidden), 3 * hidden, 3 * hidden
+        ))
+        for layer in range(num_layers)
+    ]  # fmt: skip
+    inputs = torch.randint(V, (count, steps)).t()  # not contiguous
+    if kind == "features":
+        inputs = torch.randn(steps, count, FEATURES, **float64)
+    table = torch.randn(V, FEATURES, **float64) if kind == "table" else None
+    state = torch.randn(num_layers, count, hidden, **float64) / 2
+    grads = torch.randn(steps, count, hidden, **float64), torch.randn_like(state)
+    return inputs, table, state, weights, grads
+
+
+def numbers(backend, device, dtype, given, reset, gate, scale=1.0):
+    """Outputs, the final state, and all gradients, where one comes in through either."""
+    inputs, table, state, weights, grads = given
+    move = {"device": device, "dtype": dtype}
+    indices = not inputs.is_floating_point()
+    inputs = inputs.to(device) if indices else inputs.to(**move).requires_grad_()
+    table = None if table is None else table.to(**move).requires_grad_()
+    state = state.to(**move).requires_grad_()
+    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
+    results = backend.forward(inputs, table, state, weights, reset=reset, gate=gate)
+    leaves = [t for t in (None if indices else inputs, table, state) if t is not None]
+    leaves += [w for layer in weights for w in layer]
+    grads = [(g * scale).to(**move) for g in grads]
+    return [*results, *torch.autograd.grad(results, leaves, grads)]
+
+
+def assert_near(found, expected, tolerance):
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        a, b = a.detach().double().cpu(), b.detach().double()
+        assert (a - b).norm() <= tolerance * b.norm()
+
+
+# H 20 is padded to 32 or 128; one row; rows in two and three items of 16; odd numbers of them.
+SIZES = [(32, 1, 1, 1), (20, 3, 5, 2), (100, 2, 37, 1)]
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+def test_persistent_kernels(device, reset, gate, kernels):
+    for kind, size in zip(KINDS, SIZES):
+        given = case(kind, *size)
+        found = numbers(cuda, device, torch.float32, given, reset, gate)
+        expected = numbers(reference, "cpu", torch.float64, given, reset, gate)
+        assert_near(found, expected, HALF)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_several_items_on_few_multiprocessors(device, reset, groups, monkeypatch):
+    """Items by the three that a group goes round, with the next one's rows brought in advance."""
+    gpu = plan.card(0)
+    monkeypatch.setattr(plan, "card", lambda index: plan.Card(gpu.capability, 4, gpu.shared))
+    given = case("one_hot", 40, 3, 90, 1)
+    found = plan.find(40, 90, reset == "before", False, plan.card(0))
+    assert found.ahead[0] < plan.NEVER and found.grid <= 4
+    found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
+    assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+def test_exact_kernels(device, reset, gate, dtype, without_tf32):
+    for kind, size in zip(KINDS, [(5, 1, 1, 1), (33, 3, 17, 2), (20, 4, 3, 1)]):
+        given = case(kind, *size)
+        found = numbers(cuda, device, dtype, given, reset, gate)
+        expected = numbers(reference, "cpu", torch.float64, given, reset, gate)
+        assert_near(found, expected, EXACT[dtype])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_gradients_of_any_size(device, scale, kernels):
+    """They travel as halves, which would overflow or vanish by themselves."""
+    given = case("table", 20, 3, 5, 2)
+    found = numbers(cuda, device, torch.float32, given, "after", "sigmoid", scale)
+    expected = numbers(reference, "cpu", torch.float64, given, "after", "sigmoid", scale)
+    assert_near(found, expected, HALF)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_a_gradient_that_is_not_finite_is_seen(device, bad, reset, kernels):
+    """As a GradScaler needs it: in every parameter."""
+    given = case("one_hot", 32, 2, 3, 1)
+    given[-1][0][1, 2, 3] = bad
+    found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
+    assert not any(g.isfinite().all() for g in found[3:])
+
+
+def test_same_bits_again(device, kernels):
+    given = case("table", 40, 4, 37, 2)
+    first, second = (
+        numbers(cuda, device, torch.float32, given, "after", "sigmoid") for _ in range(2)
+    )
+    assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_inference_is_training_without_gradients(device, reset, kernels):
+    inputs, _, state, weights, _ = case("one_hot", 20, 3, 5, 2)
+    move = {"device": device, "dtype": torch.float32}
+    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
+    given = (inputs.to(device), None, state.to(**move), weights)
+    expected = cuda.forward(*given, reset=reset, gate="sigmoid")
+    with torch.no_grad():
+        found = cuda.forward(*given, reset=reset, gate="sigmoid")
+    assert all(map(torch.equal, found, expected))
+
+
+def test_dropout_between_layers(device):
+    """Masks drawn again from the same seed give the same numbers, others do not."""
+    inputs, _, state, weights, _ = case("one_hot", 32, 3, 5, 2)
+    move = {"device": device, "dtype": torch.float32}
+    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
+    given = (inputs.to(device), None, state.to(**move), weights)
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        outputs, final = cuda.forward(*given, reset="after", gate="sigmoid", dropout=0.5)
+        (grad,) = torch.autograd.grad(outputs.sum(), [weights[0][1]])
+        found.append((outputs, final, grad))
+    assert all(map(torch.equal, found[0], found[1]))
+    assert found[0][1][0].equal(found[2][1][0]) and not found[0][0].equal(found[2][0])
+    assert not found[0][2].equal(found[2][2])
+
+
+def test_an_index_out_of_range(device):
+    _, _, state, weights, _ = case("one_hot", 32, 1, 1, 1)
+    move = {"device": device, "dtype": torch.float32}
+    given = (None, state.to(**move), [tuple(w.to(**move) for w in weights[0])])
+    bad = torch.tensor([[V]], device=device)
+    outputs, _ = cuda.forward(bad, *given, reset="after", gate="sigmoid")
+    assert outputs.isnan().any()
+    with pytest.raises(IndexError, match=f"index {V} is none of the vocabulary of {V}"):
+        cuda.forward(bad, *given, reset="after", gate="sigmoid")
+    cuda.forward(torch.tensor([[0]], device=device), *given, reset="after", gate="sigmoid")
+
+
+def test_a_wait_in_vain_is_told(groups, monkeypatch):
+    """The emulator alone: on a GPU it would end the process's CUDA."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ for the emulator")
+    emulator.install(monkeypatch)
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda self, other: self)  # no first state
+    _, _, state, weights, _ = case("one_hot", 32, 2, 16, 1)
+    given = (None, state.float(), [tuple(w.float() for w in weights[0])])
+    with pytest.raises(RuntimeError, match=r"waited in vain.*T=2, B=16, H=32"):
+        cuda.forward(torch.zeros(2, 16, dtype=torch.int64), *given, reset="after", gate="sigmoid")
+
+
+@pytest.mark.parametrize("size", [1, 31, 300])
+def test_loss_is_cross_entropy(device, size):
+    torch.manual_seed(size)
+    given = [torch.randn(shape, device=device) for shape in ((29, 5), (size, 5), (size,))]
+    leaves = [tensor.requires_grad_() for tensor in given]
+    targets = torch.randint(size, (29,), device=device)
+    targets[3] = -100
+    expected = F.cross_entropy(F.linear(*leaves), targets)
+    found = loss.linear_cross_entropy(*leaves, targets)
+    with torch.no_grad():
+        assert torch.equal(loss.linear_cross_entropy(*leaves, targets), found)
+    for factor in (1, 3):
+        a, b = (
+            torch.autograd.grad(x * factor, leaves, retain_graph=x is expected or factor == 1)
+            for x in (found, expected)
+        )
+        for x, y in zip((found, *a), (expected, *b)):
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+        found = loss.linear_cross_entropy(*leaves, targets)
+
+
+def test_loss_of_a_target_out_of_range(device):
+    given = (torch.ones(1, 2, device=device), torch.ones(3, 2, device=device))
+    bias, target = torch.ones(3, device=device), torch.tensor([3], device=device)
+    assert loss.linear_cross_entropy(*given, bias, target).isnan()
+    with pytest.raises(IndexError, match="index 3 is none of the vocabulary of 3"):
+        nvrtc.raise_failure()
+
+
+H100, ADA = plan.Card((9, 0), 132, 227 << 10), plan.Card((8, 9), 128, 99 << 10)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("gpu", [H100, ADA], ids=["H100", "Ada"])
+def test_every_plan_fits(reset, gpu):
+    for hidden in (1, 32, 100, 128, 256, 384, 512, 768, 1000, 1024, 1500, 2048):
+        for count in (1, 16, 17, 64, 128, 256, 1000, 4096):
+            found = plan.find(hidden, count, reset == "before", False, gpu)
+            if isinstance(found, str):
+                assert "multiprocessors" in found and hidden >= 256
+                continue
+            assert found.cut.hidden >= hidden and max(found.shared) <= gpu.shared
+            if found.cut.small:
+                continue
+            assert found.grid <= gpu.multiprocessors and found.grid % found.cut.blocks == 0
+
+
+def test_why_there_is_no_plan():
+    assert "below 8.0" in plan.find(128, 16, False, False, plan.Card((7, 5), 68, 64 << 10))
+    assert "2048" in plan.find(3000, 16, False, False, H100)
+    assert "multiprocessors" in plan.find(1024, 16, False, False, plan.Card((8, 0), 20, 163 << 10))
+    assert "cuDNN is faster" in plan.why_not_auto(2048, 16, H100)
+    assert plan.why_not_auto(512, 64, H100) is None
