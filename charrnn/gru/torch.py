@@ -55,8 +55,18 @@ def _forward(inputs, table, state, weights, dropout):
             inputs = F.embedding(inputs, weight_ih.t())
             identity = torch.eye(weight_ih.size(0), dtype=inputs.dtype, device=inputs.device)
             weights = [(identity, weight_hh, bias_ih, bias_hh), *weights[1:]]
-    flat = [tensor for layer in weights for tensor in layer]
     training = torch.is_grad_enabled() or dropout > 0
-    return torch._VF.gru(
-        inputs, state.contiguous(), flat, True, len(weights), dropout, training, False, False
-    )
+    # cuDNN's own dropout cannot be captured in a CUDA graph, so layers are separate then.
+    separate = dropout > 0 and state.is_cuda
+    final = []
+    for first in range(0, len(weights), 1 if separate else len(weights)):
+        some = weights[first : first + 1] if separate else weights
+        h = state[first : first + len(some)].contiguous()
+        if first:
+            inputs = F.dropout(inputs, dropout)
+        flat = [tensor for layer in some for tensor in layer]
+        inputs, h = torch._VF.gru(
+            inputs, h, flat, True, len(some), 0.0 if separate else dropout, training, False, False
+        )
+        final.append(h)
+    return inputs, torch.cat(final) if separate else h

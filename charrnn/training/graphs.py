@@ -58,8 +58,11 @@ class StepGraph:
         try:
             for group, rate in zip(groups, self.rates):
                 # Forms of the step that take the learning rate from the device.
-                changes = {"capturable": True} if type(optimizer) is RMSprop else FUSED
-                group.update(changes, lr=rate)
+                if "capturable" in group:
+                    group["capturable"] = True
+                if type(optimizer) is not RMSprop:  # which has no fused form
+                    group.update(FUSED)
+                group["lr"] = rate
             self._rehearse(clips, list(buffers), device)
             for each in clips:
                 self._capture(each)
