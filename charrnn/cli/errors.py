@@ -73,6 +73,19 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return "no job of the search finished"
     if type(error).__module__.startswith(("submitit.", "joblib.")):
         return f"launcher: {text}"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+        return (
+            "the GPU's memory is too small for these sizes; halve data.batch_size or data.seq_len"
+        )
+    if isinstance(error, RuntimeError | IndexError) and re.match(
+        r"a GRU kernel|index -?\d+ is", text
+    ):
+        return text  # of charrnn.gru.cuda.nvrtc
+    if isinstance(error, RuntimeError) and "CUDA error" in text:
+        from charrnn.gru.cuda import nvrtc
+
+        reported = nvrtc.failure()  # which names the sizes, as CUDA does not
+        return None if reported is None else str(reported)
     too_large = ("can't allocate memory", "Storage size calculation overflowed")
     if isinstance(error, RuntimeError) and any(words in text for words in too_large):
         return f"not enough memory for these sizes: {text}"

@@ -102,6 +102,9 @@ def announce(run: Run, parameters: int) -> None:
     task, data = run.task, run.data
     device = run.trainer.strategy.root_device
     backend = task.model.gru.describe_backend(device, data.stream.batch_size)
+    if device.type == "cuda":
+        tf32 = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
+        backend += f" ({tf32} products), matmul_precision={torch.get_float32_matmul_precision()}"
     print(
         f"{type(task.model).__name__}: {parameters:,} parameters, {len(data.corpus.charset)}"
         f" characters, backend {backend}; {len(data.stream.tokens):,} characters train,"

@@ -74,6 +74,10 @@ def prepare(config: DictConfig, job: Job) -> Run:
     check_settings(settings)
     quiet_lightning()
     torch.manual_seed(config.seed)
+    precision = config.get("matmul_precision", "highest")
+    ok = precision in ("highest", "high", "medium")
+    check("matmul_precision", precision, ok, "highest, high or medium")
+    torch.set_float32_matmul_precision(precision)
     saved = checkpoint.read(config.resume) if config.resume else None
     if saved and not config.model.get("parameters"):
         checks.no_changes(saved["charrnn"]["settings"], settings)

@@ -36,13 +36,16 @@ def sample(settings: dict, command: Command) -> None:
     from charrnn.cli.interactive import Shell, unescape
     from charrnn.evaluation import score_table
     from charrnn.generation import Decoding, generate_texts
+    from charrnn.generation.device import sampling_device
     from charrnn.runs import find_checkpoints
 
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
+    device = settings.pop("device")
     score = {key: settings.pop(key) for key in ("score", "by", "encoding")}
     check_type("checkpoint", path, str | list[str])
     check_type("raw", raw, bool)
     check_type("interactive", talk, bool)
+    check_type("device", device, str)
     of_text = {key: settings.pop(key) for key in OF_A_TEXT}
     check_call(generate_texts, of_text)
     check_call(Decoding, settings)
@@ -54,6 +57,8 @@ def sample(settings: dict, command: Command) -> None:
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
     saved = [checkpoint.read(file) for file in files]
     model, charset = checkpoint.build_models(files, saved)
+    length = of_text["length"] if not talk else 0
+    model.to(sampling_device(device, model, of_text["num_samples"], length))
     if score["score"] is not None:
         data = saved[0]["charrnn"]["settings"].get("data") or {}
         score["encoding"] = score["encoding"] or data.get("encoding") or "auto"

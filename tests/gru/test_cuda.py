@@ -275,5 +275,7 @@ def test_why_there_is_no_plan():
     assert "below 8.0" in plan.find(128, 16, False, False, plan.Card((7, 5), 68, 64 << 10))
     assert "2048" in plan.find(3000, 16, False, False, H100)
     assert "multiprocessors" in plan.find(1024, 16, False, False, plan.Card((8, 0), 20, 163 << 10))
-    assert "cuDNN is faster" in plan.why_not_auto(2048, 16, H100)
+    assert "cuDNN is faster" in plan.why_not_auto(2048, 128, H100)
+    assert "cuDNN is faster" in plan.why_not_auto(128, 16, H100)
+    assert plan.why_not_auto(128, 64, H100) is None
     assert plan.why_not_auto(512, 64, H100) is None

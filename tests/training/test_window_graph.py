@@ -43,7 +43,7 @@ def test_a_graph_does_what_its_parts_do(tmp_path, optimizer, precision, backend,
         loop = trainer.fit_loop.epoch_loop.automatic_optimization
         assert (loop.graph is not None) == uses and trainer.global_step == 40
     tolerance = (
-        {"rtol": 1e-3, "atol": 1e-3} if precision == "32-true" else {"rtol": 0.1, "atol": 0.02}
+        {"rtol": 1e-2, "atol": 1e-2} if precision == "32-true" else {"rtol": 0.1, "atol": 0.02}
     )
     a, b = found[0], expected[0]
     for x, y in zip(a.model.parameters(), b.model.parameters()):

@@ -255,15 +255,21 @@ def status() -> Tensor:
     return torch.zeros(4, dtype=torch.int32, pin_memory=torch.cuda.is_available())
 
 
-def raise_failure() -> None:
-    """Raise what a kernel has said, once. IndexError, or RuntimeError for a deadlock."""
+def failure() -> Exception | None:
+    """Return what a kernel has reported since the last call; None where all is well."""
     code, a, b, c = status().tolist()
-    if not code:
-        return
     status().zero_()
     if code == WRONG_INDEX:
-        raise IndexError(f"index {a} is none of the vocabulary of {b} characters")
-    raise RuntimeError(
-        f"a GRU kernel waited in vain for its other blocks at T={a}, B={b}, H={c}, and gave up;"
-        " model.backend=torch does without it"
-    )
+        return IndexError(f"index {a} is none of the vocabulary of {b} characters")
+    if code == DEADLOCK:
+        return RuntimeError(
+            f"a GRU kernel waited in vain for its other blocks at T={a}, B={b}, H={c}, and gave up;"
+            " model.backend=torch does without it"
+        )
+    return None
+
+
+def raise_failure() -> None:
+    """Raise what a kernel has reported. IndexError, or RuntimeError for a deadlock."""
+    if (error := failure()) is not None:
+        raise error
