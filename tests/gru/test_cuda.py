@@ -128,7 +128,7 @@ def test_several_items_on_few_multiprocessors(device, reset, groups, monkeypatch
     monkeypatch.setattr(plan, "card", lambda index: plan.Card(gpu.capability, 4, gpu.shared))
     given = case("one_hot", 40, 3, 90, 1)
     found = plan.find(40, 90, reset == "before", False, plan.card(0))
-    assert found.ahead[0] < plan.NEVER and found.grid <= 4
+    assert found.forward.ahead < plan.NEVER and found.forward.grid <= 4
     found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
     assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
 
@@ -261,14 +261,29 @@ H100, ADA = plan.Card((9, 0), 132, 227 << 10), plan.Card((8, 9), 128, 99 << 10)
 def test_every_plan_fits(reset, gpu):
     for hidden in (1, 32, 100, 128, 256, 384, 512, 768, 1000, 1024, 1500, 2048):
         for count in (1, 16, 17, 64, 128, 256, 1000, 4096):
-            found = plan.find(hidden, count, reset == "before", False, gpu)
+            some = plan.rows_at_once(hidden, count, reset == "before", False, gpu)
+            found = plan.find(hidden, some, reset == "before", False, gpu)
             if isinstance(found, str):
-                assert "multiprocessors" in found and hidden >= 256
+                assert "multiprocessors" in found and hidden > 1024
                 continue
-            assert found.cut.hidden >= hidden and max(found.shared) <= gpu.shared
-            if found.cut.small:
-                continue
-            assert found.grid <= gpu.multiprocessors and found.grid % found.cut.blocks == 0
+            for launch in (found.forward, found.backward):
+                assert launch.cut.hidden >= hidden and launch.shared <= gpu.shared
+                if not launch.cut.small:
+                    assert launch.grid <= gpu.multiprocessors
+                    assert launch.grid % launch.cut.blocks == 0
+
+
+def test_more_rows_than_one_plan_takes(device, groups, monkeypatch):
+    given, right = case("one_hot", 40, 2, 45, 2), plan.find
+    expected = numbers(reference, "cpu", torch.float64, given, "after", "sigmoid")
+
+    def find(hidden, rows, *variant):
+        return "too many" if rows > 16 else right(hidden, rows, *variant)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "find", find)
+        found = numbers(cuda, device, torch.float32, given, "after", "sigmoid")
+    assert_near(found, expected, HALF)
 
 
 def test_why_there_is_no_plan():

@@ -46,7 +46,8 @@ def find_plan(state: Tensor, reset: str, gate: str) -> Plan | str:
         return "torch.backends.cudnn.allow_tf32 is false"
     gpu = plan.card(rows.index_of(state.device))
     count, hidden = state.shape[1:]
-    return plan.find(hidden, count, reset == "before", gate == "hard_sigmoid", gpu)
+    variant = (reset == "before", gate == "hard_sigmoid", gpu)
+    return plan.find(hidden, plan.rows_at_once(hidden, count, *variant), *variant)
 
 
 def why_not_auto(device: torch.device, hidden: int, count: int | None) -> str | None:
@@ -88,8 +89,16 @@ def forward(
         hidden, wide = state.size(2), found.cut.hidden
         tensors = [pad(tensor, hidden, wide, i) for i, tensor in enumerate(tensors)]
         state = F.pad(state, (0, wide - hidden))
-        training = torch.is_grad_enabled()
-        output, final = Stack.apply(found, inputs, table, state, dropout, training, *tensors)
+        gpu = plan.card(rows.index_of(state.device))
+        variant = (found.cut.before, found.cut.hard, gpu)
+        some, training = plan.rows_at_once(hidden, state.size(1), *variant), torch.is_grad_enabled()
+        parts = [
+            Stack.apply(
+                plan.find(hidden, h.size(1), *variant), x, table, h, dropout, training, *tensors
+            )
+            for x, h in zip(inputs.split(some, 1), state.split(some, 1))
+        ]
+        output, final = parts[0] if len(parts) == 1 else (torch.cat(p, 1) for p in zip(*parts))
         if wide > hidden:
             output, final = output[..., :hidden], final[..., :hidden]
     return output.to(dtype), final.to(dtype)

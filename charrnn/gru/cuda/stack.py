@@ -144,10 +144,11 @@ def run_forward(
     products = mailbox(state, steps, wide, hidden, fill=shared) if plan.cut.before else None
     saved = empty(state, steps, wide, hidden // 2, 4) if training else None
     outputs = empty(state, steps, rows, hidden) if last else None
-    kernels(plan.cut, index_of(state.device)).launch(
-        "gru_forward", (plan.grid,), gates.contiguous(), w_hh, b_ih, b_hh, state.contiguous(),
-        states, products, outputs, saved, final, steps, rows, plan.pause[0], plan.ahead[0],
-        nvrtc.status(), shared=plan.shared[0], cooperative=shared,
+    launch = plan.forward
+    kernels(launch.cut, index_of(state.device)).launch(
+        "gru_forward", (launch.grid,), gates.contiguous(), w_hh, b_ih, b_hh, state.contiguous(),
+        states, products, outputs, saved, final, steps, rows, launch.pause, launch.ahead,
+        nvrtc.status(), shared=launch.shared, cooperative=shared,
     )  # fmt: skip
     return outputs, Kept(None, None, w_hh, w_hh, states, saved, products)
 
@@ -164,10 +165,11 @@ def run_backward(
     columns = (3 if plan.cut.before else 4) * hidden
     shared = not plan.cut.small
     d_gates = mailbox(d_y, steps, layer.states.size(1), columns, fill=shared)
-    kernels(plan.cut, index_of(d_y.device)).launch(
-        "gru_backward", (plan.grid,), d_y, d_final, layer.w_hh.t().contiguous(), layer.saved,
-        layer.states, d_gates, d_state, scale, steps, rows, plan.pause[1], plan.ahead[1],
-        nvrtc.status(), shared=plan.shared[1], cooperative=shared,
+    launch = plan.backward
+    kernels(launch.cut, index_of(d_y.device)).launch(
+        "gru_backward", (launch.grid,), d_y, d_final, layer.w_hh.t().contiguous(), layer.saved,
+        layer.states, d_gates, d_state, scale, steps, rows, launch.pause, launch.ahead,
+        nvrtc.status(), shared=launch.shared, cooperative=shared,
     )  # fmt: skip
     return d_gates
 
