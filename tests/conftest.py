@@ -16,6 +16,11 @@ hypothesis.settings.load_profile("charrnn")
 torch.set_num_threads(1)  # tensors are small here, and threads would wait for one another
 
 
+def pytest_configure(config):
+    if "gpu" not in (config.option.markexpr or "").replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:
