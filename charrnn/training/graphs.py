@@ -7,11 +7,14 @@ learning rates. Every window is a replay, the first one too, so that a run that 
 numbers of one that is not.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+from charrnn.gru.cuda import rmsprop
 
 OPTIMIZERS = (RMSprop, Adam, AdamW, SGD)
 """Those known to step without a transfer to the host."""
@@ -54,6 +57,7 @@ class StepGraph:
         self.written = [float(group["lr"]) for group in groups]
         settings = [dict(group) for group in groups]
         self.graphs, self.losses = [], []
+        self.update: Callable[[], object] = optimizer.step
         clips = list(clip)
         try:
             for group, rate in zip(groups, self.rates):
@@ -86,7 +90,7 @@ class StepGraph:
         objective, reported = self.forward()
         objective.backward()
         clip()
-        self.optimizer.step()
+        self.update()
         return reported.detach()
 
     def _rehearse(self, clips, buffers: list[Tensor], device: torch.device) -> None:
@@ -109,6 +113,8 @@ class StepGraph:
             for _ in range(2):
                 for clip in clips:
                     self._step(clip)
+                    if rmsprop.supports(self.optimizer):  # which its first step has made so
+                        self.update = functools.partial(rmsprop.step, self.optimizer, self.rates)
         torch.cuda.current_stream(device).wait_stream(stream)
         torch.cuda.set_rng_state(random, device)
         with torch.no_grad():

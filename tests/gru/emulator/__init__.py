@@ -96,7 +96,7 @@ def install(monkeypatch, multiprocessors: int = 8) -> None:
 
     monkeypatch.setattr(nvrtc, "module", module)
     monkeypatch.setattr(rows, "index_of", lambda device: 0)
-    for name in ("stack", "exact"):
+    for name in ("stack", "exact", "rmsprop"):
         monkeypatch.setattr(f"charrnn.gru.cuda.{name}.index_of", lambda device: 0)
     monkeypatch.setattr(
         "charrnn.gru.cuda.stack.kernels", lambda cut, i: module(cut.files, cut.settings, i)

@@ -1,0 +1,54 @@
+"""RMSProp in one pass against torch's, emulated and on a GPU."""
+
+import copy
+import functools
+import shutil
+
+import pytest
+import torch
+from gru import emulator
+
+from charrnn.gru.cuda import rmsprop
+
+make = functools.partial(torch.optim.RMSprop, lr=0.01, alpha=0.95)
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request, monkeypatch):
+    if request.param == "cuda":
+        return torch.device("cuda")
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ for the emulator")
+    emulator.install(monkeypatch)
+    return torch.device("cpu")
+
+
+def test_the_same_steps(device):
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(n, device=device)) for n in (1, 300, 70_000)]
+    theirs = copy.deepcopy(ours)
+    optimizers = make(ours), make(theirs)
+    rate = torch.tensor(0.01, device=device)
+    for i in range(4):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        optimizers[1].step()
+        if i == 0:
+            assert not rmsprop.supports(optimizers[0])  # there is no state yet
+            optimizers[0].step()
+        else:
+            assert rmsprop.supports(optimizers[0])
+            rmsprop.step(optimizers[0], [rate])
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        states = (optimizer.state[p] for optimizer, p in zip(optimizers, (a, b)))
+        for x, y in zip(*(state.values() for state in states)):
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7, check_device=False)
+
+
+def test_other_forms_are_left_to_torch(device):
+    p = [torch.nn.Parameter(torch.ones(3, device=device))]
+    for settings in ({"momentum": 0.9}, {"centered": True}, {"weight_decay": 0.1}):
+        assert not rmsprop.supports(make(p, **settings))
+    assert not rmsprop.supports(torch.optim.Adam(p))
