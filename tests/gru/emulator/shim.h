@@ -111,7 +111,9 @@ inline T exchange(T value, int from) {  // another lane's value
     return value;
 }
 template <class T>
-inline T __shfl_xor_sync(unsigned, T value, int mask) { return exchange(value, (threadIdx.x & 31) ^ mask); }
+inline T __shfl_xor_sync(unsigned, T value, int mask) {
+    return exchange(value, (threadIdx.x & 31) ^ mask);
+}
 template <class T>
 inline T __shfl_sync(unsigned, T value, int from) { return exchange(value, from & 31); }
 template <class T>

@@ -1,7 +1,7 @@
 // RMSProp in one pass over a parameter: torch's takes some eight, one for each operation.
 //
-// square = alpha square + (1 - alpha) g^2; p -= rate g / (sqrt(square) + eps). rate is in memory, so
-// that a CUDA graph can be replayed with another.
+// square = alpha square + (1 - alpha) g^2; p -= rate g / (sqrt(square) + eps). The rate is in
+// memory, so that a CUDA graph can be replayed with another.
 extern "C" __global__ void rmsprop(float *p, const float *g, float *square, const float *rate,
                                    float alpha, float eps, int n) {
     const float step = *rate;
