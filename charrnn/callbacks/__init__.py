@@ -6,10 +6,10 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "Checkpoint": "checkpoint",
-        "MedianStopping": "median_stopping",
         "Metrics": "metrics",
         "Neurons": "neurons",
         "Progress": "progress",
+        "Pruning": "pruning",
         "Samples": "samples",
         "rewind_checkpoints": "rewind",
         "rewind_logs": "rewind",

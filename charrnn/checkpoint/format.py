@@ -15,12 +15,13 @@ PREFIX = "model."
 METADATA = "charrnn"
 """Metadata key under which an exported file keeps settings and charset, as JSON."""
 MOVED = {
-    "charrnn.callbacks.StopWorse": "charrnn.callbacks.MedianStopping",
     "charrnn.datamodule.": "charrnn.data.datamodule.",
     "charrnn.schedulers.": "charrnn.training.schedulers.",
     "charrnn.task.": "charrnn.training.task.",
 }
 """Old and new prefixes of the classes that settings name as ``_target_``."""
+REMOVED = ("charrnn.callbacks.MedianStopping", "charrnn.callbacks.StopWorse")
+"""Callbacks of earlier versions; the sweeper prunes now."""
 DATA = "charrnn.data.datamodule.CharDataModule"
 READ_BEFORE = {"newlines": "keep", "encoding": "utf-8"}
 """How :data:`DATA` read text before it had these settings."""
@@ -74,6 +75,8 @@ def update_settings(settings):
         return settings
     settings = {key: update_settings(part) for key, part in settings.items()}
     target = settings.get("_target_")
+    if target in REMOVED:
+        return None
     for before, now in MOVED.items():
         if isinstance(target, str) and target.startswith(before):
             settings["_target_"] = now + target.removeprefix(before)

@@ -14,7 +14,7 @@ from charrnn.errors import InputError, escape_control, format_value, one_line
 if TYPE_CHECKING:
     from charrnn.cli.arguments import Command
 
-EXTRAS = {"optuna": "sweep", "joblib": "joblib", "submitit_local": "slurm",
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm",
           "submitit_slurm": "slurm"}  # fmt: skip
 """The extra that installs a sweeper or a launcher."""
 
@@ -68,9 +68,6 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
         return text
-    # Optuna's, by the kind of storage, when it looks for the best of no trials.
-    if text in ("No trials are completed yet.", "Record does not exist."):
-        return "no job of the search finished"
     if type(error).__module__.startswith(("submitit.", "joblib.")):
         return f"launcher: {text}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU

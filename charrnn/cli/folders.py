@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import shutil
 import sys
 from pathlib import Path
 
@@ -102,5 +103,8 @@ def remove_empty(sweep: Path, made: list[Path]) -> None:
     """Remove what :func:`claim_sweep_folder` made for a sweep that was refused as a whole."""
     with contextlib.suppress(OSError):
         (sweep / "multirun.yaml").unlink(missing_ok=True)
+        if sweep in made:
+            (sweep / "study.journal").unlink(missing_ok=True)
+            shutil.rmtree(sweep / ".search", ignore_errors=True)
         for folder in made:
             folder.rmdir()

@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn.errors import InputError
@@ -135,8 +136,21 @@ class Application:
         return done._return_value
 
     def multirun(self, overrides: list[str], task: Callable[[DictConfig], object]) -> object:
-        """Run a task for each combination of values, by the sweeper and the launcher."""
-        return self.hydra.multirun(self.config_name, task, overrides)
+        """Run a task for each combination of values, by the sweeper and the launcher.
+
+        Hydra 1.3 instantiates only sweepers of the packages below ``hydra_plugins``, even where
+        another class is registered; those of charrnn are instantiated here.
+        """
+        config = self.hydra.compose_config(self.config_name, overrides, RunMode.MULTIRUN)
+        if not config.hydra.sweeper._target_.startswith("charrnn."):
+            return self.hydra.multirun(self.config_name, task, overrides)
+        callbacks = Callbacks(config)
+        callbacks.on_multirun_start(config=config, config_name=self.config_name)
+        sweeper = instantiate(config.hydra.sweeper)
+        context = HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks)
+        sweeper.setup(hydra_context=context, task_function=task, config=config)
+        sweeper.sweep(OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
+        callbacks.on_multirun_end(config=config, config_name=self.config_name)
 
     def show(self, options: argparse.Namespace, overrides: list[str]) -> bool:
         """Print what the options ask for; False where they ask for nothing but a run."""

@@ -21,7 +21,7 @@ def conf_yaml(name: str) -> dict:
 
 def groups() -> list[str]:
     """The groups of ``conf/``."""
-    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    return sorted(f.name for f in CONF.iterdir() if f.is_dir() and f.name != "hydra")
 
 
 def nearest(key: str, known: Iterable[str] | None = None) -> str:
@@ -42,7 +42,7 @@ def known_keys(command: str = "train") -> list[str]:
         return sorted(keys_below(conf_yaml(command)))
     keys = set()
     for file in sorted(CONF.rglob("*.yaml")):
-        if file.name in OWN_COMMANDS and file.parent == CONF:
+        if (file.name in OWN_COMMANDS and file.parent == CONF) or CONF / "hydra" in file.parents:
             continue
         group = "." if file.parent == CONF else file.relative_to(CONF).parts[0]
         in_group = group not in (".", "experiment", "sweep")

@@ -40,7 +40,7 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
         return argument
     if not key.strip("+~"):
         raise InputError(f"{argument}: no key before the equals sign; settings are KEY=VALUE")
-    if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)})\.\w+", key):
+    if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)}|hydra\.sweeper\.(sampler|pruner))\.\w+", key):
         return f"++{argument}"
     in_hydra = key.startswith("hydra.")
     if key not in TEXTS or (is_sweep and not in_hydra):

@@ -1,6 +1,5 @@
 """From a configuration to the parts of a run: ``prepare(config, job) -> Run``."""
 
-import functools
 import logging
 import math
 import warnings
@@ -21,7 +20,7 @@ from charrnn.cli.overrides import CORPUS_PATHS, escape
 from charrnn.cli.schema import check_settings
 from charrnn.data.datamodule import CharDataModule
 from charrnn.errors import check
-from charrnn.runs import finished_curves
+from charrnn.runs import Trial
 from charrnn.training import distributed
 from charrnn.training.lightning_internals import limit_steps
 from charrnn.training.task import CharTask
@@ -48,6 +47,8 @@ class Job:
     in_sweep: bool = False
     fixed: tuple[str, ...] = ()
     """Keys that have the same value in all jobs of the sweep."""
+    trial: Trial | None = None
+    """Of a search."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def build_trainer(config: DictConfig, job: Job) -> Trainer:
     parts = [instantiate(f"callbacks.{k}", v) for k, v in config.callbacks.items() if v]
     if not config.trainer.get("enable_progress_bar", True):
         parts = [c for c in parts if not isinstance(c, callbacks.Progress)]
+    if job.trial:
+        rule = job.trial.pruner["_target_"].rpartition(".")[2]
+        parts.append(callbacks.Pruning(job.trial.report, rule))
     for callback in parts:
-        if isinstance(callback, callbacks.MedianStopping):
-            callback.finished_curves = functools.partial(finished_curves, job.folder.parent)
         if isinstance(callback, callbacks.Checkpoint):
             callback.program, callback.program_arguments = job.program.train, job.allow_targets
     logger = instantiate("logger", config.logger, save_dir=str(job.folder))

@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Callable
 
-from charrnn.cli.keys import CONF, conf_yaml, nearest
+from charrnn.cli.keys import conf_yaml, groups, nearest
 from charrnn.cli.overrides import OPEN_GROUPS
 from charrnn.errors import InputError, check, format_value, one_line
 
@@ -25,7 +25,7 @@ def check_settings(settings: dict) -> None:
     What is read are the parameters of each ``_target_``, and the top-level keys of train.yaml.
     """
     top = set(conf_yaml("train")) - {"defaults", "hydra"}
-    top |= {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    top |= set(groups())
     allowed = settings.get("allow_targets")
     check_type("allow_targets", allowed, list[str])
     for key, value in settings.items():

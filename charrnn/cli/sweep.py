@@ -20,11 +20,13 @@ from charrnn.cli.hydra_internals import Application, sweep_keys
 from charrnn.cli.overrides import as_typed, quote
 from charrnn.cli.prepare import Job
 from charrnn.cli.schema import check_settings
+from charrnn.cli.search import check_search
 from charrnn.cli.streams import suppress_full_disk
 from charrnn.cli.train import check_pairs, without_hydra
 from charrnn.errors import InputError, escape_control
 from charrnn.runs import (
     DONE,
+    Trial,
     job_folder_name,
     read_job,
     read_jobs,
@@ -58,6 +60,7 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
     is_named = any(
         str(o).lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra
     )
+    check_search(OmegaConf.to_container(config.hydra.sweeper, resolve=True))
     fixed, _ = sweep_keys(list(config.hydra.overrides.task))
     folder, made = claim_sweep_folder(Path(config.hydra.sweep.dir).absolute(), is_named)
     try:
@@ -66,7 +69,6 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
             "hydra.mode=MULTIRUN",
             f"hydra.sweep.dir={quote(str(folder))}",
             f"hydra.job.config.override_dirname.exclude_keys={fixed}",
-            *resumed_search(config.hydra.sweeper),
         ]
         if uses_joblib(config):
             signal.signal(signal.SIGINT, wait_for_workers)
@@ -98,7 +100,7 @@ def finish(command: Command, sweep: Path, made: list[Path]) -> None:
         sys.exit(1)
 
 
-def run_job(program: Program, sweep_process: int, config: DictConfig) -> float | None:
+def run_job(program: Program, sweep_process: int, config: DictConfig) -> tuple[str, float] | None:
     """A job of a sweep, in its folder, which no other process uses meanwhile.
 
     A job that is finished is left as it is; one that was begun is resumed. An error is recorded in
@@ -109,7 +111,8 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> float |
         sweep_process: the process that runs the sweep, which may be this one.
 
     Returns:
-        The best validation in bits per character, which a search minimizes.
+        Its state, finished or stopped, and its best validation in bits per character, which a
+        search minimizes. None if it failed.
     """
     hydra = HydraConfig.get()
     job = Job(
@@ -117,6 +120,7 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> float |
         overrides=tuple(map(as_typed, hydra.overrides.task)),
         program=program,
         in_sweep=True,
+        trial=trial_of(hydra),
         fixed=tuple(hydra.job.config.override_dirname.exclude_keys),
     )
     with_joblib = uses_joblib(OmegaConf.create({"hydra": hydra}))
@@ -140,7 +144,16 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> float |
             return None
 
 
-def train_job(config: DictConfig, job: Job, lock) -> float | None:
+def trial_of(hydra: DictConfig) -> Trial | None:
+    """The trial of a job, where a search asked for it."""
+    number = hydra.sweeper.get("trial")
+    if number is None:
+        return None
+    pruner = OmegaConf.to_container(hydra.sweeper.pruner, resolve=True)
+    return Trial(Path(hydra.sweep.dir), number, pruner)
+
+
+def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     """Train a job that is not finished; returns what :func:`run_job` does."""
     from charrnn.cli.fit import resume_job, train
     from charrnn.cli.prepare import prepare
@@ -149,13 +162,14 @@ def train_job(config: DictConfig, job: Job, lock) -> float | None:
     before = read_job(job.folder, 0)
     if before.state in DONE:
         print(f"{job.folder.name}: {before.state} before")
-        return before.best
+        return before.state, before.best
     write_record(job.folder, overrides, "running")
     if any((job.folder / "checkpoints").glob("*.ckpt")):
         config = resume_job(config, job.folder)
     stopped, best = train(prepare(config, job), [lock])
-    write_record(job.folder, overrides, "stopped" if stopped else "finished", stopped)
-    return best
+    state = "stopped" if stopped else "finished"
+    write_record(job.folder, overrides, state, stopped)
+    return state, best
 
 
 def record_failure(job: Job, error: Exception) -> None:
@@ -200,22 +214,3 @@ def wait_for_workers(number: int, frame) -> None:
     """At Ctrl-C, which the workers get as well, let them save; at a second one, end them."""
     interrupted.set()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def resumed_search(sweeper: DictConfig) -> list[str]:
-    """Overrides for a search whose study lies in a file: only as many trials as are left."""
-    if not sweeper.get("storage") or not sweeper.get("study_name"):
-        return []
-    # SQLAlchemy's advice to those who write programs with it.
-    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")
-    from charrnn.runs import search
-
-    direction = str(getattr(sweeper.direction, "name", sweeper.direction))
-    left, count = search.resume_study(
-        sweeper.storage, sweeper.study_name, direction, sweeper.n_trials
-    )
-    overrides = [f"hydra.sweeper.n_trials={left}"]
-    if (seed := sweeper.sampler.get("seed")) is not None:
-        # The same seed would draw the same values again.
-        overrides.append(f"hydra.sweeper.sampler.seed={seed + count}")
-    return overrides

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from charrnn.runs.records import read_record
 
-NOT_SETTINGS = ("launcher", "sweep")
+NOT_SETTINGS = ("launcher", "pruner", "sampler", "sweep")
 """Config groups that say how jobs are started. They do not change what a job is."""
 
 

@@ -21,12 +21,19 @@ td { border-bottom: 1px solid #e8ecf0; padding: .25rem .6rem }
 .failed { color: #b42318 } .dot { font-size: 1.2em; line-height: 1 }
 svg { display: block; max-width: 100%; height: auto } svg text { font-size: 12px; fill: #5b6773 }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem }
+.importances td:last-child { width: 60% } .bar { height: .8em; background: #125cb8 }
 .grid { stroke: #e8ecf0 } .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round }
 .curve:hover { stroke-width: 4 } circle { stroke: #fff; stroke-width: 1 } circle:hover { r: 8px }
 """
 
 
-def results_page(name: str, jobs: list[Job], keys: list[str], table: list[list[str]]) -> str:
+def results_page(
+    name: str,
+    jobs: list[Job],
+    keys: list[str],
+    table: list[list[str]],
+    importances: dict[str, float] | None = None,
+) -> str:
     """Return the whole page as HTML.
 
     Args:
@@ -34,6 +41,7 @@ def results_page(name: str, jobs: list[Job], keys: list[str], table: list[list[s
         jobs: sorted, the best first.
         keys: in which the jobs differ.
         table: the header, and a row for each job in the same order.
+        importances: of the keys of a search, the largest first.
     """
     rated = [job for job in jobs if job.best == job.best]
     colours = {job.folder: colour(i / max(1, len(rated) - 1)) for i, job in enumerate(rated)}
@@ -50,7 +58,23 @@ def results_page(name: str, jobs: list[Job], keys: list[str], table: list[list[s
         f"<p>Better jobs are darker.</p>{learning_curves(rated, colours)}\n"
         + (f'<h2>Best bpc against each key</h2><div class="pictures">{scatters}</div>\n')
         * bool(keys)
+        + importance_bars(importances or {})
         + "</html>\n"
+    )
+
+
+def importance_bars(importances: dict[str, float]) -> str:
+    """Return a bar for each key of a search; nothing where there is none."""
+    if not importances:
+        return ""
+    rows = "".join(
+        f'<tr><td>{escape(key)}</td><td class="number">{100 * share:.1f} %</td>'
+        f'<td><div class="bar" style="width:{100 * share:.1f}%"></div></td></tr>'
+        for key, share in importances.items()
+    )
+    return (
+        "<h2>Importance of each key</h2><p>Share of the variance of good results that each key"
+        f" explains (PED-ANOVA, Watanabe et al. 2023).</p><table class=importances>{rows}</table>\n"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import InputError, escape_control
 from charrnn.runs.names import short_number
+from charrnn.runs.search import importances
 from charrnn.runs.sweep import Job, job_number, read_jobs, varied_keys
 
 
@@ -58,7 +59,9 @@ def write_results(sweep: Path, jobs: list[Job]) -> None:
     """
     from charrnn.runs.page import results_page
 
-    html = results_page(sweep.resolve().name, jobs, varied_keys(jobs), results_table(jobs))
+    html = results_page(
+        sweep.resolve().name, jobs, varied_keys(jobs), results_table(jobs), importances(sweep)
+    )
     for name in ("results.csv", "results.html"):
         try:
             with atomic_write(sweep / name, "w", newline="", errors="replace") as f:

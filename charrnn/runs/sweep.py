@@ -118,14 +118,6 @@ def read_job(run: Path, number: int = 0) -> Job:
     )
 
 
-def finished_curves(sweep: Path, windows: int) -> list[list[float]]:
-    """Return the validation bpc of each finished job of a sweep up to a window."""
-    runs = sorted(f.parent.parent for f in sweep.glob("*/.hydra/job.json"))
-    finished = [run for run in runs if read_record(run).get("state") == "finished"]
-    curves = ([bpc for at, bpc in read_job(run).trained if at <= windows] for run in finished)
-    return [curve for curve in curves if curve]
-
-
 def varied_keys(jobs: list[Job]) -> list[str]:
     """Return the keys in which jobs differ, in the order of the command line."""
     in_order = sorted(jobs, key=job_number)
