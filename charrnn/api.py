@@ -3,7 +3,7 @@
 L layers, T characters of a text, H hidden size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from charrnn import checkpoint, evaluation
 from charrnn.analysis import compute_activations, compute_gates
 from charrnn.data.charset import Charset
 from charrnn.generation import Session, generate_texts
+from charrnn.models.contract import device_of
 from charrnn.runs import find_checkpoints
 
 
@@ -93,18 +94,27 @@ class LanguageModel:
 
     def _indices(self, text: str) -> Tensor:
         indices = torch.from_numpy(self.charset.encode(text).astype(np.int64))
-        return indices.to(self.model.decoder.weight.device)
+        return indices.to(device_of(self.model))
 
 
-def load(path: str | Path | Iterable[str | Path]) -> LanguageModel:
+def load(
+    path: str | Path | Iterable[str | Path], allow_targets: Sequence[str] = ()
+) -> LanguageModel:
     """Load a trained model from a checkpoint, or from a run's folder (its last checkpoint).
 
     Several paths, or the folder of a sweep, give an ensemble, which predicts the mean of its
     members' probabilities (:class:`charrnn.models.Ensemble`). Only the files are needed, neither
     the training text nor Lightning nor Hydra.
 
+    Args:
+        path: checkpoints, run folders or sweep folders.
+        allow_targets: packages, besides charrnn, whose models may be imported, such as
+            ``["mypackage"]``. Loading runs no other code that a file names.
+
     Raises:
-        InputError: a file is missing, damaged, or no checkpoint of this version of charrnn.
+        InputError: a file is missing, damaged, or no checkpoint of this version of charrnn; or its
+            model is of a package that is not allowed.
     """
     files = find_checkpoints(path)
-    return LanguageModel(*checkpoint.build_models(files, [checkpoint.read(file) for file in files]))
+    saved = [checkpoint.read(file) for file in files]
+    return LanguageModel(*checkpoint.build_models(files, saved, allow_targets))

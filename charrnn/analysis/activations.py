@@ -9,6 +9,7 @@ from torch import nn
 
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError
+from charrnn.models import contract
 from charrnn.models.ensemble import Ensemble
 
 
@@ -16,10 +17,10 @@ def compute_activations(model: nn.Module, charset: Charset, text: str | bytes) -
     """Compute every unit's output after every character, from a zero state.
 
     Returns:
-        (L, H, T), between -1 and 1.
+        (L, H, T); of a GRU, between -1 and 1.
 
     Raises:
-        InputError: the model is an ensemble.
+        InputError: the model is an ensemble, or has no method ``activations``.
     """
     return _compute(model, charset, text, with_gates=False)[0]
 
@@ -30,7 +31,7 @@ def compute_gates(
     """Compute the reset and the update gate of every unit at every character, each (L, H, T).
 
     Raises:
-        InputError: the model is an ensemble.
+        InputError: the model is an ensemble, or has no method ``gates``.
     """
     return _compute(model, charset, text, with_gates=True)
 
@@ -41,12 +42,13 @@ def _compute(
 ) -> tuple[np.ndarray, ...]:
     if isinstance(model, Ensemble):
         raise InputError("several models have no units in common; load one of them")
-    state = model.initial_state(1)
-    indices = torch.from_numpy(charset.encode(text).astype(np.int64)).to(state.device)
-    inputs = indices[:, None]
-    if not len(inputs):
-        empty = np.zeros((state.size(0), state.size(2), 0), np.float32)
-        return empty, empty
-    activations = model.activations(inputs, state)
-    parts = model.gates(inputs, state, activations) if with_gates else (activations,)
-    return tuple(part[:, :, 0].mT.cpu().numpy() for part in parts)
+    state = contract.initial_state(model, 1)
+    indices = charset.encode(text).astype(np.int64)
+    length = len(indices)
+    if not length:
+        indices = np.zeros(1, np.int64)  # for the shape of the result
+    inputs = torch.from_numpy(indices).to(contract.device_of(model))[:, None]
+    parts = (contract.activations(model, inputs, state),)
+    if with_gates:
+        parts = contract.gates(model, inputs, state, parts[0])
+    return tuple(part[:, :length, 0].mT.cpu().numpy() for part in parts)

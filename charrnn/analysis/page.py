@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,11 @@ MAX_ACTIVATIONS = 150_000_000
 
 
 def write_page(
-    path: str | Path, text: str | Path, out: str | Path | None = None, length: int = 10_000
+    path: str | Path,
+    text: str | Path,
+    out: str | Path | None = None,
+    length: int = 10_000,
+    allow_targets: Sequence[str] = (),
 ) -> Path:
     """Write the page of a checkpoint along the beginning of a text, atomically.
 
@@ -34,6 +39,7 @@ def write_page(
         text: a text file (UTF-8).
         out: the page to write; None puts it beside the checkpoint.
         length: number of characters to read (bytes with unit="byte").
+        allow_targets: as in :func:`charrnn.load`.
 
     Returns:
         The file of the page.
@@ -44,7 +50,7 @@ def write_page(
     """
     check("length", length, length >= 1, "a whole number, at least 1")
     file = checkpoint.find_checkpoint(path)
-    model, charset = checkpoint.build_model(checkpoint.read(file))
+    model, charset = checkpoint.build_model(checkpoint.read(file), allow_targets)
     characters = read_beginning(Path(text), charset, length)
     run = file.parent.parent.name if file.parent.name == "checkpoints" else file.name
     out = file.with_suffix(".html") if out is None else Path(out)
@@ -80,7 +86,8 @@ def render_page(
     Raises:
         InputError: there are more activations than ``MAX_ACTIVATIONS``.
     """
-    units = model.gru.num_layers * model.gru.hidden_size
+    layers, hidden, _ = compute_activations(model, charset, "").shape
+    units = layers * hidden
     if units * len(text) > MAX_ACTIVATIONS:
         raise InputError(
             f"--length: {len(text):,} characters and {units:,} units make a page too large to open;"
@@ -89,8 +96,11 @@ def render_page(
     activations = compute_activations(model, charset, text)
     title = escape_control(f"Neurons of {name} along {text_name}")
     data = page_data(model, charset, text, activations) | {"title": title}
-    # Every activation is between -1 and 1: a new state is a mean of the last one and a tanh.
-    quantized = np.rint(activations * 127).astype(np.int8).tobytes()
+    # Those of a GRU are between -1 and 1: a new state is a mean of the last one and a tanh. Others
+    # are scaled, and the page's values with them.
+    scale = max(1.0, float(np.abs(activations).max()))
+    data["scale"] = scale
+    quantized = np.rint(activations / scale * 127).astype(np.int8).tobytes()
     template = TEMPLATE.read_text("utf-8")
     script = re.search("<script>(.*?)</script>", template, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -12,6 +12,7 @@ from torch import nn
 from charrnn.analysis.labels import index_label, text_labels
 from charrnn.analysis.properties import correlations, text_properties
 from charrnn.data.charset import Charset
+from charrnn.models import contract
 
 NUM_PREDICTIONS = 5
 """K."""
@@ -34,7 +35,7 @@ def page_data(
         for (name, values), column in zip(known.items(), strengths.T)
     ]
     measures.append({"name": "standard deviation", "strengths": rounded(flat.std(1), 3)})
-    likeliest, probabilities, actual = predict(model, activations[-1], indices)
+    likeliest, probabilities, actual = predict(model, indices)
     used, numbers = np.unique(likeliest, return_inverse=True)
     return {
         "kind": type(model).__name__,
@@ -53,25 +54,23 @@ def page_data(
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, outputs: np.ndarray, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predict(model: nn.Module, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict the next character at every position of a text.
 
     Args:
-        outputs: (H, T) of the last layer.
         indices: (T,) of the text.
 
     Returns:
         Indices (T, K) of the likeliest next characters in descending order, their probabilities
         (T, K), and the probability of the character that follows, (T - 1,).
     """
-    weight = model.decoder.weight
+    device, state = contract.device_of(model), contract.initial_state(model, 1)
     likeliest, probabilities, actual = [], [], []
-    targets = torch.from_numpy(np.append(indices[1:], 0)).to(weight.device)
+    inputs, targets = (torch.from_numpy(i).to(device) for i in (indices, np.append(indices[1:], 0)))
     # In chunks, because (T, V) may not fit in memory.
-    for part, target in zip(torch.from_numpy(outputs.T).split(1000), targets.split(1000)):
-        p = model.decoder(part.to(weight)).softmax(1)
+    for part, target in zip(inputs.split(1000), targets.split(1000)):
+        logits, state = contract.run(model, part[:, None], state)
+        p = logits[:, 0].softmax(1)
         top = p.topk(min(NUM_PREDICTIONS, p.size(1)))
         likeliest.append(top.indices.cpu())
         probabilities.append(top.values.cpu())

@@ -12,6 +12,8 @@ from charrnn.analysis import index_label
 from charrnn.callbacks.loggers import to_loggers
 from charrnn.data.charset import Charset
 from charrnn.errors import check
+from charrnn.generation.generate import evaluation_mode
+from charrnn.models import contract
 
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
 """Colours of -1, 0 and 1."""
@@ -25,7 +27,8 @@ class Neurons(Callback):
     Logs for each layer a heat map of some units (IMAGES), histograms of activations, reset gates
     and update gates (HISTOGRAMS), and the fractions of gate values below 0.1 and above 0.9
     (SCALARS), called left and right saturated by Karpathy et al. 2015, arXiv:1506.02078, section
-    4.2. Training is not affected, and no random number is drawn.
+    4.2. The model needs a method ``activations``; gates are logged where it has ``gates``. Training
+    is not affected, and no random number is drawn.
 
     Args:
         every_n_steps: windows between two readings.
@@ -33,6 +36,9 @@ class Neurons(Callback):
         length: characters of the text that are read.
         units: units of each layer in its heat map: their number, or a list of them.
     """
+
+    required_methods = ("activations",)
+    """What a model must define besides the contract."""
 
     def __init__(
         self,
@@ -65,7 +71,7 @@ class Neurons(Callback):
             tokens = torch.from_numpy(charset.encode(self.text).astype(np.int64))[: self.length]
         self.inputs = tokens[:, None].to(task.device)
         self.labels = [index_label(charset, index) for index in tokens.tolist()]
-        hidden = task.model.gru.hidden_size
+        hidden = self._activations(task.model).size(3)
         self.chosen = self.units
         if isinstance(self.units, int):
             self.chosen = list(range(min(self.units, hidden)))
@@ -83,17 +89,23 @@ class Neurons(Callback):
             self._log(trainer, task)
 
     @torch.inference_mode()
+    def _activations(self, model) -> torch.Tensor:
+        with evaluation_mode(model):
+            return contract.activations(model, self.inputs, contract.initial_state(model, 1))
+
+    @torch.inference_mode()
     def _log(self, trainer, task) -> None:
         self.last = windows = trainer.global_step
         if not trainer.is_global_zero:
             return
-        state = task.model.initial_state(1)
-        activations = task.model.activations(self.inputs, state)
-        reset, update = task.model.gates(self.inputs, state, activations)
-        parts = {"activations": activations, "reset_gate": reset, "update_gate": update}
+        parts = {"activations": self._activations(task.model)}
+        if contract.method(task.model, "gates"):
+            state = contract.initial_state(task.model, 1)
+            gates = contract.gates(task.model, self.inputs, state, parts["activations"])
+            parts |= zip(("reset_gate", "update_gate"), gates)
         parts = {name: part[:, :, 0].mT.float().cpu().numpy() for name, part in parts.items()}
         shares = {}
-        for name in ("reset_gate", "update_gate"):
+        for name in parts.keys() - {"activations"}:
             for layer, gate in enumerate(parts[name]):
                 shares[f"saturation/{name}_below_0.1/layer_{layer}"] = float((gate < 0.1).mean())
                 shares[f"saturation/{name}_above_0.9/layer_{layer}"] = float((gate > 0.9).mean())
@@ -107,7 +119,8 @@ class Neurons(Callback):
                 tag = f"neurons/layer_{layer}"
                 logger.experiment.add_image(tag, picture, windows, dataformats="HWC")
             for name, part in parts.items():
-                bins = np.linspace(-1 if name == "activations" else 0, 1, 41)
+                bound = max(1, np.ceil(np.abs(part).max()))  # 1 for a GRU
+                bins = np.linspace(-bound if name == "activations" else 0, bound, 41)
                 for layer, values in enumerate(part):
                     tag = f"{name}/layer_{layer}"
                     logger.experiment.add_histogram(tag, values, windows, bins=bins)
@@ -116,8 +129,12 @@ class Neurons(Callback):
 
 
 def heat_map(activations: np.ndarray, units: list[int], labels: list[str]) -> np.ndarray:
-    """Draw activations (U, T) of U units over their text as pixels (height, width, 3) uint8."""
+    """Draw activations (U, T) of U units over their text as pixels (height, width, 3) uint8.
+
+    Where some are outside [-1, 1], all are scaled.
+    """
     weight = np.abs(activations)[..., None]
+    weight = weight / max(1, weight.max())
     ends = np.where(activations[..., None] < 0, LOW, HIGH)
     colours = np.rint(MIDDLE + weight * (ends - MIDDLE)).astype(np.uint8)
     cells = colours.repeat(CELL, 0).repeat(CELL, 1)

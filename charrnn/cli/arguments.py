@@ -101,6 +101,8 @@ def parse(
         elif options.config_path:
             settings = started_with(user_path(options.config_path).absolute().parent)
             config_name, config, kind = "reproduced", as_config(settings, {}), "reproduced"
+    if name == "train" and kind == "new":
+        overrides = with_own_model(overrides)
     read = tuple(to_hydra(a, options.multirun) for a in overrides)
     return Command(
         name, program, tuple(arguments), options, read, config_name, config, kind, folder
@@ -120,6 +122,17 @@ def hint_for(name: str):
         return f"{key}={path}"
 
     return hint
+
+
+def with_own_model(overrides: list[str]) -> list[str]:
+    """The overrides with ``model=own``, an empty group, where ``model._target_`` names the class.
+
+    What the class gets is then what these overrides give, and no key of the default model.
+    """
+    keys = {a.partition("=")[0].lstrip("+") for a in overrides}
+    if "model._target_" in keys and "model" not in keys:
+        return ["model=own", *overrides]
+    return overrides
 
 
 def as_requeued(overrides: list[str], environ: Mapping[str, str]) -> list[str]:

@@ -28,8 +28,9 @@ def evaluate(settings: dict, command: Command) -> None:
     asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
     data = {key: value for key, value in settings.pop("data").items() if value is not None}
     check_type("checkpoint", path, str | list[str])
+    check_type("allow_targets", allowed := settings.pop("allow_targets"), list[str])
     for key in settings:
-        known = ["checkpoint", "data", *(f"evaluate.{name}" for name in asked)]
+        known = ["checkpoint", "data", "allow_targets", *(f"evaluate.{name}" for name in asked)]
         raise InputError(f"{key}: nothing reads this key{nearest(key, known)}")
 
     from charrnn.cli.folders import newest_run
@@ -44,7 +45,7 @@ def evaluate(settings: dict, command: Command) -> None:
     if file is not None and not file.parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
-    result = build_report(files, data, **asked)
+    result = build_report(files, data, allow_targets=allowed, **asked)
     print(format_report(result))
     if file is not None:
         write_report(result, file)

@@ -10,7 +10,8 @@ def main(arguments: list[str], program: str) -> None:
     parser.add_argument("checkpoint", help="a checkpoint, or a run's folder")
     parser.add_argument("--to", choices=["safetensors", "onnx", "torch"], required=True)
     parser.add_argument("--out", help="the file to write; beside the checkpoint by default")
-    given = parser.parse_args(arguments)
+    given = parser.parse(arguments)
     from charrnn.export import export
 
-    print(escape_control(str(export(given.checkpoint, given.to, given.out))))
+    file = export(given.checkpoint, given.to, given.out, given.allow_targets)
+    print(escape_control(str(file)))

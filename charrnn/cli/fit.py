@@ -17,6 +17,7 @@ from charrnn.cli.prepare import Run, prepare
 from charrnn.cli.streams import make_lenient
 from charrnn.cli.summary import summary, test_line
 from charrnn.errors import Diverged, InputError
+from charrnn.models import CharModel
 from charrnn.runs import varied_overrides, write_provenance
 from charrnn.training import distributed
 
@@ -92,7 +93,7 @@ def fit(run: Run) -> tuple[str, float]:
         torch.distributed.destroy_process_group()
     print(summary(run))
     if data.test and trainer.limit_test_batches and trainer.is_global_zero:
-        print(test_line(folder, data.test, trainer.strategy.root_device))
+        print(test_line(run, data.test, trainer.strategy.root_device))
     losses = (loss for windows, loss in task.validations if windows)
     return task.stopped, min(losses, default=math.nan) / math.log(2)
 
@@ -101,13 +102,15 @@ def announce(run: Run, parameters: int) -> None:
     """Say what is trained on what, and where."""
     task, data = run.task, run.data
     device = run.trainer.strategy.root_device
-    backend = task.model.gru.describe_backend(device, data.stream.batch_size)
+    where = f"device {device.type}"
+    if isinstance(task.model, CharModel):
+        where = f"backend {task.model.gru.describe_backend(device, data.stream.batch_size)}"
     if device.type == "cuda":
         tf32 = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
-        backend += f" ({tf32} products), matmul_precision={torch.get_float32_matmul_precision()}"
+        where += f" ({tf32} products), matmul_precision={torch.get_float32_matmul_precision()}"
     print(
         f"{type(task.model).__name__}: {parameters:,} parameters, {len(data.corpus.charset)}"
-        f" characters, backend {backend}; {len(data.stream.tokens):,} characters train,"
+        f" characters, {where}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {relative_path(run.job.folder)}"
     )
     passes = planned_windows(run) / len(data.stream)

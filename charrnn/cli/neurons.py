@@ -11,8 +11,8 @@ def main(arguments: list[str], program: str) -> None:
     parser.add_argument("--text", required=True, help="the text to read (UTF-8)")
     parser.add_argument("--out", help="the page to write; beside the checkpoint by default")
     parser.add_argument("--length", type=int, default=10_000, help="characters to read (10,000)")
-    given = parser.parse_args(arguments)
+    given = parser.parse(arguments)
     from charrnn.analysis.page import write_page
 
-    page = write_page(given.checkpoint, given.text, given.out, given.length)
+    page = write_page(given.checkpoint, given.text, given.out, given.length, given.allow_targets)
     print(escape_control(str(page)))

@@ -18,8 +18,8 @@ TEXTS = (
     "data.document", *PATHS,
 )  # fmt: skip
 """Keys whose values are taken literally, whatever Hydra's grammar would make of them."""
-OPEN_GROUPS = ("trainer", "optimizer", "scheduler")
-"""Groups whose keys are the parameters of a class of another library: any of them may be set."""
+OPEN_GROUPS = ("model", "trainer", "optimizer", "scheduler")
+"""Groups whose keys are the parameters of a class, often of another package: any may be set."""
 LISTED = r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,"""
 """An item of a list, with its quotes, and the comma after it."""
 

@@ -11,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
+from torch import nn
 
 from charrnn import callbacks, checkpoint
 from charrnn.cli import checks
@@ -19,7 +20,11 @@ from charrnn.cli.errors import name_key
 from charrnn.cli.overrides import CORPUS_PATHS, escape
 from charrnn.cli.schema import check_settings
 from charrnn.data.datamodule import CharDataModule
-from charrnn.errors import check
+from charrnn.errors import InputError, check
+from charrnn.models import contract
+from charrnn.models.budget import largest_hidden_size, takes
+from charrnn.models.state import count_rows
+from charrnn.models.verify import verify_model
 from charrnn.runs import Trial
 from charrnn.training import distributed
 from charrnn.training.lightning_internals import limit_steps
@@ -89,16 +94,14 @@ def prepare(config: DictConfig, job: Job) -> Run:
     charset = data.corpus.charset
     if saved:
         checks.same_texts(saved["charrnn"], corpus, charset.state_dict())
-    model = instantiate("model", config.model, vocab_size=len(charset))
-    if config.model.get("parameters"):
-        size = model.gru.hidden_size
-        print(f"model.parameters={config.model.parameters:,}: model.hidden_size={size}")
-        settings["model"] |= {"hidden_size": size, "parameters": None}
-        if saved:
-            checks.no_changes(saved["charrnn"]["settings"], settings)
+    settings["model"] = with_hidden_size(settings["model"], len(charset))
+    if saved and config.model.get("parameters"):
+        checks.no_changes(saved["charrnn"]["settings"], settings)
+    build = functools.partial(build_model, settings["model"])
+    model = build(len(charset))
     model.boundary = charset.boundary
     if config.init_from:
-        taken = checkpoint.initialize_model(model, charset, config.init_from)
+        taken = checkpoint.initialize_model(model, charset, config.init_from, build)
         known = len(charset) - 1
         print(
             f"init_from: weights of {taken} of {known} characters copied; {known - taken} are"
@@ -117,14 +120,46 @@ def prepare(config: DictConfig, job: Job) -> Run:
         task.rollbacks = saved["charrnn"].get("rollbacks", 0)
     trainer = build_trainer(config, job)
     checks.process_count(config, trainer)
+    for callback in trainer.callbacks:
+        for name in getattr(callback, "required_methods", ()):
+            contract.required(model, name)
     data.shard(trainer.global_rank, trainer.world_size)
     checks.lengths(config.trainer, data)
     if saved:
-        rows = saved["charrnn"]["carry"].size(1)
+        rows = count_rows(saved["charrnn"]["carry"], contract.batch_dim(model))
         checks.rows_stay(rows, config.data.batch_size, trainer.world_size)
     if task.max_characters:
         limit_characters(trainer, task, data)
     return Run(config, job, trainer, task, data, saved)
+
+
+def with_hidden_size(settings: dict, vocab_size: int) -> dict:
+    """The settings of a model, with a hidden size in place of ``parameters``, which is printed."""
+    budget = settings.get("parameters")
+    kind = checkpoint.get_target("model._target_", settings["_target_"])
+    settings = settings | {"parameters": None} if takes(kind, "parameters") else dict(settings)
+    if not takes(kind, "parameters"):
+        settings.pop("parameters", None)
+    if not budget:
+        return settings
+    others = {k: v for k, v in settings.items() if k not in ("_target_", "hidden_size")}
+    if "backend" in others:
+        others["backend"] = "reference"  # nothing is compiled to count parameters
+    try:
+        size = largest_hidden_size(kind, budget, vocab_size, **others)
+    except InputError as error:
+        raise InputError(f"model.{error}") from error
+    print(f"model.parameters={budget:,}: model.hidden_size={size}")
+    return settings | {"hidden_size": size}
+
+
+def build_model(settings: dict, vocab_size: int) -> nn.Module:
+    """The model of settings; of a class from elsewhere, it is verified."""
+    model = instantiate("model", OmegaConf.create(escape(settings)), vocab_size=vocab_size)
+    from_elsewhere = not checkpoint.is_below(type(model).__module__, ["charrnn"])
+    if from_elsewhere and torch.get_default_device().type != "meta":
+        verify_model(model, vocab_size)
+    return model
 
 
 def quiet_lightning() -> None:

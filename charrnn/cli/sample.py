@@ -42,6 +42,7 @@ def sample(settings: dict, command: Command) -> None:
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
     device = settings.pop("device")
     score = {key: settings.pop(key) for key in ("score", "by", "encoding")}
+    check_type("allow_targets", allowed := settings.pop("allow_targets"), list[str])
     check_type("checkpoint", path, str | list[str])
     check_type("raw", raw, bool)
     check_type("interactive", talk, bool)
@@ -56,7 +57,7 @@ def sample(settings: dict, command: Command) -> None:
     check("interactive", talk, not talk or score["score"] is None, "false with score")
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
     saved = [checkpoint.read(file) for file in files]
-    model, charset = checkpoint.build_models(files, saved)
+    model, charset = checkpoint.build_models(files, saved, allowed)
     length = of_text["length"] if not talk else 0
     model.to(sampling_device(device, model, of_text["num_samples"], length))
     if score["score"] is not None:

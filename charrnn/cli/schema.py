@@ -1,16 +1,17 @@
 """Settings checked against what reads them: their keys, types, and the classes they may name."""
 
 import inspect
-import pkgutil
 import types
 import typing
 from collections.abc import Callable
 
+from charrnn.checkpoint.targets import get_target, is_below, make_importable
 from charrnn.cli.keys import conf_yaml, groups, nearest
 from charrnn.cli.overrides import OPEN_GROUPS
-from charrnn.errors import InputError, check, format_value, one_line
+from charrnn.errors import InputError, check, format_value
+from charrnn.models.budget import takes
 
-GROUPS = ("data", "model", "task", "callbacks", "logger", *OPEN_GROUPS)
+GROUPS = ("data", "task", "callbacks", "logger", *OPEN_GROUPS)
 TARGETS = (
     "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
 )  # fmt: skip
@@ -28,11 +29,12 @@ def check_settings(settings: dict) -> None:
     top |= set(groups())
     allowed = settings.get("allow_targets")
     check_type("allow_targets", allowed, list[str])
+    make_importable(allowed)
     for key, value in settings.items():
         if key not in top:
             raise InputError(f"{key}: nothing reads this key{nearest(key)}")
         check_targets(key, value, allowed)
-        check_node(key, value)
+        check_node(key, check_model(value) if key == "model" else value)
     kinds = {"seed": int, "resume": str | None, "init_from": str | None}
     for key, kind in kinds.items():
         check_type(key, settings.get(key), kind)
@@ -71,19 +73,6 @@ def check_targets(
         raise InputError(f"{key}={format_value(target)}: no class of {names}; name one")
 
 
-def is_below(name: str, packages: typing.Iterable[str]) -> bool:
-    """Whether a dotted name is that of a package, or of something in it."""
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
-
-
-def get_target(key: str, target: str) -> Callable:
-    """What a ``_target_`` names. Raises InputError, naming the key, where there is nothing."""
-    try:
-        return pkgutil.resolve_name(target)
-    except Exception as error:
-        raise InputError(f"{key}={format_value(target)}: {one_line(str(error))}") from error
-
-
 def check_node(prefix: str, node: object) -> None:
     """Check the keys under one that may name a ``_target_``, against its parameters."""
     if not isinstance(node, dict):
@@ -100,6 +89,24 @@ def check_node(prefix: str, node: object) -> None:
                 raise InputError(f"{prefix}.{name}={value} must be null, or name a _target_")
         return
     check_call(get_target(f"{prefix}._target_", node["_target_"]), node, f"{prefix}.")
+
+
+def check_model(node: object) -> object:
+    """Check what every class of a model has; return the arguments to check against the class.
+
+    ``parameters`` chooses the hidden size of any class that has one.
+    """
+    if not isinstance(node, dict) or "_target_" not in node:
+        return node
+    kind = get_target("model._target_", node["_target_"])
+    if not takes(kind, "vocab_size"):
+        raise InputError(
+            f"model._target_={node['_target_']}: takes no vocab_size, the characters to predict"
+        )
+    check_type("model.parameters", node.get("parameters"), int | None)
+    if takes(kind, "parameters"):
+        return node
+    return {key: value for key, value in node.items() if key != "parameters"}
 
 
 def check_call(target: Callable, arguments: dict, prefix: str = "") -> None:

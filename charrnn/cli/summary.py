@@ -2,7 +2,6 @@
 
 import math
 import shlex
-from pathlib import Path
 
 from charrnn import checkpoint
 from charrnn.cli.folders import relative_path
@@ -30,12 +29,13 @@ def summary(run: Run) -> str:
     # That of the untrained model is no best.
     name = "best" if "best" in saved and len(bits) > 1 else "last"
     allowed = "".join(f" {shlex.quote(a)}" for a in run.job.allow_targets)
-    program = run.job.program
+    of_model = "" if run.config.model._target_.startswith("charrnn.") else allowed
+    program, file = run.job.program, f"{where}/checkpoints/{name}.ckpt"
     return "\n".join(
         [
             *lines,
             f"run              {relative_path(run.job.folder)}",
-            f"sample from it   {program.sample} checkpoint={where}/checkpoints/{name}.ckpt",
+            f"sample from it   {program.sample} checkpoint={file}{of_model}",
             f"go on            {program.train} resume={where} {next_limit(run)}{allowed}",
             f"curves           tensorboard --logdir {where}/tensorboard",
         ]
@@ -57,10 +57,11 @@ def next_limit(run: Run) -> str:
     return f"trainer.max_epochs={2 * max(1, task.rounds)}"
 
 
-def test_line(run: Path, windows, device) -> str:
+def test_line(run: Run, windows, device) -> str:
     """The loss of the best checkpoint on the test part."""
-    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    folder = run.job.folder / "checkpoints"
+    best, last = (folder / f"{name}.ckpt" for name in ("best", "last"))
     file = best if best.exists() else last
-    model, _ = checkpoint.build_model(checkpoint.read(file))
+    model, _ = checkpoint.build_model(checkpoint.read(file), list(run.config.allow_targets))
     nats = evaluate(model.to(device), windows).nats
     return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"

@@ -1,13 +1,13 @@
 """EvaluationWindows: one pass over a part of a text, with each character a target exactly once.
 
-T time steps in a window, R rows, N characters, L layers, H hidden size.
+T time steps in a window, R rows, N characters.
 """
 
 import itertools
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from charrnn.data.stream import Window
 
@@ -62,19 +62,19 @@ class EvaluationWindows:
             targets = characters[1:].masked_fill(offsets[1:] >= self.end, PADDING)
             yield Window(characters[:-1], targets, index)
 
-    @torch.no_grad()
-    def initial_state(self, model: nn.Module) -> Tensor:
-        """Return the state (L, R, H) of a model at the start of the rows, after the burn-in."""
-        state = model.initial_state(self.rows)
+    def burn_in_parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the text before the rows, for the state at their start.
+
+        Yields:
+            Inputs (t, R) int64, t >= 0, and where (R,) bool a row begins with them: its state
+            before them is the initial one. ``charrnn.models.contract.warm_state`` reads them.
+        """
         # A row near the start of the text has less context, and starts later than the others.
         delays = (self.burn_in - self.starts).clamp(min=0)
         cuts = {*delays.tolist(), *range(0, self.burn_in, self.seq_len), self.burn_in}
-        for cut, following in itertools.pairwise([*sorted(cuts), None]):
-            state = state.masked_fill((delays >= cut).to(state.device)[:, None], 0)
-            if following is not None:
-                offsets = self.starts - self.burn_in + torch.arange(cut, following)[:, None]
-                _, state = model.outputs(self._read(offsets).to(state.device), state)
-        return state
+        for cut, following in itertools.pairwise([*sorted(cuts), self.burn_in]):
+            offsets = self.starts - self.burn_in + torch.arange(cut, following)[:, None]
+            yield self._read(offsets), delays >= cut
 
     def _read(self, offsets: Tensor) -> Tensor:
         """Return the characters at offsets; values outside the text are arbitrary."""

@@ -10,7 +10,6 @@ the trained parameters, theta those before a segment, and g the gradient of its 
 T time steps in a segment, R rows, N characters.
 """
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -20,6 +19,9 @@ from torch import Tensor, nn
 from charrnn.data.stream import RowStream
 from charrnn.data.windows import EvaluationWindows
 from charrnn.evaluation.totals import Totals
+from charrnn.models import contract
+from charrnn.models.state import State, detach
+from charrnn.models.verify import copy_model
 
 EPSILON = 1e-5
 LEARNING_RATES = {
@@ -51,7 +53,8 @@ def evaluate_dynamic(
     Returns:
         The totals, which are not finite where the learning rate makes the parameters diverge.
     """
-    model = copy.deepcopy(model).requires_grad_()
+    model = copy_model(model).requires_grad_()
+    device = contract.device_of(model)
     parameters = list(model.parameters())
     trained = [p.detach().clone() for p in parameters]
     pulls, rates = [torch.full_like(p, decay) for p in trained], [lr] * len(trained)
@@ -60,9 +63,9 @@ def evaluate_dynamic(
         mean = torch.cat([root.flatten() for root in roots]).mean()
         pulls = [(decay / mean * root).clamp(max=1) for root in roots]
         rates = [lr / (root + EPSILON) for root in roots]
-    totals, state = Totals(), windows.initial_state(model)
+    totals, state = Totals(), contract.warm_state(model, windows)
     for window in windows:
-        inputs, targets = (part.to(state.device) for part in window[:2])
+        inputs, targets = (part.to(device) for part in window[:2])
         gradients, state = segment_gradients(model, totals, inputs, targets, state, parameters)
         with torch.no_grad():
             if decay:
@@ -81,15 +84,22 @@ def segment_gradients(
     totals: Totals,
     inputs: Tensor,
     targets: Tensor,
-    state: Tensor,
+    state: State,
     parameters: list[Tensor],
-) -> tuple[tuple[Tensor, ...], Tensor]:
+) -> tuple[tuple[Tensor, ...], State]:
     """Add a segment (T, R) to the totals; return the gradients of its mean loss and its state."""
     before = totals.characters
-    with torch.enable_grad():
-        logits, state = model(inputs, state)
+    # cuDNN has no gradients of torch's own recurrent layers outside of training mode.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=not has_torch_layers(model)):
+        logits, state = contract.run(model, inputs, state)
         loss = totals.add(logits, targets) / (totals.characters - before)
-    return torch.autograd.grad(loss, parameters), state.detach()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return gradients, detach(state)
+
+
+def has_torch_layers(model: nn.Module) -> bool:
+    """Whether a part of a model is one of torch's recurrent layers itself, not a class of ours."""
+    return any(type(module) in (nn.LSTM, nn.GRU, nn.RNN) for module in model.modules())
 
 
 def mean_squared_gradients(
@@ -103,12 +113,14 @@ def mean_squared_gradients(
         rows: R, evenly spaced in the text, or fewer where it is short.
         windows: how many windows of these rows are read, one pass at most. Each gives one gradient.
     """
+    model = copy_model(model).requires_grad_()  # also of frozen parameters
     parameters = list(model.parameters())
     stream = RowStream(tokens, max(1, min(rows, len(tokens) // seq_len)), seq_len)
     sums = [torch.zeros_like(p) for p in parameters]
-    state, count = model.initial_state(stream.batch_size), min(windows, len(stream))
+    state, device = contract.initial_state(model, stream.batch_size), contract.device_of(model)
+    count = min(windows, len(stream))
     for _, window in zip(range(count), stream):
-        inputs, targets = (part.to(state.device) for part in window[:2])
+        inputs, targets = (part.to(device) for part in window[:2])
         gradients, state = segment_gradients(model, Totals(), inputs, targets, state, parameters)
         torch._foreach_addcmul_(sums, gradients, gradients)
     return [total / count for total in sums]

@@ -1,5 +1,6 @@
 """The report of mode=evaluate: a checkpoint's loss on a text, cold, warm and dynamic."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ def build_report(
     seq_len: int = 20,
     dynamic_rows: int = 1,
     search: bool = False,
+    allow_targets: Sequence[str] = (),
 ) -> dict:
     """Evaluate a checkpoint, or an ensemble of several.
 
@@ -58,6 +60,7 @@ def build_report(
         search: search for those of lr and decay that are None, on text that is not scored: the
             validation part of the model's corpus, or, where that is scored, the last tenth of its
             training part.
+        allow_targets: as in :func:`charrnn.load`.
 
     Returns:
         The report, in plain containers.
@@ -78,7 +81,7 @@ def build_report(
     check("evaluate.search", search, ok, "false without evaluate.dynamic=sgd or rms")
 
     saved = [checkpoint.read(file) for file in files]
-    model, charset = checkpoint.build_models(files, saved)
+    model, charset = checkpoint.build_models(files, saved, allow_targets)
     ours, other = [one["charrnn"] for one in saved], "path" in data
     if not other or split not in (None, "all") or search:
         check_same_split(files, ours)

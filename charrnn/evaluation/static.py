@@ -11,6 +11,12 @@ from torch import Tensor, nn
 
 from charrnn.data.windows import PADDING, EvaluationWindows
 from charrnn.evaluation.totals import Totals
+from charrnn.models import contract
+
+MAX_LOGITS = 2**24
+"""Maximum number of logits at a time, 64 MiB of float32."""
+SHORT = 256
+"""Characters of a batch whose logits are below that with any vocabulary of at most 65,536."""
 
 
 @torch.inference_mode()
@@ -21,10 +27,11 @@ def evaluate(model: nn.Module, windows: EvaluationWindows) -> Totals:
         model: as in :mod:`charrnn.models`, in evaluation mode.
         windows: the text. With a burn-in the result is called *warm*, without it *cold*.
     """
-    totals, state = Totals(), windows.initial_state(model)
+    totals, state = Totals(), contract.warm_state(model, windows)
+    device = contract.device_of(model)
     for window in windows:
-        inputs, targets = (part.to(state.device) for part in window[:2])
-        logits, state = model(inputs, state)
+        inputs, targets = (part.to(device) for part in window[:2])
+        logits, state = contract.run(model, inputs, state)
         totals.add(logits, targets)
     return totals
 
@@ -50,14 +57,17 @@ def score_many(
         rows: texts per batch. Texts of similar length share one, so that there is little padding.
     """
     scores: list = [np.zeros(0)] * len(texts)
+    device = contract.device_of(model)
     order = sorted((i for i in range(len(texts)) if len(texts[i]) > 1), key=lambda i: len(texts[i]))
     for batch in (order[k : k + rows] for k in range(0, len(order), rows)):
-        # No more than 64 MiB of logits at a time.
-        steps = max(1, min(seq_len, 2**24 // (len(batch) * model.decoder.out_features)))
         padded = nn.utils.rnn.pad_sequence([texts[i] for i in batch], padding_value=PADDING)
-        inputs, state, nats = padded[:-1].clamp(min=0), model.initial_state(len(batch)), []
+        inputs, nats = padded[:-1].clamp(min=0).to(device), []
+        state, steps = contract.initial_state(model, len(batch)), seq_len
+        if inputs.numel() > SHORT:
+            logits, _ = contract.run(model, inputs[:1], state)
+            steps = max(1, min(seq_len, MAX_LOGITS // logits.numel()))
         for now, then in zip(inputs.split(steps), padded[1:].split(steps)):
-            window, state = model.nll(now.to(state.device), then.to(state.device), state)
+            window, state = contract.nll(model, now, then.to(device), state)
             nats.append(window.double().cpu())
         for i, column in zip(batch, torch.cat(nats).T.numpy()):
             scores[i] = column[: len(texts[i]) - 1].copy()

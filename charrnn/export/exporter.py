@@ -1,6 +1,7 @@
 """Export: a checkpoint's model, with its settings and charset, in a file for other programs."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from charrnn import __version__, checkpoint
@@ -11,7 +12,12 @@ ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt"}
 """Formats, each in a module of its name, and the endings of their files."""
 
 
-def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
+def export(
+    path: str | Path,
+    to: str,
+    out: str | Path | None = None,
+    allow_targets: Sequence[str] = (),
+) -> Path:
     """Write a checkpoint's model in another format, atomically.
 
     Args:
@@ -20,6 +26,7 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
             of one time step; "torch", plain dictionaries of tensors, of which that of ``gru`` fits
             ``torch.nn.GRU`` (where ``reset=after`` and ``gate=sigmoid``).
         out: the file to write; None puts it beside the checkpoint.
+        allow_targets: as in :func:`charrnn.load`.
 
     Returns:
         The file.
@@ -31,7 +38,7 @@ def export(path: str | Path, to: str, out: str | Path | None = None) -> Path:
     check("to", to, to in ENDINGS, " or ".join(ENDINGS))
     file = checkpoint.find_checkpoint(path)
     saved = checkpoint.read(file)
-    model, charset = checkpoint.build_model(saved)
+    model, charset = checkpoint.build_model(saved, allow_targets)
     out = file.with_suffix(ENDINGS[to]) if out is None else Path(out)
     module = importlib.import_module(f"charrnn.export.{to}")
     with checkpoint.atomic_write(out) as f:

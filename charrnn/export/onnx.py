@@ -14,8 +14,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from charrnn import checkpoint
+from charrnn.errors import InputError
 from charrnn.export.extra import import_extra
-from charrnn.models import GRUEncode
+from charrnn.models import GRUEncode, GRUResize
 
 OPSET = 17
 
@@ -26,6 +27,11 @@ def write(model: nn.Module, description: dict, file: BinaryIO) -> None:
     It consists of matrix products and element-wise operations, which every runtime supports. The
     description is in the metadata, as JSON under the key "charrnn".
     """
+    if type(model) not in (GRUEncode, GRUResize):
+        raise InputError(
+            f"to=onnx: {type(model).__name__} has no ONNX form, which GRUEncode and GRUResize have;"
+            " export it to torch or safetensors"
+        )
     onnx = import_extra("onnx")
     graph = Graph(onnx.helper)
     layers, hidden = model.gru.num_layers, model.gru.hidden_size

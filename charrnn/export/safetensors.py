@@ -11,7 +11,8 @@ from charrnn.export.extra import import_extra
 
 def write(model: nn.Module, description: dict, file: BinaryIO) -> None:
     """Write the model. :func:`charrnn.checkpoint.format.read_safetensors` is the reader."""
-    tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    # Cloned, because tied parameters share memory, which the format has no form for.
+    tensors = {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}
     prefixed = {checkpoint.PREFIX + k: v for k, v in tensors.items()}
     description = description | {"sha256": checkpoint.checksum(description, prefixed)}
     metadata = {"format": "pt", checkpoint.METADATA: json.dumps(description)}

@@ -7,6 +7,11 @@ from torch import nn
 
 
 def write(model: nn.Module, description: dict, file: BinaryIO) -> None:
-    """Write the description, and a state dict for each module that has parameters."""
+    """Write the description, a state dict for each module that has parameters, and the rest.
+
+    The rest are parameters and buffers of the model itself, under their names.
+    """
     parts = {name: dict(part.state_dict()) for name, part in model.named_children()}
-    torch.save(description | {name: part for name, part in parts.items() if part}, file)
+    parts = {name: part for name, part in parts.items() if part}
+    own = {name: value for name, value in model.state_dict().items() if "." not in name}
+    torch.save(description | parts | own, file)

@@ -1,6 +1,6 @@
 """Beam search: the text with the best score that a beam of given width finds.
 
-K width of the beam, V vocabulary size, H hidden size, L layers, N characters.
+K width of the beam, V vocabulary size, N characters.
 """
 
 import numpy as np
@@ -11,6 +11,8 @@ from charrnn.data.charset import Charset
 from charrnn.generation.context import RECENT, Context
 from charrnn.generation.decoding import Decoding
 from charrnn.generation.filters import ngram_mask
+from charrnn.models import contract
+from charrnn.models.state import select_rows
 
 
 @torch.inference_mode()
@@ -68,8 +70,8 @@ def beam_search(
         # A continuation is no likelier than its beginning, and the longest has the mildest penalty.
         if best_score >= sums.max().item() / ((5 + length) / 6) ** decoding.length_penalty:
             break
-        state = state.expand(-1, len(rows), -1) if n == 1 else state[:, rows.to(state.device)]
-        logits, state = model(chosen[None].to(state.device), state.contiguous())
+        state = select_rows(state, rows, contract.batch_dim(model))
+        logits, state = contract.run(model, chosen[None].to(logits.device), state)
         logits = logits[0]
     return best
 

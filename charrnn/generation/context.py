@@ -1,6 +1,6 @@
 """Prefill: a model reads a prompt, and the context that it leaves is all that sampling needs.
 
-V vocabulary size, H hidden size, L layers, N characters.
+V vocabulary size, N characters.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from charrnn.data.charset import BOUNDARY, Charset
+from charrnn.models import contract
+from charrnn.models.state import State
 
 PREFILL_CHUNK = 1000
 """Characters of a prompt that are read in one call of the model."""
@@ -21,13 +23,13 @@ class Context(NamedTuple):
     """What is left of the text that a model has read.
 
     Attributes:
-        state: (L, 1, H) after the text.
+        state: of one row, after the text.
         logits: (1, V) of the next character.
         recent: (N,) indices of the last characters, at most ``RECENT``.
         count: number of characters read.
     """
 
-    state: Tensor
+    state: State
     logits: Tensor
     recent: np.ndarray
     count: int
@@ -51,11 +53,11 @@ def prefill(
         return context
     indices = indices.astype(np.int64)
     count, recent = (0, indices[:0]) if context is None else (context.count, context.recent)
-    state = model.initial_state(1) if context is None else context.state
+    state = contract.initial_state(model, 1) if context is None else context.state
     first = charset.encode(BOUNDARY if charset.documents else "\n").astype(np.int64)
     inputs = indices if len(indices) else first
-    for part in torch.from_numpy(inputs).to(state.device).split(PREFILL_CHUNK):
-        logits, state = model(part[:, None], state)
+    for part in torch.from_numpy(inputs).to(contract.device_of(model)).split(PREFILL_CHUNK):
+        logits, state = contract.run(model, part[:, None], state)
     recent = np.concatenate([recent, indices])[-RECENT:]
     # Cloned, because a view would keep the logits of the whole chunk in memory.
     return Context(state, logits[-1].clone(), recent, count + len(indices))

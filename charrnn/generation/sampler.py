@@ -1,6 +1,6 @@
 """The sampler: characters after a context, from random numbers that depend on the position only.
 
-B samples, V vocabulary size, H hidden size, L layers, N characters.
+B samples, V vocabulary size, N characters.
 """
 
 import math
@@ -16,6 +16,8 @@ from charrnn.generation.context import RECENT, Context, prefill
 from charrnn.generation.decoding import Decoding
 from charrnn.generation.filters import filter_probabilities, ngram_mask, sample_next
 from charrnn.gru.generate import generator_for, supports_model
+from charrnn.models import contract
+from charrnn.models.state import State, repeat_row
 
 CHUNK_SIZES = [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]
 """Characters that the native kernels generate in one call: few at first, so that a stream begins at
@@ -88,7 +90,7 @@ def generate_chunks(
         return
     allowed, n = decoding.allowed_mask(charset), decoding.no_repeat
     logits = context.logits.expand(num_samples, -1)
-    state = context.state.expand(-1, num_samples, -1).contiguous()
+    state = repeat_row(context.state, num_samples, contract.batch_dim(model))
     native = supports_model(model)
     stepper = (generator_for if native else Stepper)(model, logits, state)
     # The n-gram mask needs each character before the next.
@@ -115,10 +117,10 @@ class Stepper:
     Args:
         model: as in :mod:`charrnn.models`, in evaluation mode.
         logits: (B, V) of the first character.
-        state: (L, B, H) before it.
+        state: of B rows, before it.
     """
 
-    def __init__(self, model: nn.Module, logits: Tensor, state: Tensor):
+    def __init__(self, model: nn.Module, logits: Tensor, state: State):
         self.model, self.logits, self.state = model, logits, state
 
     def __call__(self, uniforms: Tensor, *filters: float | Tensor | None) -> Tensor:
@@ -132,6 +134,6 @@ class Stepper:
         for uniform in uniforms:
             chunk.append(sample_next(filter_probabilities(self.logits.cpu(), *filters), uniform))
             index = chunk[-1][None].to(self.logits.device)
-            logits, self.state = self.model(index, self.state)
+            logits, self.state = contract.run(self.model, index, self.state)
             self.logits = logits[0]
         return torch.stack(chunk)

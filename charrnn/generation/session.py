@@ -16,6 +16,8 @@ from charrnn.generation.decoding import Decoding, is_integer
 from charrnn.generation.detokenizer import Detokenizer, encode_prompt
 from charrnn.generation.generate import check_length, check_seed, evaluation_mode
 from charrnn.generation.sampler import generate_chunks
+from charrnn.models import contract
+from charrnn.models.state import from_plain, to_plain
 
 FORMAT = 1
 """Version of the dictionary in a session's file."""
@@ -99,7 +101,9 @@ class Session:
         """Write the session, without the model, to a file, atomically."""
         content = {"charrnn_session": FORMAT, "model": self._model_checksum(), "seed": self.seed}
         if self.context is not None:
-            content |= self.context._asdict() | {"recent": torch.tensor(self.context.recent)}
+            content |= self.context._asdict() | {
+                "state": to_plain(self.context.state), "recent": torch.tensor(self.context.recent),
+            }  # fmt: skip
         serialization.save(content, path)
 
     def load(self, path: str | Path) -> "Session":
@@ -119,14 +123,15 @@ class Session:
             raise InputError(f"{path}: no session of this version of charrnn")
         if content.get("model") != self._model_checksum():
             raise InputError(f"{path}: a session of another model; load that one")
-        context, like = None, self.model.initial_state(1)
+        context, like = None, contract.initial_state(self.model, 1)
         try:
             seed = check_seed(content["seed"])
             if "state" in content:
-                state, logits = (content[name].to(like) for name in ("state", "logits"))
+                state = from_plain(content["state"], like)
+                logits = content["logits"].to(contract.device_of(self.model))
                 context = Context(state, logits, content["recent"].numpy(), content["count"])
-                valid = is_integer(context.count, 0) and state.shape == like.shape
-                check("count", context.count, valid and len(logits) == 1, "that of the state")
+                valid = is_integer(context.count, 0) and len(logits) == 1
+                check("count", context.count, valid, "that of the state")
         except (LookupError, AttributeError, TypeError, InputError) as error:
             raise InputError(f"{path}: a damaged session") from error
         self.seed, self.context = seed, context

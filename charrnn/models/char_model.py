@@ -5,15 +5,16 @@ T time steps, B rows, V vocabulary size, H hidden size, L layers.
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charrnn.errors import check
 from charrnn.gru import GRU
+from charrnn.models.budget import largest_hidden_size
+from charrnn.models.contract import RecurrentModel
 
 
-class CharModel(nn.Module):
+class CharModel(RecurrentModel):
     """An input layer defined by the subclass, GRU layers, dropout, and a linear layer H -> V.
 
     The state is an argument and a result of every method, and never kept inside. A subclass
@@ -34,6 +35,7 @@ class CharModel(nn.Module):
 
     VOCAB_AXES = {"decoder.weight": 0, "decoder.bias": 0}
     """Parameters with one slice per character of the vocabulary, and the axis of the slices."""
+    resets_documents = True
 
     def __init__(
         self,
@@ -48,36 +50,18 @@ class CharModel(nn.Module):
     ):
         check("vocab_size", vocab_size, vocab_size >= 1, "a whole number, at least 1")
         if parameters is not None:
-            settings = (num_layers, dropout, reset, gate, "reference")
-            hidden_size = self.largest_hidden_size(parameters, vocab_size, *settings)
+            hidden_size = largest_hidden_size(
+                type(self), parameters, vocab_size, num_layers=num_layers, dropout=dropout,
+                reset=reset, gate=gate, backend="reference",
+            )  # fmt: skip
         check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
         super().__init__()
-        self.boundary: int | None = None
-        """Index of the character that starts a document and resets the state; None without."""
         input_size = self.add_input_layer(vocab_size, hidden_size)
         self.gru = GRU(input_size, hidden_size, num_layers, dropout, reset, gate, backend)
         self.dropout = nn.Dropout(dropout)
         self.decoder = nn.Linear(hidden_size, vocab_size)
         init_uniform(self.decoder.weight, hidden_size)
         nn.init.zeros_(self.decoder.bias)
-
-    @classmethod
-    def largest_hidden_size(cls, parameters: int, vocab_size: int, *settings) -> int:
-        """Return the largest hidden size with at most this many parameters, by bisection."""
-
-        def count(hidden_size: int) -> int:
-            with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                model = cls(vocab_size, hidden_size, *settings)
-            return sum(p.numel() for p in model.parameters())
-
-        fewest = count(1)
-        check("parameters", parameters, parameters >= fewest, f"at least {fewest} for this model")
-        # Each unit adds more than V parameters, which bounds the search from above.
-        low, high = 1, 1 + parameters // vocab_size
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if count(middle) <= parameters else (low, middle - 1)
-        return low
 
     def add_input_layer(self, vocab_size: int, hidden_size: int) -> int:
         """Create the modules before the GRU; return the input size of the GRU."""
@@ -110,15 +94,6 @@ class CharModel(nn.Module):
         """
         output, state = self.outputs(inputs, state)
         return self.decoder(output), state
-
-    def nll(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the negative log-likelihood of every target, (T, B) nats, and the final state.
-
-        A target of -100 is ignored; its value is zero.
-        """
-        logits, state = self(inputs, state)
-        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        return nats.view_as(targets), state
 
     def loss(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean nats per character and the final state, with a fused loss if possible."""

@@ -1,7 +1,7 @@
 """The state of a CharTask in a checkpoint: saved from all ranks, and restored on resuming.
 
 Lightning saves parameters, optimizer and its own loops; the rest is under the key "charrnn".
-B rows of this rank, R rows of all ranks, L layers, H hidden size.
+B rows of this rank, R rows of all ranks.
 """
 
 import torch
@@ -9,21 +9,32 @@ import torch
 from charrnn import __version__
 from charrnn.checkpoint.format import FORMAT
 from charrnn.errors import InputError
+from charrnn.models import contract
+from charrnn.models.state import (
+    describe,
+    from_plain,
+    join_rows,
+    narrow_rows,
+    same_structure,
+    to_device,
+    to_plain,
+)
 
 
 def save_state(task) -> dict:
     """Collect the state of a task, in plain containers and tensors.
 
-    All ranks call this together; the carry (L, R, H) is that of all rows.
+    All ranks call this together; the carry is that of all R rows.
     """
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available() and task.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(task.device)
-    carry, others = task.carry, []
+    carry, others = to_plain(task.carry), []
     if task.trainer.world_size > 1:
         parts = [None] * task.trainer.world_size
-        torch.distributed.all_gather_object(parts, (task.carry.cpu(), random))
-        carry = torch.cat([part for part, _ in parts], 1)
+        on_cpu = to_device(carry, torch.device("cpu"))
+        torch.distributed.all_gather_object(parts, (on_cpu, random))
+        carry = join_rows([part for part, _ in parts], contract.batch_dim(task.model))
         random, *others = (state for _, state in parts)
     return {
         "format": FORMAT,
@@ -49,15 +60,15 @@ def restore_state(task, saved: dict) -> None:
     Raises:
         InputError: the carry is of another size than the model and the rows of all ranks.
     """
-    layers, rows, hidden = task.carry.shape
-    carry, shape = saved["carry"], (layers, rows * task.trainer.world_size, hidden)
-    if carry.shape != shape:
+    rows, carry = task.trainer.datamodule.stream.batch_size, saved["carry"]
+    expected = to_plain(contract.initial_state(task.model, rows * task.trainer.world_size))
+    if not same_structure(carry, expected):
         raise InputError(
-            f"resume: the carry is (L, R, H) = {tuple(carry.shape)} there and {shape} here;"
+            f"resume: the carry is {describe(carry)} there and {describe(expected)} here;"
             " a run keeps its sizes and its rows, data.batch_size times the processes"
         )
-    first = task.global_rank * rows
-    task.carry = carry[:, first : first + rows].contiguous().to(task.carry)
+    carry = narrow_rows(carry, task.global_rank * rows, rows, contract.batch_dim(task.model))
+    task.carry = from_plain(carry, task.carry)
     task.trainer.datamodule.stream.load_state_dict(saved["position"])
     task.position = saved["position"]
     task.rounds, task.round_windows = saved["rounds"], saved["round_windows"]

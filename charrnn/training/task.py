@@ -1,6 +1,6 @@
 """CharTask, the LightningModule: training step with truncated BPTT, carry and roll, validation.
 
-T time steps in a window, B rows of this rank, R rows of all ranks, L layers, H hidden size.
+T time steps in a window, B rows of this rank, R rows of all ranks.
 """
 
 import inspect
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from charrnn.data.stream import Window
 from charrnn.errors import Diverged, check
 from charrnn.gru.cuda import nvrtc
+from charrnn.models import contract
+from charrnn.models.state import State, detach, join_rows, map_state, narrow_rows, roll_rows
 from charrnn.training.checkpoint_state import restore_state, save_state, seed_rank
 from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
 from charrnn.training.gradients import add_l2, clip_by_value, gradient_stats
@@ -96,8 +98,8 @@ class CharTask(LightningModule):
         """Rollbacks of this run so far."""
         self.is_rollback = False
         """Whether the checkpoint that is being restored is the target of a rollback."""
-        self.carry: Tensor | None = None
-        """State (L, B, H) from which the next window starts, detached."""
+        self.carry: State | None = None
+        """State of B rows from which the next window starts, detached."""
         self.position: dict[str, int] | None = None
         """The stream's position after the last finished window."""
         self.rounds = 0
@@ -148,7 +150,7 @@ class CharTask(LightningModule):
 
     def on_train_start(self) -> None:
         stream = self.trainer.datamodule.stream
-        self.carry = self.model.initial_state(stream.batch_size)
+        self.carry = contract.initial_state(self.model, stream.batch_size)
         if self._saved is not None:
             restore_state(self, self._saved)
             self._saved = None
@@ -159,8 +161,8 @@ class CharTask(LightningModule):
     def training_step(self, window: Window, batch_idx: int) -> Tensor:
         if window.index == 0:
             self.carry = self.roll(self.carry)
-        loss, state = self.model.loss(window.inputs, window.targets, self.carry)
-        self.carry, self.window_loss = state.detach(), loss.detach()
+        loss, state = contract.loss(self.model, window.inputs, window.targets, self.carry)
+        self.carry, self.window_loss = detach(state, self.carry), loss.detach()
         self.monitor.update(self.window_loss)
         if not loss.is_cuda:  # on a GPU this would wait for it; Metrics checks when it logs
             self.check_divergence()
@@ -174,16 +176,26 @@ class CharTask(LightningModule):
         stream = self.trainer.datamodule.stream
         return loss * (stream.seq_len * stream.batch_size * self.trainer.world_size)
 
-    def roll(self, carry: Tensor) -> Tensor:
-        """Return the carry (L, B, H) with which a pass begins; before the first it is zero."""
-        if self.rollover == "roll":
-            rolled = carry.roll(1, dims=1)
-            if self.trainer.world_size > 1:  # row 0 continues the last row of the previous rank
-                last_rows = [torch.empty_like(carry[:, 0]) for _ in range(self.trainer.world_size)]
-                torch.distributed.all_gather(last_rows, carry[:, -1].contiguous())
-                rolled[:, 0] = last_rows[self.global_rank - 1]
-            return rolled
-        return torch.zeros_like(carry) if self.rollover == "reset" else carry
+    def roll(self, carry: State) -> State:
+        """Return the carry with which a pass begins; before the first it is the initial state."""
+        rows = self.trainer.datamodule.stream.batch_size
+        if self.rollover == "reset":
+            return contract.initial_state(self.model, rows)
+        if self.rollover == "carry":
+            return carry
+        dim = contract.batch_dim(self.model)
+        rolled = roll_rows(carry, dim)
+        if self.trainer.world_size > 1:  # row 0 continues the last row of the previous rank
+
+            def exchange(own: Tensor) -> Tensor:
+                every = [torch.empty_like(own) for _ in range(self.trainer.world_size)]
+                torch.distributed.all_gather(every, own)
+                return every[self.global_rank - 1]
+
+            first = map_state(exchange, narrow_rows(rolled, 0, 1, dim))
+            rest = narrow_rows(rolled, 1, rows - 1, dim)
+            rolled = join_rows([first, rest], dim)
+        return rolled
 
     def configure_gradient_clipping(
         self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
@@ -237,13 +249,15 @@ class CharTask(LightningModule):
         raise Diverged(problem, self.global_step - 1 - unchecked)
 
     def on_validation_epoch_start(self) -> None:
-        self.validation_state = self.trainer.datamodule.validation.initial_state(self.model)
+        validation = self.trainer.datamodule.validation
+        self.validation_state = contract.warm_state(self.model, validation)
         self.validation_nats = torch.zeros((), dtype=torch.float64, device=self.device)
         self.validation_count = 0
 
     def validation_step(self, window: Window, batch_idx: int) -> None:
         inputs, targets = window.inputs, window.targets
-        nats, self.validation_state = self.model.nll(inputs, targets, self.validation_state)
+        state = self.validation_state
+        nats, self.validation_state = contract.nll(self.model, inputs, targets, state)
         self.validation_nats += nats.sum(dtype=torch.float64)
         self.validation_count += int((targets >= 0).sum())
 
