@@ -7,7 +7,8 @@ from torch import Tensor
 def add_l2(parameters: list[Tensor], scale: float) -> None:
     """Add ``scale`` times each weight matrix to its gradient; biases (1-D) have no L2."""
     weights = [p for p in parameters if p.dim() > 1 and p.grad is not None]
-    torch._foreach_add_([w.grad for w in weights], [w.detach() for w in weights], alpha=scale)
+    if weights:
+        torch._foreach_add_([w.grad for w in weights], [w.detach() for w in weights], alpha=scale)
 
 
 def clip_by_value(gradients: list[Tensor], bound: float) -> None:

@@ -21,7 +21,7 @@ from charrnn.checkpoint import save
 def test_predictions_match_scores():
     model, text = make(), TEXT[:1203]
     indices = model.charset.encode(text).astype(np.int64)
-    likeliest, probabilities, actual = predict(model.model, model.activations(text)[-1], indices)
+    likeliest, probabilities, actual = predict(model.model, indices)
     np.testing.assert_allclose(-np.log(actual), model.score(text), rtol=1e-4)
     assert likeliest.shape == probabilities.shape == (1203, 5)
     assert (np.diff(probabilities) <= 0).all() and (probabilities > 0).all()
