@@ -142,7 +142,8 @@ def with_hidden_size(settings: dict, vocab_size: int) -> dict:
         settings.pop("parameters", None)
     if not budget:
         return settings
-    others = {k: v for k, v in settings.items() if k not in ("_target_", "hidden_size")}
+    chosen = ("_target_", "hidden_size", "parameters")
+    others = {k: v for k, v in settings.items() if k not in chosen}
     if "backend" in others:
         others["backend"] = "reference"  # nothing is compiled to count parameters
     try:
