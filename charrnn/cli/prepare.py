@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: ``prepare(config, job) -> Run``."""
 
+import functools
 import logging
 import math
 import warnings
