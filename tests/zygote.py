@@ -6,6 +6,7 @@ of JSON on standard input: {"argv", "cwd", "env", "out", "err"} starts one and a
 is where it reads and writes, in place of files.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -46,6 +47,9 @@ def main() -> None:
     sys.path[0] = os.path.dirname(sys.path[0])  # where train.py is
     for name in IMPORTED:
         importlib.import_module(name)
+    # Hydra looks for plugins and parses conf/ when it composes first: 0.3 s less for each child.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        importlib.import_module("charrnn.cli.main").main(["train", "--cfg", "job"])
     while line := sys.stdin.readline():
         request = json.loads(line)
         if "wait" in request:
