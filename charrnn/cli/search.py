@@ -24,8 +24,7 @@ from charrnn.runs import search
 
 TARGET = "charrnn.cli.search.Search"
 GRID = "optuna.samplers.GridSampler"
-ONE_SEED = ("optuna.samplers.QMCSampler", "optuna.samplers.BruteForceSampler")
-"""Samplers whose draws are one sequence, of which the study knows the position."""
+QMC, RANDOM = "optuna.samplers.QMCSampler", "optuna.samplers.RandomSampler"
 
 
 class Search(Sweeper):
@@ -174,17 +173,20 @@ class Search(Sweeper):
         """The sampler of a trial; its draw does not depend on where a search was interrupted."""
         settings = dict(self.sampler)
         if settings["_target_"] == GRID:  # all is enqueued
-            settings = {"_target_": "optuna.samplers.RandomSampler"}
-        if settings.get("seed") is not None and settings["_target_"] not in ONE_SEED:
-            seeds = np.random.SeedSequence([settings["seed"], number])
-            settings["seed"] = int(seeds.generate_state(1)[0])
+            settings = {"_target_": RANDOM}
+        if settings.get("seed") is not None:
+            seed = int(np.random.SeedSequence([settings["seed"], number]).generate_state(1)[0])
+            if settings["_target_"] == QMC:  # one sequence; the study knows the position in it
+                settings.setdefault("independent_sampler", {"_target_": RANDOM, "seed": seed})
+            else:
+                settings["seed"] = seed
         return search.build(settings)
 
     def tell(self, number: int, job) -> None:
         """Record what became of a job."""
         done = job.return_value if job.status == JobStatus.COMPLETED else None
         state, best = done or ("failed", math.nan)
-        self.study.sampler = search.build({"_target_": "optuna.samplers.RandomSampler"})
+        self.study.sampler = search.build({"_target_": RANDOM})
         if state == "stopped":
             self.study.tell(number, state=self.states.PRUNED)
         elif math.isfinite(best):

@@ -39,6 +39,48 @@ class LenientStream:
             self.stream.flush()
 
 
+class PrefixedStream:
+    """A stream whose lines begin with a name, for jobs that write to one stream at once.
+
+    Lines are written whole, so that those of two processes do not mix.
+    """
+
+    def __init__(self, stream: typing.TextIO, name: str):
+        self.stream, self.prefix, self.held = stream, f"{name}: ", ""
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def isatty(self) -> bool:
+        """False: a progress bar would be one of several on the same line."""
+        return False
+
+    def write(self, text: str) -> int:
+        *lines, self.held = (self.held + text).split("\n")
+        if lines:
+            self.stream.write("".join(f"{self.prefix}{line}\n" for line in lines))
+            self.stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+@contextlib.contextmanager
+def prefixed_output(name: str) -> Iterator[None]:
+    """Begin each line of standard output and error with a name, until the block ends."""
+    before = sys.stdout, sys.stderr
+    streams = [s and PrefixedStream(s, name) for s in before]
+    sys.stdout, sys.stderr = streams
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in filter(None, streams):
+            if stream.held:
+                stream.write("\n")
+
+
 def make_lenient() -> None:
     """Make standard output and error lose what they cannot write and escape what is unknown."""
     for name in ("stdout", "stderr"):

@@ -1,5 +1,6 @@
 """A sweep: its folder, its jobs, and what is printed at its end."""
 
+import contextlib
 import functools
 import os
 import shlex
@@ -21,7 +22,7 @@ from charrnn.cli.overrides import as_typed, quote
 from charrnn.cli.prepare import Job
 from charrnn.cli.schema import check_settings
 from charrnn.cli.search import check_search
-from charrnn.cli.streams import suppress_full_disk
+from charrnn.cli.streams import prefixed_output, suppress_full_disk
 from charrnn.cli.train import check_pairs, without_hydra
 from charrnn.errors import InputError, escape_control
 from charrnn.runs import (
@@ -126,7 +127,8 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> tuple[s
     with_joblib = uses_joblib(OmegaConf.create({"hydra": hydra}))
     if with_joblib and os.getpid() != sweep_process:
         end_with_sweep(os.getppid())
-    with run_lock(job.folder) as lock:
+    named = prefixed_output(job.folder.name) if with_joblib else contextlib.nullcontext()
+    with named, run_lock(job.folder) as lock:
         if lock is None:
             print(escape_control(f"{job.folder.name}: another process trains it"))
         if lock is None or interrupted.is_set():

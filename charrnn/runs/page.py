@@ -26,12 +26,18 @@ svg { display: block; max-width: 100%; height: auto } svg text { font-size: 12px
 .curve:hover { stroke-width: 4 } circle { stroke: #fff; stroke-width: 1 } circle:hover { r: 8px }
 """
 
+ABOUT_GROUPS = (
+    "Mean and standard deviation of the best bpc over seeds, and the mean difference to the first"
+    " row with its standard error, over pairs of the same seed."
+)
+
 
 def results_page(
     name: str,
     jobs: list[Job],
     keys: list[str],
     table: list[list[str]],
+    groups: list[list[str]] = (),
     importances: dict[str, float] | None = None,
 ) -> str:
     """Return the whole page as HTML.
@@ -41,6 +47,7 @@ def results_page(
         jobs: sorted, the best first.
         keys: in which the jobs differ.
         table: the header, and a row for each job in the same order.
+        groups: the table of jobs that differ in nothing but their seed, if there are any.
         importances: of the keys of a search, the largest first.
     """
     rated = [job for job in jobs if job.best == job.best]
@@ -53,7 +60,8 @@ def results_page(
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(name)}</title>'
         f"<style>{STYLE}</style>\n<h1>{escape(name)}</h1><p>{len(jobs)} jobs: {summary}</p>\n"
-        f"<h2>Results</h2>{html_table(jobs, table, colours)}\n"
+        + (f"<h2>Over seeds</h2><p>{ABOUT_GROUPS}</p>{plain_table(groups)}\n" if groups else "")
+        + f"<h2>Results</h2>{html_table(jobs, table, colours)}\n"
         "<h2>Validation bpc against windows</h2>"
         f"<p>Better jobs are darker.</p>{learning_curves(rated, colours)}\n"
         + (f'<h2>Best bpc against each key</h2><div class="pictures">{scatters}</div>\n')
@@ -61,6 +69,16 @@ def results_page(
         + importance_bars(importances or {})
         + "</html>\n"
     )
+
+
+def plain_table(table: list[list[str]]) -> str:
+    """Return a table of text, numbers aligned to the right."""
+    header, *body = table
+    keys = len(header) - 5
+    tags = [("", "number")[i >= keys] for i in range(len(header))]
+    rows = ["".join(f'<th class="{c}">{escape(t)}</th>' for c, t in zip(tags, header))]
+    rows += ["".join(f'<td class="{c}">{escape(t)}</td>' for c, t in zip(tags, r)) for r in body]
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 
 def importance_bars(importances: dict[str, float]) -> str:

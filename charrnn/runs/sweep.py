@@ -35,6 +35,8 @@ class Job:
     number: int
     given: list[str]
     """The overrides as given on the command line."""
+    started: str = ""
+    """When, in ISO 8601; empty if it is not known."""
 
     @property
     def trained(self) -> list[tuple[int, float]]:
@@ -103,7 +105,8 @@ def read_job(run: Path, number: int = 0) -> Job:
                 speeds.append(float(row["train/chars_per_second"]))
     digits = re.match(r"\d+", run.name)
     about = _read_yaml(run / ".hydra" / "about.yaml")
-    parameters = about.get("parameters") if isinstance(about, dict) else None
+    about = about if isinstance(about, dict) else {}
+    parameters, started = about.get("parameters"), about.get("started")
     pairs = split_overrides(overrides)
     return Job(
         folder=run,
@@ -115,6 +118,7 @@ def read_job(run: Path, number: int = 0) -> Job:
         parameters=parameters if isinstance(parameters, int) else None,
         number=int(digits[0]) if digits else number,
         given=[o for o in overrides if o.partition("=")[0] != "launcher"],
+        started=started if isinstance(started, str) else "",
     )
 
 
@@ -123,6 +127,12 @@ def varied_keys(jobs: list[Job]) -> list[str]:
     in_order = sorted(jobs, key=job_number)
     keys = dict.fromkeys(key for job in in_order for key in job.overrides)
     return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
+
+
+def short_names(keys: list[str]) -> list[str]:
+    """Return keys without their groups, where the last part says which one is meant."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [name if last.count(name) == 1 else key for key, name in zip(keys, last)]
 
 
 def job_number(job: Job) -> int:
