@@ -128,14 +128,15 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> tuple[s
     if with_joblib and os.getpid() != sweep_process:
         end_with_sweep(os.getppid())
     named = prefixed_output(job.folder.name) if with_joblib else contextlib.nullcontext()
-    with named, run_lock(job.folder) as lock:
+    with run_lock(job.folder) as lock:
         if lock is None:
             print(escape_control(f"{job.folder.name}: another process trains it"))
         if lock is None or interrupted.is_set():
             return None
         try:
             check_pairs(config, job.overrides)
-            return train_job(config, job, lock)
+            with named:
+                return train_job(config, job, lock)
         except Exception as error:
             record_failure(job, error)
             return None
