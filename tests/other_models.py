@@ -58,7 +58,8 @@ class Counter(nn.Module):
         expected, read = self.unpack(state)
         steps = read + torch.arange(1, len(inputs) + 1, device=read.device)[:, None]
         one = self.weight[0] / self.weight[0].detach()  # a carry that is not detached would show
-        phase = (steps + inputs + 0.1 * torch.cat([expected[None], inputs[:-1] + 1]))[..., None]
+        before = torch.cat([expected[None], inputs[:-1] + 1])
+        phase = (steps.remainder(13) + inputs.remainder(5) + 0.1 * before.remainder(17))[..., None]
         logits = torch.cos(phase * self.weight) * 2
         return logits, self.pack((inputs[-1] + 1) * one, steps[-1] * one)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from charrnn.errors import check
 from charrnn.models.char_model import init_uniform
 from charrnn.models.contract import RecurrentModel
+from charrnn.models.scan import Scan
 
 
 class MinGRU(RecurrentModel):
@@ -44,31 +45,20 @@ class MinGRU(RecurrentModel):
         return weight.new_zeros(len(self.layers), batch_size, weight.size(1))
 
     def forward(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        layers = self.activations(inputs, state)
+        layers = self.run_layers(inputs, state)
         return self.decoder(self.dropout(layers[-1])), torch.stack([h[-1] for h in layers])
 
     def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
         """Return h of every layer after every character, (L, T, B, H)."""
+        return torch.stack(self.run_layers(inputs, state))
+
+    def run_layers(self, inputs: Tensor, state: Tensor) -> list[Tensor]:
+        """Return the outputs (T, B, H) of each layer."""
         x, outputs = self.embed(inputs), []
         for linear, h in zip(self.layers, state):
             x = linear(self.dropout(x) if outputs else x)
             z, n = x.to(state.dtype).chunk(2, -1)  # not in 16 bits under autocast
             z, n = torch.sigmoid(z), torch.where(n < 0, torch.sigmoid(n), n + 0.5)
-            x = scan(1 - z, z * n, h)
+            x = Scan.apply(1 - z, z * n, h)
             outputs.append(x)
-        return torch.stack(outputs)
-
-
-def scan(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    """Return h_t = a_t h_(t-1) + b_t for all T steps, (T, B, H), in log2(T) parallel steps.
-
-    Pairs (a, b) are composed over doubling distances (Hillis and Steele 1986). Nothing is divided
-    and no logarithm is taken, so a of (0, 1) loses no precision; (B, H) ``h`` may be of any sign.
-    """
-    b = torch.cat([torch.addcmul(b[:1], a[:1], h[None]), b[1:]])
-    distance = 1
-    while distance < len(b):
-        b = torch.cat([b[:distance], torch.addcmul(b[distance:], a[distance:], b[:-distance])])
-        a = torch.cat([a[:distance], a[distance:] * a[:-distance]])
-        distance *= 2
-    return b
+        return outputs

@@ -24,7 +24,6 @@ SETTINGS = (
 ALLOW = "allow_targets=[mine]"
 MODELS = {
     "nested": ("model._target_=mine.Counter", "model.form=nested", ALLOW),
-    "batch_first": ("model._target_=mine.Counter", "model.form=batch_first", ALLOW),
     "lstm": ("model=lstm", "model.hidden_size=5"),
     "min_gru": ("model=min_gru", "model.hidden_size=5"),
 }
@@ -63,7 +62,7 @@ def test_killed_and_resumed(folder, command, whole, model):
     run, seconds = folder / f"killed_{model}", random.Random(model)
     arguments = (*SETTINGS, *MODELS[model], "data.batch_size=6", f"hydra.run.dir={run}")
     process = command.start("train.py", *arguments, cwd=folder)
-    for _ in range(1 if model == "batch_first" else 2):
+    for _ in range(2):
         wait_for(run / "checkpoints" / "last.ckpt")
         time.sleep(seconds.uniform(0.05, 0.4))
         os.kill(process.pid, signal.SIGKILL)
@@ -200,7 +199,7 @@ def test_a_checkpoint_of_another_class(folder, whole, monkeypatch):
     """Keys that only the class or only the file has are named."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    file = whole("batch_first") / "checkpoints" / "last.ckpt"
+    file = whole("nested") / "checkpoints" / "last.ckpt"
     saved = checkpoint.read(file)
     saved["state_dict"]["model.weights"] = saved["state_dict"].pop("model.weight")
     with pytest.raises(InputError, match=r"the checkpoint lacks weight, .* Counter\.state_dict"):
