@@ -81,14 +81,16 @@ class LanguageModel:
     def activations(self, text: str) -> np.ndarray:
         """Return the output of every unit after every character, (L, H, T), between -1 and 1.
 
-        The text is read from a zero state. Raises InputError for an ensemble.
+        The text is read from the initial state. Units of models other than GRUs and LSTMs may leave
+        that range. Raises InputError for an ensemble, and a model without ``activations``.
         """
         return compute_activations(self.model, self.charset, text)
 
     def gates(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the reset and update gates of every unit, each (L, H, T), between 0 and 1.
 
-        The text is read from a zero state. Raises InputError for an ensemble.
+        The text is read from the initial state. Raises InputError for an ensemble, and a model
+        without ``gates``.
         """
         return compute_gates(self.model, self.charset, text)
 

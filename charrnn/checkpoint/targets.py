@@ -35,6 +35,6 @@ def make_importable(packages: Iterable[str]) -> None:
     """
     for package in packages:
         top = package.partition(".")[0]
-        if top not in sys.modules and importlib.util.find_spec(top) is None:
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())
+        is_missing = top and top not in sys.modules and importlib.util.find_spec(top) is None
+        if is_missing and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
