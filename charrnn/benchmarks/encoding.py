@@ -22,7 +22,7 @@ import torch
 
 from charrnn.benchmarks import report
 from charrnn.data.corpus import open_corpus
-from charrnn.data.files import stdlib_files
+from charrnn.data.stdlib import stdlib_files
 
 SCRIPTS = ((0x20, 0x7F), (0xC0, 0x250), (0x391, 0x3CA), (0x410, 0x450), (0x5D0, 0x5EB),
            (0x3041, 0x3097), (0x4E00, 0x5600), (0x1F600, 0x1F650))  # fmt: skip

@@ -19,7 +19,7 @@ from torch import nn
 
 from charrnn.benchmarks import report
 from charrnn.benchmarks.steps import PRECISIONS, Baseline, Training
-from charrnn.data.files import stdlib_files
+from charrnn.data.stdlib import stdlib_files
 from charrnn.data.stream import RowStream
 from charrnn.gru import GATES, RESETS, native, reference
 from charrnn.gru.generate import generator_for

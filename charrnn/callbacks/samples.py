@@ -12,12 +12,14 @@ from charrnn.generation.decoding import Decoding
 
 
 class Samples(Callback):
-    """Prints a sample at the start, every ``every_n_steps`` windows and at the end.
+    """Prints a sample at the start, early on, every ``every_n_steps`` windows and at the end.
 
     Sampling uses its own state and random number generator, so that training is not affected.
 
     Args:
         every_n_steps: windows between two samples.
+        early: windows before one more sample, in which a model has learned letters and not yet
+            words; None leaves it out.
         length: characters of a sample, without the prompt.
         temperature: divides the logits.
         prompt: the beginning of each sample, with \\n for a newline and \\t for a tab. Characters
@@ -27,14 +29,16 @@ class Samples(Callback):
     def __init__(
         self,
         every_n_steps: int = 500,
+        early: int | None = 100,
         length: int = 200,
         temperature: float = 0.8,
         prompt: str = "",
     ):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
+        check("early", early, early is None or early >= 1, "a whole number, at least 1, or null")
         generation.check_length(length)
         Decoding(temperature=temperature)
-        self.every_n_steps, self.length = every_n_steps, length
+        self.every_n_steps, self.early, self.length = every_n_steps, early, length
         self.temperature, self.prompt = temperature, unescape(prompt)
         self.last: int | None = None
 
@@ -50,7 +54,8 @@ class Samples(Callback):
             self._sample(trainer, task)
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
-        if trainer.global_step % self.every_n_steps == 0:
+        windows = trainer.global_step
+        if windows % self.every_n_steps == 0 or windows == self.early:
             self._sample(trainer, task)
 
     def on_train_end(self, trainer, task) -> None:

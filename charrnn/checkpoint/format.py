@@ -23,7 +23,7 @@ MOVED = {
 REMOVED = ("charrnn.callbacks.MedianStopping", "charrnn.callbacks.StopWorse")
 """Callbacks of earlier versions; the sweeper prunes now."""
 DATA = "charrnn.data.datamodule.CharDataModule"
-READ_BEFORE = {"newlines": "keep", "encoding": "utf-8"}
+READ_BEFORE = {"newlines": "keep", "encoding": "utf-8", "library": "all"}
 """How :data:`DATA` read text before it had these settings."""
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from charrnn.data.charset import NEWLINES, Charset
 from charrnn.data.corpus import Corpus, find_alphabet, open_corpus
-from charrnn.data.files import fetch, find_files, stdlib_files
+from charrnn.data.files import fetch, find_files
 from charrnn.data.rounds import Rounds
 from charrnn.data.split import split_sizes
+from charrnn.data.stdlib import LIBRARIES, stdlib_files
 from charrnn.data.stream import RowStream, Window
 from charrnn.data.text import read_text, unescape
 from charrnn.data.windows import EvaluationWindows
@@ -32,6 +33,7 @@ class CharDataModule(LightningDataModule):
             text with unit="char".
         url: an https address, downloaded once; requires ``sha256``, the hash of the file.
         max_bytes: how much of the standard library is read.
+        library: which files of it, as in :func:`charrnn.data.stdlib.stdlib_files`.
         unit, normalize, lowercase: as in :class:`charrnn.Charset`.
         document: "file" makes each file a document; any other string separates documents, with
             \\n for a newline. The state of a row is reset to zero where a document starts.
@@ -68,6 +70,7 @@ class CharDataModule(LightningDataModule):
         url: str | None = None,
         sha256: str | None = None,
         max_bytes: int | None = None,
+        library: str = "programs",
         unit: str = "char",
         normalize: str | None = None,
         lowercase: bool = False,
@@ -88,6 +91,8 @@ class CharDataModule(LightningDataModule):
         super().__init__()
         in_range = train_fraction is None or 0 < train_fraction <= 1
         check("train_fraction", train_fraction, in_range, "above 0, at most 1, or null")
+        check("library", library, library in LIBRARIES, " or ".join(LIBRARIES))
+        self.library = library
         self.path, self.url, self.sha256, self.max_bytes = path, url, sha256, max_bytes
         self.min_count, self.cache_dir = min_count, cache_dir
         check("newlines", newlines, newlines in NEWLINES, "universal or keep")
@@ -120,7 +125,7 @@ class CharDataModule(LightningDataModule):
         elif self.url is not None:
             files = [fetch(self.url, self.sha256, self.cache_dir)]
         else:
-            files, max_bytes = stdlib_files(), self.max_bytes
+            files, max_bytes = stdlib_files(self.library), self.max_bytes
         return open_corpus(
             files, max_bytes=max_bytes, cache_dir=self.cache_dir, min_count=self.min_count,
             charset=charset, document=self.document, encoding=self.encoding, **self.options,

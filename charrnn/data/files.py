@@ -7,7 +7,6 @@ import gzip
 import lzma
 import os
 import re
-import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,14 +64,6 @@ def files_below(folder: Path) -> list[Path]:
         folders[:] = [f for f in folders if not f.startswith(".")]
         files += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted((file for file in files if file.is_file()), key=lambda file: file.as_posix())
-
-
-def stdlib_files() -> list[Path]:
-    """Return the .py files of Python's standard library, sorted, without tests and packages."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    excluded = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
-    return [root / name for name in names if not excluded.intersection(name.split("/"))]
 
 
 def fetch(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> Path:

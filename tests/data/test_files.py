@@ -4,7 +4,6 @@ import bz2
 import gzip
 import lzma
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from backports import zstd
 
 from charrnn import InputError
-from charrnn.data.files import find_files, read_bytes, stdlib_files
+from charrnn.data.files import find_files, read_bytes
 
 
 def test_globs_are_sorted_and_lists_are_not(tmp_path, monkeypatch):
@@ -52,17 +51,6 @@ def test_missing_files_are_named(tmp_path, path, words):
 def test_an_empty_list():
     with pytest.raises(InputError, match=r"data\.path names no file"):
         find_files([])
-
-
-def test_stdlib_files():
-    files = stdlib_files()
-    root = Path(sysconfig.get_paths()["stdlib"])
-    names = [f.relative_to(root).as_posix() for f in files]
-    assert names == sorted(names) and len(names) > 100
-    assert {"abc.py", "argparse.py", "json/__init__.py"} <= set(names)
-    parts = {part for name in names for part in name.split("/")}
-    assert not parts & {"test", "tests", "site-packages", "dist-packages", "idle_test"}
-    assert all(name.endswith(".py") for name in names)
 
 
 def test_a_folder_is_all_files_below_it(tmp_path):

@@ -27,7 +27,7 @@ def watched(tmp_path_factory, command):
     result = command(
         "train.py", "data.path=book.txt", *TINY, "trainer.max_epochs=3",
         "trainer.limit_train_batches=20", "callbacks.samples.every_n_steps=25",
-        "callbacks.progress.seconds=0.0", cwd=folder,
+        "callbacks.samples.early=10", "callbacks.progress.seconds=0.0", cwd=folder,
     )  # fmt: skip
     assert result.code == 0, result.err
     (run,) = folder.glob("outputs/*/*")
@@ -42,6 +42,7 @@ def test_what_is_printed(watched):
         for words in (
             "untrained: validation",
             "sample after 0 windows",
+            "sample after 10 windows",
             "window 20, ",
             "sample after 25 windows",
             "window 40, ",
