@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 def lazy_names(package: str, modules: dict[str, str]) -> tuple[Callable, Callable, list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports names on use.
 
-    So ``import charrnn`` alone costs nothing, and a file of a room that needs neither torch nor
+    So ``import charrnn`` by itself costs nothing, and a file of a room that needs neither torch nor
     Lightning is imported without them.
 
     Args:

@@ -114,14 +114,14 @@ def as_row(result: dict) -> list[str]:
     ]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", choices=["ascii", "mixed"], action="append")
     parser.add_argument("--megabytes", type=float, default=300)
     parser.add_argument("--seconds", type=float, default=20, help="for each row of the table")
     parser.add_argument("--json", metavar="FILE")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with contextlib.suppress(AttributeError):  # where the system has no such call
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])

@@ -192,13 +192,13 @@ def generated(model: GRUEncode, rows: int, steps: int) -> tuple[torch.Tensor, fl
     return torch.cat([first, *pieces]), rate
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print each line as it is found, and say how many failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of point 5")
     parser.add_argument("--windows", type=int, default=300, help="of each run of point 3")
     parser.add_argument("--json", metavar="FILE")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         sys.exit("error: there is no NVIDIA GPU here")
     about = report.machine(CUDA)

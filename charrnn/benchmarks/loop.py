@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
     }
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     model, data = settings("model/gru_encode"), settings("data/text")
@@ -164,15 +164,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--threads", type=int, help="default: chosen by torch")
     parser.add_argument("--json", metavar="FILE")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 HEADER = ["H,L,B,T", "backend", "fit ms", "bare ms", "over % (quartiles)", "turns"]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print the table."""
-    args = parse()
+    args = parse(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
     about = report.machine(torch.device("cpu")) | {"lightning": pl.__version__}

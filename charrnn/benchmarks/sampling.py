@@ -148,7 +148,7 @@ def as_row(result: dict, of_one: float) -> list[str]:
     ]
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
 
     def size(text: str) -> tuple[int, ...]:
@@ -165,12 +165,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=15, help="for each row of the table")
     parser.add_argument("--threads", type=int, help="default: chosen by torch")
     parser.add_argument("--json", metavar="FILE")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print the table."""
-    args = parse()
+    args = parse(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
     about = report.machine(torch.device("cpu"))

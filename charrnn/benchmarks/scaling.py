@@ -68,7 +68,7 @@ HEADER = ["processes x B", "windows in a pass", "ms a window", "characters/s (qu
           "s a pass", "times", "rates"]  # fmt: skip
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, action="append", help="default: 1 and 2")
@@ -83,14 +83,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="further settings of the training"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.processes = args.processes or [1, 2]
     return args
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print the table."""
-    args = parse()
+    args = parse(arguments)
     about = report.machine(torch.device("cpu"))
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
     print(f"H {args.hidden}, L {args.layers}, T {args.steps}; {args.characters:,.0f} characters\n")

@@ -128,7 +128,7 @@ def header(names: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
 
     def size(text: str) -> tuple[int, ...]:
@@ -146,12 +146,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="32-true")
     parser.add_argument("--json", metavar="FILE")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print the table."""
-    args = parse()
+    args = parse(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)

@@ -24,13 +24,24 @@ class Program:
 
     train: str = "charrnn train"
     sample: str = "charrnn sample"
+    evaluate: str = "charrnn evaluate"
 
     @classmethod
     def script(cls, path: str) -> "Program":
         """``python train.py`` and ``python sample.py``, from the path of either."""
-        file = Path(path)
-        names = (file.with_name(name) for name in ("train.py", "sample.py"))
-        return cls(*(f"python {shlex.quote(str(name))}" for name in names))
+        names = (str(Path(path).with_name(name)) for name in ("train.py", "sample.py"))
+        train, sample = (f"python {shlex.quote(name)}" for name in names)
+        return cls(train, sample, f"{train} mode=evaluate")
+
+    def in_text(self, text: str) -> str:
+        """A text that names the scripts, with these commands instead."""
+        for script, command in (
+            ("python train.py mode=evaluate", self.evaluate),
+            ("python train.py", self.train),
+            ("python sample.py", self.sample),
+        ):
+            text = text.replace(f"{script} ", f"{command} ")
+        return text
 
 
 @dataclass(frozen=True)
@@ -89,12 +100,19 @@ def parse(
     options = hydra_internals.parse_options(given, hint_for(name))
     if name == "evaluate" and options.multirun:
         raise InputError("-m: evaluate is no sweep; several checkpoints are checkpoint=[A,B]")
+    if options.config_name not in (None, name) and not options.config_path:
+        raise InputError(
+            f"--config-name {options.config_name}: the settings are those of conf/{name}.yaml;"
+            " a preset of your own is experiment=NAME with --config-dir FOLDER"
+        )
     overrides = list(options.overrides)
     config_name, config, kind, folder = name, None, "new", None
     if name == "train":
         overrides = as_requeued(overrides, environ)
         path = last_value(overrides, "resume")
         if path not in (None, "", "null"):
+            if options.multirun:
+                raise InputError(f"resume={path}: goes on with one run; a sweep starts new ones")
             overrides = [a for a in overrides if not a.lstrip("+").startswith("resume=")]
             settings, hydra, folder = resumed(user_path(path).absolute())
             config_name, config, kind = "resumed", as_config(settings, hydra), "resumed"

@@ -9,8 +9,10 @@ import math
 from collections.abc import Mapping
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from charrnn.cli.errors import name_key
+from charrnn.cli.overrides import last_value
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check
 from charrnn.training import distributed
@@ -155,4 +157,15 @@ def rows_stay(rows: int, batch_size: int, world_size: int) -> None:
             f"data.batch_size={batch_size}: the run that is resumed has {rows} rows, which with"
             + (f" {world_size} processes" if world_size > 1 else " one process")
             + (" cannot be kept" if rest else f" is data.batch_size={share}")
+        )
+
+
+def check_pairs(config: DictConfig, overrides) -> None:
+    """Raise InputError where a hidden size is given that another key chooses."""
+    given = last_value(list(overrides), "model.hidden_size")
+    budget = OmegaConf.select(config, "model.parameters")
+    if given not in (None, "", "null") and budget:
+        raise InputError(
+            f"model.parameters={budget}: chooses the hidden size; leave out"
+            f" model.hidden_size={given}, or give model.parameters=null"
         )

@@ -1,7 +1,8 @@
 """charrnn corpus: the cache of encoded texts, listed or cleared."""
 
 from charrnn.cli.options import Parser
-from charrnn.errors import escape_control
+from charrnn.data.files import user_path
+from charrnn.errors import InputError, escape_control
 
 
 def main(arguments: list[str], program: str) -> None:
@@ -12,6 +13,8 @@ def main(arguments: list[str], program: str) -> None:
     given = parser.parse_args(arguments)
     from charrnn.data import cache
 
+    if given.cache_dir is not None and not user_path(given.cache_dir).is_dir():
+        raise InputError(f"--cache-dir {given.cache_dir}: no such folder")
     folder = cache.cache_folder(given.cache_dir)
     if given.command == "clear":
         cache.clear_cache(folder)

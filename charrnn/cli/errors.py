@@ -58,12 +58,21 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return no_such_key(match[1], command)
     if text.startswith("Config group override must be a string"):
         overrides = command.overrides if command else ()
-        given = [a for a in overrides if a.partition("=")[0].lstrip("+") in groups()]
+        given = [a for a in overrides if a.partition("=")[0].lstrip("+") in (*groups(), "hydra")]
         return f"{' '.join(given)}: names no option of its group; --help lists them"
     if type(error).__module__.startswith(("hydra.", "omegaconf.")):
         if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
             extra = EXTRAS.get(match[2], "dev")
             return f'{match[2]}: not installed; pip install "charrnn[{extra}]"'
+        if match := re.match(r"Missing key (\S+)", text):
+            return f"{match[1]}: every run needs this; it cannot be left out"
+        if type(error).__name__ == "OverrideParseException":
+            typed = getattr(error, "override", "")
+            return f"{typed}: no KEY=VALUE that can be read; quote what is special in it"
+        if text.startswith("Error merging override") and error.__cause__ is not None:
+            return (
+                f"{text.removeprefix('Error merging override ')}: {one_line(str(error.__cause__))}"
+            )
         if match := re.search(r"Missing mandatory value: (\S+)", text):
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"
@@ -109,7 +118,9 @@ def no_such_key(key: str, command: "Command | None") -> str:
     chosen = [o.lstrip("+") for o in overrides if o.lstrip("+").partition("=")[0] == group]
     if (having := options_with(key)) and chosen and chosen[-1] not in having:
         return f"{key}: is a key of {' and '.join(having)}, not of {chosen[-1]}; leave out either"
-    return f"{key}: nothing reads this key, since another setting has {key.rpartition('.')[0]}=null"
+    above = key.rpartition(".")[0]
+    reason = f", since another setting has {above}=null" if above else ""
+    return f"{key}: nothing reads this key{reason}"
 
 
 def name_key(prefix: str, node: Mapping, error: BaseException) -> Exception:
@@ -132,3 +143,9 @@ def name_key(prefix: str, node: Mapping, error: BaseException) -> Exception:
         if len(found) == 1:
             return InputError(f"{prefix}.{found[0]}={format_value(node[found[0]])}: {text}")
     return InputError(f"{prefix}: {text}")
+
+
+def instantiation_key(error: BaseException) -> str:
+    """The key that an error of Hydra's ``instantiate`` names; empty where it names none."""
+    _, _, rest = str(error).partition("full_key: ")
+    return rest.split()[0] if rest.split() else ""

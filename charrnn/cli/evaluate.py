@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
+from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF, nearest
 from charrnn.cli.schema import check_call, check_type
-from charrnn.cli.train import without_hydra
 from charrnn.data.files import user_path
 from charrnn.errors import InputError
 
@@ -17,7 +17,7 @@ def main(command: Command) -> None:
     """Print the figures of a checkpoint. Errors of input are raised."""
     options, overrides = command.options, list(command.overrides)
     with hydra_internals.application("evaluate", CONF, "evaluate", None, options.config_dir) as app:
-        if app.show(options, overrides):
+        if app.show(options, overrides, command.program.in_text):
             return
         config = without_hydra(app.compose(overrides, multirun=False))
         evaluate(OmegaConf.to_container(config, resolve=True), command)
@@ -44,6 +44,8 @@ def evaluate(settings: dict, command: Command) -> None:
     file: Path | None = None if output is None else user_path(output)
     if file is not None and not file.parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
+    if file is not None and (not file.name or file.is_dir()):
+        raise InputError(f"evaluate.output={output}: names no file; give one, or null")
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
     result = build_report(files, data, allow_targets=allowed, **asked)
     print(format_report(result))

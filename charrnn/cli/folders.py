@@ -13,7 +13,9 @@ from charrnn.errors import InputError, escape_control
 def relative_path(path: Path) -> str:
     """A path as it is named from the working directory, without control characters."""
     here = Path.cwd()
-    return escape_control(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    name = str(path.relative_to(here) if path.is_relative_to(here) else path)
+    # ``null`` is no path for Hydra.
+    return escape_control(f"./{name}" if name == "null" else name)
 
 
 def newest_run(program: Program) -> Path:

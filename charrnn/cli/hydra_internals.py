@@ -5,9 +5,10 @@ checked; the steps are those of ``hydra._internal.utils._run_hydra`` (hydra-core
 """
 
 import argparse
+import contextlib
 import functools
+import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import version
@@ -63,7 +64,7 @@ def parse_options(arguments: list[str], hint: Callable[[str], str]) -> argparse.
     return options
 
 
-@contextmanager
+@contextlib.contextmanager
 def application(
     name: str, conf: Path, config_name: str, config: dict | None, config_dir: str | None
 ) -> Iterator["Application"]:
@@ -152,11 +153,22 @@ class Application:
         sweeper.sweep(OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
         callbacks.on_multirun_end(config=config, config_name=self.config_name)
 
-    def show(self, options: argparse.Namespace, overrides: list[str]) -> bool:
-        """Print what the options ask for; False where they ask for nothing but a run."""
+    def show(
+        self,
+        options: argparse.Namespace,
+        overrides: list[str],
+        in_help: Callable[[str], str] = str,
+    ) -> bool:
+        """Print what the options ask for; False where they ask for nothing but a run.
+
+        Args:
+            in_help: applied to the help, which names the scripts of a checkout.
+        """
         options.overrides, name, hydra = overrides, self.config_name, self.hydra
         if options.help:
-            hydra.app_help(name, get_args_parser(), options)
+            with contextlib.redirect_stdout(io.StringIO()) as help_text:
+                hydra.app_help(name, get_args_parser(), options)
+            print(in_help(help_text.getvalue()), end="")
         elif options.hydra_help:
             hydra.hydra_help(name, get_args_parser(), options)
         elif options.cfg:
@@ -177,3 +189,8 @@ def sweep_keys(overrides: list[str]) -> tuple[list[str], list[str]]:
     parsed = OverridesParser.create().parse_overrides(overrides)
     varied = {o.key_or_group for o in parsed if o.is_sweep_override()}
     return [o.key_or_group for o in parsed if o.key_or_group not in varied], sorted(varied)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The configuration as a job gets it."""
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])

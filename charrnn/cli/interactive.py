@@ -4,11 +4,11 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from torch import nn
 
 from charrnn.data.charset import Charset
+from charrnn.data.files import user_path
 from charrnn.data.text import unescape as unescape_text
 from charrnn.errors import InputError, escape_control, format_value
 from charrnn.generation.decoding import REGEX, Decoding
@@ -16,7 +16,7 @@ from charrnn.generation.generate import check_length, check_seed
 from charrnn.generation.session import Session
 
 HELP = r"""What you type is read as it stands (\n is a newline), and the model goes on from there;
-Enter alone lets it go on. Ctrl-C stops a text, Ctrl-D ends.
+An empty line lets it go on. Ctrl-C stops a text, Ctrl-D ends.
   /set                    the settings
   /set temperature 0.8    change one; null where it has no value
   /undo                   as before what was typed and written last
@@ -119,7 +119,7 @@ class Shell:
         elif name in ("save", "load") and not argument:
             raise InputError(f"/{name}: give a file")
         elif name == "save":
-            self.session.save(Path(argument).expanduser())
+            self.session.save(user_path(argument))
         elif name == "load":
             session = Session(self.model, self.charset)
             self.begin(session.load(argument).fork())
@@ -167,7 +167,7 @@ def history() -> Iterator[None]:
     except ImportError:  # as on Windows
         yield
         return
-    folder = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "charrnn"
+    folder = user_path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "charrnn"
     file = folder / "history"
     with contextlib.suppress(OSError):
         readline.read_history_file(file)

@@ -54,9 +54,11 @@ def run_with_settings(name: str, arguments: list[str], script: str | None, progr
     from charrnn.cli.arguments import Program, parse
     from charrnn.cli.errors import one_line_errors
 
-    names = Program(f"{program} train", f"{program} sample")
+    names = Program(*(f"{program} {name}" for name in WITH_SETTINGS))
     if script is not None:
         names = Program.script(script)
+    elif {"-sc", "--shell-completion"} & set(arguments):
+        raise InputError("-sc: completes the words of python train.py and python sample.py only")
     command = parse(name, arguments, names, os.environ)
     module = importlib.import_module(f"charrnn.cli.{command.name}")
     with one_line_errors(command):

@@ -20,6 +20,8 @@ TEXTS = (
 """Keys whose values are taken literally, whatever Hydra's grammar would make of them."""
 OPEN_GROUPS = ("model", "trainer", "optimizer", "scheduler")
 """Groups whose keys are the parameters of a class, often of another package: any may be set."""
+LISTS = ("data.path", "data.valid_path", "data.test_path", "checkpoint", "score", "stop")
+"""Those that take lists."""
 LISTED = r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,"""
 """An item of a list, with its quotes, and the comma after it."""
 
@@ -30,7 +32,7 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
     Paths and texts are quoted, so that commas, quotes and brackets stand for themselves; in a list
     of paths, a comma inside a name must be quoted. Keys of ``OPEN_GROUPS`` are set whether or not
     the group's file names them, so that no ``+`` is needed. In a sweep, commas separate the values
-    of jobs, and only folders of Hydra are quoted.
+    of jobs, each of which is quoted.
 
     Raises:
         InputError: there is no key before the equals sign.
@@ -42,25 +44,49 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
         raise InputError(f"{argument}: no key before the equals sign; settings are KEY=VALUE")
     if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)}|hydra\.sweeper\.(sampler|pruner))\.\w+", key):
         return f"++{argument}"
-    in_hydra = key.startswith("hydra.")
-    if key not in TEXTS or (is_sweep and not in_hydra):
+    if key not in TEXTS:
         return argument
+    in_hydra = key.startswith("hydra.")
     if not value:
         if in_hydra:
             raise InputError(f"{key}: is empty; name a folder")
         return argument
-    is_quoted = value[0] + value[-1] in ("''", '""') and len(value) > 1
     if in_hydra:  # may hold interpolations, as Hydra documents for folders
         folder = os.path.expanduser(value)
-        return argument if is_quoted else f"{key}={quote(folder, interpolate=True)}"
-    is_list = value[0] + value[-1] == "[]" and not key.endswith("prompt") and key != "allow"
-    if is_list and key in PATHS:
+        return argument if is_quoted(value) else f"{key}={quote(folder, interpolate=True)}"
+    if is_sweep:
+        return f"{key}={quote_values(value)}"
+    is_list = value[0] + value[-1] == "[]" and key in LISTS
+    if is_list:
         items = re.findall(LISTED, value[1:-1] + ",")
         if all(items) and not any(re.match(r"[\[{]|[^'\"].*\\", item) for item in items):
             items = [item if item[0] in "'\"" else quote(item) for item in items]
             return f"{key}=[{','.join(items)}]"
     is_null = value == "null" and not key.endswith("prompt")
-    return argument if is_list or is_null or is_quoted else f"{key}={quote(value)}"
+    return argument if is_list or is_null or is_quoted(value) else f"{key}={quote(value)}"
+
+
+def quote_values(value: str) -> str:
+    """The values of the jobs of a sweep, quoted where Hydra's grammar needs it.
+
+    Lists, and functions of Hydra's grammar such as ``choice(...)``, are left as they are.
+    """
+    if value[0] == "[" or re.match(r"\w+\(.*\)$", value):
+        return value
+    items = re.findall(LISTED, value + ",")
+    plain = re.compile(r"[\w./+-]+", re.ASCII)
+    return ",".join(i if plain.fullmatch(i) or is_quoted(i) else quote(i) for i in items)
+
+
+def is_quoted(value: str) -> bool:
+    """Whether a value stands in quotes."""
+    return len(value) > 1 and value[0] + value[-1] in ("''", '""')
+
+
+def unquote(value: str) -> str:
+    """A value without the quotes that it stands in."""
+    quoted = is_quoted(value)
+    return value[1:-1].replace(f"\\{value[0]}", value[0]) if quoted else value
 
 
 def quote(value: str, interpolate: bool = False) -> str:
@@ -92,4 +118,4 @@ def as_typed(override: str) -> str:
 def last_value(arguments: list[str], key: str) -> str | None:
     """The value of the last ``KEY=VALUE`` (or ``+KEY=VALUE``) with this key, without quotes."""
     values = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
-    return values[-1].strip("'\"") if values else None
+    return unquote(values[-1]) if values else None

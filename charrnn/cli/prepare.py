@@ -1,9 +1,7 @@
 """From a configuration to the parts of a run: ``prepare(config, job) -> Run``."""
 
 import functools
-import logging
 import math
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from torch import nn
 from charrnn import callbacks, checkpoint
 from charrnn.cli import checks
 from charrnn.cli.arguments import Program, absolute
-from charrnn.cli.errors import name_key
+from charrnn.cli.errors import instantiation_key, name_key
 from charrnn.cli.overrides import CORPUS_PATHS, escape
 from charrnn.cli.schema import check_settings
 from charrnn.data.datamodule import CharDataModule
@@ -28,16 +26,8 @@ from charrnn.models.state import count_rows
 from charrnn.models.verify import verify_model
 from charrnn.runs import Trial
 from charrnn.training import distributed
-from charrnn.training.lightning_internals import limit_steps
+from charrnn.training.lightning_internals import limit_steps, quiet_lightning
 from charrnn.training.task import CharTask
-
-IGNORED_ADVICE = (
-    "You're resuming from a checkpoint that ended",
-    "The number of training batches",
-    "Total length of `list` across ranks is zero",
-    ".*LeafSpec.*",
-)
-"""Beginnings of Lightning's warnings about what is done on purpose here."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +78,14 @@ def prepare(config: DictConfig, job: Job) -> Run:
     saved = checkpoint.read(config.resume) if config.resume else None
     if saved and not config.model.get("parameters"):
         checks.no_changes(saved["charrnn"]["settings"], settings)
-    data = instantiate("data", config.data, **given_charset(config.data))
     checks.trainer_keys(config.trainer)
+    optimizer = instantiate("optimizer", config.optimizer)
+    scheduler = instantiate("scheduler", config.scheduler)
+    checks.optimization(config, optimizer, scheduler)
+    trainer = build_trainer(config, job)
+    checks.process_count(config, trainer)
+    check_ranges(config, optimizer, scheduler)
+    data = instantiate("data", config.data, **given_charset(config.data))
     texts = {key: {"sha256": c.sha256, "size": len(c.tokens)} for key, c in data.corpora.items()}
     corpus = texts.pop("data.path") | texts
     charset = data.corpus.charset
@@ -112,15 +108,10 @@ def prepare(config: DictConfig, job: Job) -> Run:
         settings["data"][key] = absolute(settings["data"].get(key), Path.cwd())
     settings["resume"] = None
     description = {"settings": settings, "charset": charset.state_dict(), "corpus": corpus}
-    optimizer = instantiate("optimizer", config.optimizer)
-    scheduler = instantiate("scheduler", config.scheduler)
-    checks.optimization(config, optimizer, scheduler)
     task = instantiate("task", config.task, model, optimizer, scheduler, description)
     if saved:
         task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
         task.rollbacks = saved["charrnn"].get("rollbacks", 0)
-    trainer = build_trainer(config, job)
-    checks.process_count(config, trainer)
     for callback in trainer.callbacks:
         for name in getattr(callback, "required_methods", ()):
             contract.required(model, name)
@@ -132,6 +123,22 @@ def prepare(config: DictConfig, job: Job) -> Run:
     if task.max_characters:
         limit_characters(trainer, task, data)
     return Run(config, job, trainer, task, data, saved)
+
+
+def check_ranges(config: DictConfig, optimizer, scheduler) -> None:
+    """Raise InputError for a value out of range of the task, the rows or one of charrnn's models.
+
+    Before the text is read, which can take long.
+    """
+    instantiate("task", config.task, nn.Identity(), optimizer, scheduler, {})
+    for key in ("batch_size", "seq_len"):
+        value = config.data.get(key, 1)
+        check(f"data.{key}", value, value >= 1, "a whole number, at least 1")
+    if config.model._target_.startswith("charrnn."):
+        model = OmegaConf.to_container(config.model, resolve=True)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            given = {"parameters": None} if model.get("parameters") else {}
+            instantiate("model", OmegaConf.create(escape(model | given)), vocab_size=2)
 
 
 def with_hidden_size(settings: dict, vocab_size: int) -> dict:
@@ -162,14 +169,6 @@ def build_model(settings: dict, vocab_size: int) -> nn.Module:
     if from_elsewhere and torch.get_default_device().type != "meta":
         verify_model(model, vocab_size)
     return model
-
-
-def quiet_lightning() -> None:
-    """Leave out Lightning's logs, and its advice about what is done on purpose."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in IGNORED_ADVICE:
-        warnings.filterwarnings("ignore", message=message)
 
 
 def with_devices_of(config: DictConfig, ranks: distributed.Ranks) -> DictConfig:
@@ -225,14 +224,8 @@ def instantiate(prefix: str, node: DictConfig, *args, **kwargs):
         # Escaped twice: instantiate resolves its settings, and then reads them as it resolves.
         return hydra.utils.instantiate(escape(escape(plain)), *args, **kwargs)
     except InstantiationException as error:
-        where = _key_of(error)
+        where = instantiation_key(error)
         raise name_key(where or prefix, node, error.__cause__ or error) from error
-
-
-def _key_of(error: InstantiationException) -> str:
-    """The key that Hydra's error names."""
-    _, _, rest = str(error).partition("full_key: ")
-    return rest.split()[0] if rest.split() else ""
 
 
 def limit_characters(trainer: Trainer, task: CharTask, data: CharDataModule) -> None:

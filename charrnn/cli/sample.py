@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
+from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF
 from charrnn.cli.schema import check_call, check_type
-from charrnn.cli.train import without_hydra
 from charrnn.errors import InputError, check, escape_control
 
 OF_A_TEXT = ("prompt", "length", "num_samples", "seed", "unknown")
@@ -23,7 +23,7 @@ def main(command: Command) -> None:
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     options, overrides = command.options, list(command.overrides)
     with hydra_internals.application("sample", CONF, "sample", None, options.config_dir) as app:
-        if app.show(options, overrides):
+        if app.show(options, overrides, command.program.in_text):
             return
         config = without_hydra(app.compose(overrides, multirun=False))
         sample(OmegaConf.to_container(config, resolve=True), command)

@@ -15,15 +15,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from charrnn.cli.arguments import Command, Program
+from charrnn.cli.checks import check_pairs
 from charrnn.cli.errors import explain
 from charrnn.cli.folders import claim_sweep_folder, relative_path, remove_empty
-from charrnn.cli.hydra_internals import Application, sweep_keys
+from charrnn.cli.hydra_internals import Application, sweep_keys, without_hydra
 from charrnn.cli.overrides import as_typed, quote
 from charrnn.cli.prepare import Job
 from charrnn.cli.schema import check_settings
 from charrnn.cli.search import check_search
 from charrnn.cli.streams import prefixed_output, suppress_full_disk
-from charrnn.cli.train import check_pairs, without_hydra
 from charrnn.errors import InputError, escape_control
 from charrnn.runs import (
     DONE,

@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
+from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF
-from charrnn.cli.overrides import as_typed, escape, last_value
+from charrnn.cli.overrides import as_typed, escape
 from charrnn.cli.schema import HYDRA_TARGETS, check_targets
 from charrnn.cli.streams import escaped_record, make_lenient
-from charrnn.errors import InputError
+from charrnn.errors import InputError, format_value
 from charrnn.training import distributed
 
 # Read by libraries when they load, before any setting can be: how long GNU OpenMP's threads spin
@@ -33,7 +34,7 @@ def main(command: Command) -> None:
     with hydra_internals.application(
         "train", CONF, command.config_name, command.config, options.config_dir
     ) as app:
-        if app.show(options, list(command.overrides)):
+        if app.show(options, list(command.overrides), command.program.in_text):
             return
         make_lenient()
         ranks = distributed.current_ranks()
@@ -53,12 +54,11 @@ def main(command: Command) -> None:
 def check_hydra(config: DictConfig) -> None:
     """Raise InputError for a class below ``hydra`` that a config may not name."""
     settings = OmegaConf.to_container(config.hydra, resolve=False)
+    for part in ("launcher", "sweeper"):
+        if not isinstance(settings[part], dict):
+            value = format_value(settings[part])
+            raise InputError(f"hydra.{part}={value}: is a group; choose by hydra/{part}=NAME")
     check_targets("hydra", settings, config.get("allow_targets") or [], HYDRA_TARGETS)
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """The configuration as a job gets it."""
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 def run_single(app, command: Command, config: DictConfig, store=None) -> None:
@@ -67,6 +67,7 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     Args:
         store: that of the ranks where several processes were started together, else None.
     """
+    from charrnn.cli.checks import check_pairs
     from charrnn.cli.fit import train
     from charrnn.cli.folders import claim_run_folder, free_run_folder
     from charrnn.cli.prepare import Job, prepare
@@ -141,14 +142,3 @@ def train_as_follower(command: Command, config: DictConfig, folder: Path, store)
             sys.exit(1)
         raise
     train(run, [], store)
-
-
-def check_pairs(config: DictConfig, overrides) -> None:
-    """Raise InputError where a hidden size is given that another key chooses."""
-    given = last_value(list(overrides), "model.hidden_size")
-    budget = OmegaConf.select(config, "model.parameters")
-    if given not in (None, "", "null") and budget:
-        raise InputError(
-            f"model.parameters={budget}: chooses the hidden size; leave out"
-            f" model.hidden_size={given}, or give model.parameters=null"
-        )

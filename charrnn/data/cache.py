@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from charrnn.data.charset import Charset
-from charrnn.data.files import BLOCK, progress_bar
+from charrnn.data.files import BLOCK, progress_bar, user_path
 from charrnn.errors import escape_control
 
 LAYOUT = 2
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
     """Return the folder that holds the entries; None selects the user's cache folder."""
-    return Path(cache_dir or pooch.os_cache("charrnn")).expanduser() / "corpus"
+    return user_path(cache_dir or pooch.os_cache("charrnn")) / "corpus"
 
 
 def entry_folder(root: Path, sha256: str, settings: list) -> Path:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from charrnn.data.charset import NEWLINES, Charset
 from charrnn.data.corpus import Corpus, find_alphabet, open_corpus
-from charrnn.data.files import fetch, find_files
+from charrnn.data.files import fetch, find_files, user_path
 from charrnn.data.rounds import Rounds
 from charrnn.data.split import split_sizes
 from charrnn.data.stdlib import LIBRARIES, stdlib_files
@@ -149,7 +149,7 @@ class CharDataModule(LightningDataModule):
         check("min_count", self.min_count, self.min_count == 1, "1 with data.charset")
         if isinstance(charset, Charset):
             return charset
-        if may_be_checkpoint(Path(charset).expanduser()):
+        if may_be_checkpoint(user_path(charset)):
             raise InputError(
                 f"data.charset={charset} is a checkpoint or a folder; give a text file, or pass"
                 " the result of charrnn.checkpoint.read_charset"

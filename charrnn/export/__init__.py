@@ -1,4 +1,4 @@
-"""A model for elsewhere: safetensors, ONNX, one HTML page."""
+"""A model for elsewhere: safetensors, ONNX, torch."""
 
 from charrnn.export.exporter import ENDINGS, export
 

@@ -10,6 +10,7 @@ from torch import nn
 from charrnn.checkpoint import serialization
 from charrnn.checkpoint.serialization import Damaged, checksum
 from charrnn.data.charset import Charset
+from charrnn.data.files import user_path
 from charrnn.errors import InputError, check
 from charrnn.generation.context import Context, prefill
 from charrnn.generation.decoding import Decoding, is_integer
@@ -112,7 +113,7 @@ class Session:
         Raises:
             InputError: the file is no session, or one of another model.
         """
-        path = Path(path).expanduser()
+        path = user_path(path)
         if not path.is_file():
             raise InputError(f"{path}: no session there")
         try:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from charrnn.checkpoint.find import find_checkpoint
+from charrnn.data.files import user_path
 from charrnn.errors import InputError
 from charrnn.runs.records import DONE
 from charrnn.runs.sweep import job_number, read_jobs
@@ -21,7 +22,7 @@ def find_checkpoints(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """
     files = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
-        path = Path(path).expanduser()
+        path = user_path(path)
         if not (path / "multirun.yaml").is_file():
             files.append(find_checkpoint(path))
             continue

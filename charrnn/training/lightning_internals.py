@@ -6,6 +6,8 @@ Lightning changes them.
 
 import contextlib
 import inspect
+import logging
+import warnings
 from collections import OrderedDict
 
 import torch
@@ -180,3 +182,20 @@ def set_loop_progress(loops: dict, rounds: int, round_windows: int, windows: int
     validation = loop["epoch_loop.val_loop.batch_progress"]
     count(validation, 0, 0)
     validation["is_last_batch"] = False
+
+
+IGNORED_ADVICE = (
+    "You're resuming from a checkpoint that ended",
+    "The number of training batches",
+    "Total length of `list` across ranks is zero",
+    ".*LeafSpec.*",
+)
+"""Beginnings of Lightning's warnings about what is done on purpose here."""
+
+
+def quiet_lightning() -> None:
+    """Leave out Lightning's logs, and its advice about what is done on purpose."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in IGNORED_ADVICE:
+        warnings.filterwarnings("ignore", message=message)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from charrnn.cli import overrides
-from charrnn.cli.train import check_pairs
+from charrnn.cli.checks import check_pairs
 from charrnn.errors import InputError
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
@@ -49,6 +49,11 @@ BAD_TRAIN = {
     "--experimental-rerun=x.pickle": ["pickle", "--config-path RUN/.hydra"],
     "data.path=~x.txt": ["data.path=~x.txt", "no such file"],
     "hydra.run.dir=": ["hydra.run.dir", "name a folder"],
+    "init_from=~x": ["~x: no checkpoint there"],
+    "hydra.launcher=foo": ["hydra.launcher=foo", "hydra/launcher=NAME"],
+    "hydra=5": ["hydra=5", "names no option"],
+    "~trainer": ["trainer", "cannot be left out"],
+    "--config-name=foo": ["--config-name foo", "conf/train.yaml"],
     "data.path=nowhere.txt": ["data.path=nowhere.txt", "no such file"],
     "data.path=*.nothing": ["data.path=*.nothing", "no such file"],
     "data.path=empty.txt": ["empty.txt", "0 characters", "two"],
@@ -145,6 +150,53 @@ def test_a_key_of_another_option_of_its_group(invoke, folder):
     result = invoke("train", "data=tiny_shakespeare", "data.max_bytes=5", cwd=folder)
     assert_one_line(result, ["data.max_bytes", "data=stdlib", "data=tiny_shakespeare"])
     assert listing(folder) == before
+
+
+EARLY = ("trainer.max_epochs=0", "model.gate=abc", "model.dropout=5", "task.rollover=abc",
+         "optimizer.lr=-1", "callbacks.samples.temperature=-1", "data.batch_size=0")  # fmt: skip
+
+
+@pytest.mark.parametrize("argument", EARLY)
+def test_ranges_are_checked_before_the_text_is_opened(invoke, tmp_path, argument):
+    result = invoke("train", "data.path=nowhere", argument, cwd=tmp_path)
+    assert_one_line(result, [argument])
+
+
+def test_a_sweep_starts_new_runs(invoke, folder):
+    before = listing(folder)
+    result = invoke("train", "resume=run", "-m", "trainer.max_epochs=3,4", cwd=folder)
+    assert_one_line(result, ["resume=run", "a sweep starts new ones"])
+    assert listing(folder) == before
+
+
+def test_an_output_that_names_no_file(invoke, folder):
+    result = invoke("evaluate", "checkpoint=run", "evaluate.output=", cwd=folder)
+    assert_one_line(result, ["evaluate.output=", "names no file"])
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "evaluate"])
+def test_help_names_the_commands_that_were_started(name, tmp_path, capfd):
+    """Those of the installed program, not the scripts of a checkout."""
+    from charrnn.cli.main import main
+
+    main([name, "--help"])
+    shown = capfd.readouterr().out
+    assert f"charrnn {name} " in shown and "python train.py" not in shown
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "x'", 'a"b"', "null", "[a]"])
+def test_resume_takes_the_names_that_are_printed(name, tmp_path, monkeypatch):
+    import shlex
+
+    from charrnn.cli.arguments import Program, parse
+    from charrnn.cli.folders import relative_path
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    printed = shlex.quote(relative_path(tmp_path / name))
+    with pytest.raises(InputError, match=r"no checkpoint there") as caught:
+        parse("train", shlex.split(f"resume={printed}"), Program(), {})
+    assert str(caught.value).startswith(f"{tmp_path / name}/")
 
 
 HOSTILE = [
@@ -306,6 +358,22 @@ def test_latest_where_there_is_no_run(invoke, tmp_path):
     assert listing(tmp_path) == []
 
 
+SWEPT = {
+    "data.path=a b.txt,é.txt": ["a b.txt", "é.txt"],
+    "init_from=null,weights.ckpt": [None, "weights.ckpt"],
+    "prompt=it's,'a, b'": ["it's", "a, b"],
+}
+
+
+@pytest.mark.parametrize("argument", SWEPT)
+def test_values_of_jobs_are_literal(argument):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(overrides.to_hydra(argument, is_sweep=True))
+    values = [v.text if hasattr(v, "text") else v for v in parsed.value().list]
+    assert values == SWEPT[argument]
+
+
 def test_a_key_that_nothing_reads_in_a_sweep(invoke, folder):
     before = listing(folder)
     result = invoke("train", "-m", "data.path=good.txt", "+extra=1", "seed=1,2", cwd=folder)
@@ -369,8 +437,16 @@ BAD_OPTIONS = {
     "export nowhere --to torch": ["nowhere", "no checkpoint"],
     "corpus burn": ["list", "clear"],
     "benchmarks guess": ["guess", "training"],
+    "corpus list --cache-dir nowhere": ["--cache-dir nowhere", "no such folder"],
+    "neurons ~x --text good.txt": ["~x: no checkpoint there"],
     "trian": ["trian", "no such command", "--help"],
 }
+
+
+@pytest.mark.parametrize("name", ["training", "loop", "sampling", "encoding", "scaling"])
+def test_help_of_benchmarks(invoke, tmp_path, name):
+    result = invoke("benchmarks", name, "--help", cwd=tmp_path)
+    assert result.code == 0 and "usage:" in result.out
 
 
 @pytest.mark.parametrize("line", BAD_OPTIONS)

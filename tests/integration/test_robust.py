@@ -121,7 +121,6 @@ def compose(folder, given):
     from charrnn.cli.errors import one_line_errors
     from charrnn.cli.keys import CONF
     from charrnn.cli.prepare import Job, prepare
-    from charrnn.cli.train import without_hydra
 
     with one_line_errors():
         command = parse("train", given, Program(), {})
@@ -130,7 +129,7 @@ def compose(folder, given):
         hydra_internals.application("train", CONF, "train", None, None) as app,
     ):
         config = app.compose(list(command.overrides), multirun=False)
-        prepare(without_hydra(config), Job(folder / "run"))
+        prepare(hydra_internals.without_hydra(config), Job(folder / "run"))
 
 
 @settings(
