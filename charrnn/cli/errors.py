@@ -73,6 +73,8 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
             return (
                 f"{text.removeprefix('Error merging override ')}: {one_line(str(error.__cause__))}"
             )
+        if match := re.search(r"Key '(sampler|pruner)' not in '\w+Sweeper", text):
+            return f"{match[1]}: only a search has one; give sweep=search too"
         if match := re.search(r"Missing mandatory value: (\S+)", text):
             key = getattr(error, "full_key", None) or match[1]
             return f"{key}: missing; give {key}=VALUE"

@@ -205,3 +205,10 @@ def test_without_optuna(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r'pip install "charrnn\[sweep\]"'):
         search.build(shipped("sampler", "tpe"))
+
+
+@pytest.mark.parametrize("option", ["sampler=gp", "pruner=median"])
+def test_a_sampler_without_a_search(invoke, tmp_path, option):
+    result = invoke("train", option, cwd=tmp_path)
+    expected = f"error: {option.partition('=')[0]}: only a search has one; give sweep=search too\n"
+    assert (result.code, result.err) == (2, expected)
