@@ -6,19 +6,18 @@ Its keys are those of Hydra's own Optuna sweeper, so that a configuration can ch
 import itertools
 import math
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
 import numpy as np
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from charrnn.cli.schema import check_call
+from charrnn.cli.search_space import distribution, parse_space
 from charrnn.errors import InputError, check
 from charrnn.runs import search
 
@@ -72,7 +71,7 @@ class Search(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         from charrnn.cli.sweep import interrupted
 
-        fixed, swept = self.parse(arguments)
+        fixed, swept = parse_space(self.params, arguments, self.loader)
         OmegaConf.save(self.config, self.folder / "multirun.yaml")  # says that this is a sweep
         with search.quiet_optuna() as optuna, search.ownership(self.folder) as self.owner:
             self.states = optuna.trial.TrialState
@@ -95,20 +94,6 @@ class Search(Sweeper):
                     self.tell(trial.number, job)
             if not self.study.get_trials(states=(self.states.COMPLETE,)):
                 raise InputError("no job of the search finished")
-
-    def parse(self, arguments: list[str]) -> tuple[list[str], dict[str, Override]]:
-        """The overrides that all jobs share, and those that are searched, by key."""
-        parser = OverridesParser.create(config_loader=self.loader)
-        overrides = {}
-        for text in [*(f"{key}={value}" for key, value in self.params.items()), *arguments]:
-            override = parser.parse_override(text)
-            overrides.pop(override.key_or_group, None)
-            overrides[override.key_or_group] = override
-        fixed = [o.input_line for o in overrides.values() if not o.is_sweep_override()]
-        swept = {o.get_key_element(): o for o in overrides.values() if o.is_sweep_override()}
-        if not swept:
-            raise InputError("a search: no key has several values; give KEY=interval(LOW,HIGH)")
-        return fixed, swept
 
     def begin(self, swept: dict[str, Override]) -> None:
         """Enqueue a grid, and again the trials that failed or whose process ended."""
@@ -197,21 +182,6 @@ class Search(Sweeper):
     def lock(self) -> filelock.BaseFileLock:
         """Held while trials are counted and asked for."""
         return filelock.FileLock(self.folder / ".search" / "study.lock")
-
-
-def distribution(optuna, override: Override):
-    """The distribution of a key: of an interval its numbers, otherwise a choice of its values."""
-    value, kinds = override.value(), optuna.distributions
-    if isinstance(value, IntervalSweep):
-        ends = value.start, value.end
-        whole = all(isinstance(end, int) for end in ends)
-        kind = kinds.IntDistribution if whole else kinds.FloatDistribution
-        return kind(*ends, log="log" in value.tags)
-    if isinstance(value, RangeSweep) and not value.shuffle:
-        numbers: Sequence = range(int(value.start), int(value.stop), int(value.step))
-        if all(isinstance(n, int) for n in (value.start, value.stop, value.step)) and numbers:
-            return kinds.IntDistribution(min(numbers), max(numbers), step=abs(numbers.step))
-    return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
 def check_search(settings: dict) -> None:
