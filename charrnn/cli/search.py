@@ -8,7 +8,6 @@ import math
 import random
 from pathlib import Path
 
-import filelock
 import numpy as np
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -22,6 +21,7 @@ from charrnn.errors import InputError, check
 from charrnn.runs import search
 
 TARGET = "charrnn.cli.search.Search"
+DIRECTIONS = ("minimize", "maximize")
 GRID = "optuna.samplers.GridSampler"
 QMC, RANDOM = "optuna.samplers.QMCSampler", "optuna.samplers.RandomSampler"
 
@@ -29,7 +29,7 @@ QMC, RANDOM = "optuna.samplers.QMCSampler", "optuna.samplers.RandomSampler"
 class Search(Sweeper):
     """Runs ``n_trials`` jobs, whose values a sampler chooses from the results of earlier ones.
 
-    The study lies in the sweep's folder. Started again, a search repeats trials that failed or
+    Its study lies in the sweep's folder. Started again, a search repeats trials that failed or
     whose process ended, with the same values, and goes on; several processes may share a folder.
 
     Args:
@@ -55,8 +55,7 @@ class Search(Sweeper):
     ):
         check("n_trials", n_trials, n_trials is None or n_trials > 0, "at least 1, or null")
         check("n_jobs", n_jobs, n_jobs > 0, "at least 1")
-        ok = direction in ("minimize", "maximize")
-        check("direction", direction, ok, "minimize or maximize")
+        check("direction", direction, direction in DIRECTIONS, " or ".join(DIRECTIONS))
         self.sampler, self.pruner = dict(sampler), dict(pruner)
         self.n_trials, self.n_jobs, self.direction = n_trials, n_jobs, direction
         self.params = dict(params or {})
@@ -72,13 +71,12 @@ class Search(Sweeper):
         from charrnn.cli.sweep import interrupted
 
         fixed, swept = parse_space(self.params, arguments, self.loader)
-        OmegaConf.save(self.config, self.folder / "multirun.yaml")  # says that this is a sweep
+        OmegaConf.save(self.config, self.folder / "multirun.yaml")  # marks a sweep's folder
         with search.quiet_optuna() as optuna, search.ownership(self.folder) as self.owner:
             self.states = optuna.trial.TrialState
             self.space = {key: distribution(optuna, swept[key]) for key in swept}
-            self.study = search.open_study(
-                self.folder, pruner=search.build(self.pruner), direction=self.direction
-            )
+            pruner = search.build(self.pruner)
+            self.study = search.open_study(self.folder, pruner, self.direction)
             self.begin(swept)
             while asked := self.ask():
                 first, trials = asked
@@ -97,7 +95,7 @@ class Search(Sweeper):
 
     def begin(self, swept: dict[str, Override]) -> None:
         """Enqueue a grid, and again the trials that failed or whose process ended."""
-        with self.lock():
+        with search.study_lock(self.folder):
             trials = self.study.get_trials()
             repeated = {t.user_attrs.get("repeats") for t in trials}
             for trial in trials:
@@ -106,9 +104,9 @@ class Search(Sweeper):
                 ):
                     self.study.tell(trial.number, state=self.states.FAIL)
                     trial.state = self.states.FAIL
-                if trial.state == self.states.FAIL and trial.params:
-                    if trial.number not in repeated:
-                        self.enqueue(trial.params, repeats=trial.number)
+                failed = trial.state == self.states.FAIL and trial.params
+                if failed and trial.number not in repeated:
+                    self.enqueue(trial.params, repeats=trial.number)
             if self.sampler["_target_"] == GRID:
                 known = [t.user_attrs.get("params", t.params) for t in trials]
                 grid = self.grid(swept)
@@ -127,15 +125,15 @@ class Search(Sweeper):
         for key, space in self.space.items():
             if not hasattr(space, "choices"):
                 raise InputError(f"{key}={swept[key].get_value_string()}: a grid needs its values")
-        choices = (space.choices for space in self.space.values())
-        grid = [dict(zip(self.space, values)) for values in itertools.product(*choices)]
-        if (seed := self.sampler.get("seed")) is not None:
-            random.Random(seed).shuffle(grid)
+        combinations = itertools.product(*(space.choices for space in self.space.values()))
+        grid = [dict(zip(self.space, values)) for values in combinations]
+        if self.sampler.get("seed") is not None:
+            random.Random(self.sampler["seed"]).shuffle(grid)
         return grid
 
     def ask(self) -> tuple[int, list] | None:
         """How many trials have begun, and the next ones, as many as run at once; None after all."""
-        with self.lock():
+        with search.study_lock(self.folder):
             trials = self.study.get_trials()
             repeated = {t.user_attrs.get("repeats") for t in trials}
             old = (t for t in trials if t.number < self.first and t.state == self.states.FAIL)
@@ -172,16 +170,11 @@ class Search(Sweeper):
         done = job.return_value if job.status == JobStatus.COMPLETED else None
         state, best = done or ("failed", math.nan)
         self.study.sampler = search.build({"_target_": RANDOM})
-        if state == "stopped":
-            self.study.tell(number, state=self.states.PRUNED)
-        elif math.isfinite(best):
+        if state == "finished" and math.isfinite(best):
             self.study.tell(number, best)
         else:
-            self.study.tell(number, state=self.states.FAIL)
-
-    def lock(self) -> filelock.BaseFileLock:
-        """Held while trials are counted and asked for."""
-        return filelock.FileLock(self.folder / ".search" / "study.lock")
+            pruned = state == "stopped"
+            self.study.tell(number, state=self.states.PRUNED if pruned else self.states.FAIL)
 
 
 def check_search(settings: dict) -> None:

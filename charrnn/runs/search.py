@@ -95,6 +95,11 @@ def build(settings: Mapping):
             raise InputError(f"hydra.sweeper.{kind}: {error}") from error
 
 
+def study_lock(sweep: Path) -> filelock.BaseFileLock:
+    """The lock that is held while trials are counted and asked for."""
+    return filelock.FileLock(sweep / ".search" / "study.lock")
+
+
 @contextlib.contextmanager
 def ownership(sweep: Path) -> Iterator[str]:
     """Hold a lock in a sweep's folder by which other processes know that this one lives."""
