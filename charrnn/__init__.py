@@ -43,5 +43,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "LanguageModel": "api",
         "RowStream": "data.stream",
         "load": "api",
+        "train": "api",
     },
 )

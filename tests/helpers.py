@@ -92,9 +92,10 @@ def fit(folder: Path, text: str, model, task=None, data=None, optimizer=None, **
     scheduler = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
     task = CharTask(model, optimizer, scheduler, **task or {})
     settings = {"accelerator": "cpu", "num_sanity_val_steps": -1} | settings
+    settings.setdefault("enable_checkpointing", False)
     trainer = Trainer(
-        logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, **settings,
+        logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, **settings,
     )  # fmt: skip
     with warnings.catch_warnings():
         # Lightning's advice on what is done on purpose here; train.py does the same.

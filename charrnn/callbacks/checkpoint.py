@@ -41,6 +41,8 @@ class Checkpoint(Callback):
     """The command, quoted for a shell, that resumes the run; printed after a signal."""
     program_arguments: Sequence[str] = ()
     """Arguments that the command needs besides ``resume=RUN``."""
+    resume_command: str = ""
+    """The whole command, in place of these."""
 
     def __init__(self, every_n_steps: int = 500, keep: int | None = None, on_error: str = "retry"):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
@@ -102,7 +104,7 @@ class Checkpoint(Callback):
         self.listener.restore()
 
     def _save(self, trainer, task, on_error: str) -> None:
-        if self.saved == trainer.global_step:
+        if self.saved == trainer.global_step or trainer.fast_dev_run:
             return
         # Curves up to this window must be on disk before it, or a kill would leave a gap.
         to_loggers(trainer, flush)
@@ -147,8 +149,9 @@ class Checkpoint(Callback):
         if number:
             name = signal.Signals(number).name
             arguments = [f"resume={trainer.default_root_dir}", *self.program_arguments]
+            command = self.resume_command or f"{self.program} {shlex.join(arguments)}"
             tqdm.write(f"{name}: saved after window {trainer.global_step}; resume with")
-            tqdm.write(escape_control(f"  {self.program} {shlex.join(arguments)}"))
+            tqdm.write(escape_control(f"  {command}"))
             self.listener.exit(number, trainer.is_global_zero)
 
 

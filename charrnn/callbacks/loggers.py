@@ -3,9 +3,12 @@
 import threading
 from collections.abc import Callable
 
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 from tqdm import tqdm
 
 from charrnn.callbacks.event_files import add_hparams, is_event_writer, reopen
+from charrnn.callbacks.relay import Relay
 from charrnn.errors import escape_control
 
 _failing: set[int] = set()
@@ -18,6 +21,8 @@ def to_loggers(trainer, write: Callable) -> None:
     What cannot be written is lost, and reported in one line.
     """
     for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, Relay | DummyLogger):  # metrics.csv, and that of fast_dev_run
+            continue
         try:
             write(logger)
             _failing.discard(id(logger))
@@ -25,11 +30,23 @@ def to_loggers(trainer, write: Callable) -> None:
             cause = error if isinstance(error, OSError) else error.__cause__  # Lightning wraps it
             if not isinstance(cause, OSError):
                 raise
-            reopen(logger)
+            if isinstance(logger, TensorBoardLogger):
+                reopen(logger)
             if id(logger) not in _failing:
                 _failing.add(id(logger))
-                line = f"{logger.log_dir}: cannot be written ({cause.strerror}); its curves have a"
+                folder = logger.log_dir or logger.save_dir
+                line = f"{folder}: cannot be written ({cause.strerror}); its curves have a"
                 tqdm.write(escape_control(f"{line} gap from window {trainer.global_step} on"))
+
+
+def to_tensorboard(trainer, write: Callable) -> None:
+    """Call ``write(logger)``, as :func:`to_loggers` does, for TensorBoard's loggers."""
+
+    def if_tensorboard(logger) -> None:
+        if isinstance(logger, TensorBoardLogger):
+            write(logger)
+
+    to_loggers(trainer, if_tensorboard)
 
 
 def flush(logger) -> None:
@@ -43,19 +60,21 @@ def add_text(trainer, name: str, text: str, windows: int) -> None:
     """Log a text verbatim: indented by four spaces it is a code block in TensorBoard's Markdown."""
     indented = "".join(f"    {line}\n" for line in escape_control(text).split("\n"))
 
+    to_tensorboard(trainer, lambda logger: logger.experiment.add_text(name, indented, windows))
+
+
+def add_hyperparameters(trainer, settings: dict, varied: dict) -> None:
+    """Log the settings of a run.
+
+    TensorBoard's HPARAMS get those that vary between runs, with the last and best validation;
+    other loggers all of them.
+    """
+
     def add(logger) -> None:
-        if hasattr(logger.experiment, "add_text"):
-            logger.experiment.add_text(name, indented, windows)
-
-    to_loggers(trainer, add)
-
-
-def add_hyperparameters(trainer, values: dict) -> None:
-    """Log the settings of a run for TensorBoard's HPARAMS, with its last and best validation."""
-
-    def add(logger) -> None:
-        if hasattr(logger.experiment, "add_hparams"):
-            add_hparams(logger, values, ("val/best_bpc", "val/bpc"))
+        if isinstance(logger, TensorBoardLogger):
+            add_hparams(logger, varied, ("val/best_bpc", "val/bpc"))
+        else:
+            logger.log_hyperparams(settings)
 
     to_loggers(trainer, add)
 

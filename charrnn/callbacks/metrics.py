@@ -16,9 +16,12 @@ from charrnn.callbacks.loggers import (
     flush,
     ignore_writer_threads,
     to_loggers,
+    to_tensorboard,
 )
 from charrnn.callbacks.metrics_csv import MetricsFile
+from charrnn.callbacks.relay import Relay
 from charrnn.errors import InputError, escape_control
+from charrnn.training.metrics import publish
 
 
 class Metrics(Callback):
@@ -27,16 +30,19 @@ class Metrics(Callback):
     Losses are means over the windows since the last write, in nats per character; bpc is the same
     in bits. ``grad_norm`` is the gradients' norm before clipping and ``clipped`` the share of
     elements that clipping changes, both of the last window. Steps are windows; TensorBoard also
-    gets bpc against characters, and the settings that vary between runs under HPARAMS.
+    gets bpc against characters, and the settings that vary between runs under HPARAMS. What other
+    callbacks log by ``task.log`` goes to metrics.csv too. ``trainer.fast_dev_run`` writes nothing.
 
     ``LightningModule.log`` is not used: it costs a millisecond per number at each window, logged
-    or not.
+    or not. Its readers find the numbers in ``trainer.callback_metrics``.
     """
 
     def setup(self, trainer, task, stage: str) -> None:
         ignore_writer_threads()
         self.file = MetricsFile(Path(trainer.default_root_dir) / "metrics.csv")
         self.is_failing = False
+        if not (trainer.fast_dev_run or any(isinstance(g, Relay) for g in trainer.loggers)):
+            trainer.loggers = [*trainer.loggers, Relay(trainer, self._add_row)]
         self.loss_sum, self.windows = 0.0, 0
         self.since: float | None = None
         """When the windows that are timed began; None before the first of them."""
@@ -48,12 +54,12 @@ class Metrics(Callback):
         self.loss_sum, self.windows = state["loss_sum"], state["windows"]
 
     def on_train_start(self, trainer, task) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:
             self.file.create()
         if trainer.ckpt_path is None:
-            text = yaml.safe_dump(task.description.get("settings", {}), sort_keys=False)
-            add_text(trainer, "settings", text, 0)
-            add_hyperparameters(trainer, task.description.get("varied", {}))
+            settings = task.description.get("settings", {})
+            add_text(trainer, "settings", yaml.safe_dump(settings, sort_keys=False), 0)
+            add_hyperparameters(trainer, settings, task.description.get("varied", {}))
             for windows, loss in task.validations:  # of the untrained model
                 self._write_validation(trainer, task, loss, windows)
 
@@ -80,6 +86,7 @@ class Metrics(Callback):
             "train/chars_per_second": rate,
             "train/passes": trainer.global_step / len(trainer.datamodule.stream),
         }
+        publish(trainer, numbers)
         self._write(trainer, numbers, trainer.global_step)
         self.loss_sum, self.windows, self.since = 0.0, 0, None
 
@@ -110,6 +117,8 @@ class Metrics(Callback):
             state["callbacks"][self.state_key] = self.state_dict()
 
     def on_train_end(self, trainer, task) -> None:
+        if trainer.fast_dev_run:
+            return
         try:
             self.file.flush()
         except OSError as error:
@@ -137,9 +146,12 @@ class Metrics(Callback):
         characters = windows * stream.batch_size * stream.seq_len * trainer.world_size
         bits = {f"{BY_CHARACTERS}{k}": v for k, v in numbers.items() if k.endswith("/bpc")}
         to_loggers(trainer, lambda logger: logger.log_metrics(numbers, step=windows))
-        to_loggers(trainer, lambda logger: logger.log_metrics(bits, step=characters))
-        if not trainer.is_global_zero:
-            return
+        to_tensorboard(trainer, lambda logger: logger.log_metrics(bits, step=characters))
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            self._add_row(numbers, windows)
+
+    def _add_row(self, numbers: dict[str, float], windows: int) -> None:
+        """Add numbers to metrics.csv; what a full disk does not take is kept until it does."""
         try:
             self.file.add(numbers, windows)
         except OSError as error:

@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from charrnn.checkpoint.files import atomic_write
@@ -25,15 +26,19 @@ class MetricsFile:
 
     def __init__(self, file: Path, interval: float = 1.0):
         self.file, self.interval = file, interval
+        self.columns = list(HEADER)
         self.row: dict = {}
         self.rows: list[dict] = []  # finished but not written
         self.written = -math.inf
 
     def create(self) -> None:
         """Write the header of a new file; an existing file stays as it is."""
-        if not self.file.exists():
-            with open(self.file, "w", newline="") as f:
-                csv.DictWriter(f, HEADER).writeheader()
+        if self.file.exists():
+            with open(self.file, newline="") as f:
+                self.columns = next(csv.reader(f), self.columns)
+            return
+        with open(self.file, "w", newline="") as f:
+            csv.DictWriter(f, self.columns).writeheader()
 
     def add(self, numbers: dict[str, float], windows: int) -> None:
         """Add numbers to the row of a window. Writes earlier rows if ``interval`` has passed.
@@ -62,14 +67,23 @@ class MetricsFile:
         if not self.rows:
             return
         self.written = time.perf_counter()
+        self._add_columns(dict.fromkeys(name for row in self.rows for name in row))
         size = self.file.stat().st_size
         try:
             with open(self.file, "a", newline="") as f:
-                csv.DictWriter(f, HEADER).writerows(self.rows)
+                csv.DictWriter(f, self.columns).writerows(self.rows)
         except OSError:
             os.truncate(self.file, size)
             raise
         self.rows = []
+
+    def _add_columns(self, names: Iterable[str]) -> None:
+        """Rewrite the file with columns for names that it lacks: those of a user's callback."""
+        columns = [*self.columns, *(name for name in names if name not in self.columns)]
+        if columns != self.columns:
+            with open(self.file, newline="") as f:
+                write_rows(self.file, columns, list(csv.DictReader(f)))
+            self.columns = columns
 
 
 def rewind_metrics_csv(file: Path, windows: int) -> None:
@@ -79,9 +93,15 @@ def rewind_metrics_csv(file: Path, windows: int) -> None:
     if not file.exists():
         return
     with open(file, newline="") as f:
-        rows = [row for row in csv.DictReader(f) if _is_whole(row) and int(row["step"]) <= windows]
+        reader = csv.DictReader(f)
+        rows = [row for row in reader if _is_whole(row) and int(row["step"]) <= windows]
+    write_rows(file, reader.fieldnames or HEADER, rows)
+
+
+def write_rows(file: Path, columns: Sequence[str], rows: list[dict]) -> None:
+    """Write a file of rows atomically."""
     with atomic_write(file, "w", newline="") as f:
-        writer = csv.DictWriter(f, HEADER)
+        writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(rows)
 

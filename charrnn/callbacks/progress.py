@@ -11,7 +11,8 @@ from tqdm import tqdm
 class Progress(ProgressBar):
     """Shows loss, bpc, characters per second and the remaining time, updated twice a second.
 
-    If standard error is not a terminal, prints a line every ``seconds`` instead.
+    If standard error is neither a terminal nor in a notebook, prints a line every ``seconds``
+    instead.
 
     Args:
         seconds: time between two lines.
@@ -19,7 +20,8 @@ class Progress(ProgressBar):
 
     def __init__(self, seconds: float = 30.0):
         super().__init__()
-        self.seconds = 0.5 if sys.stderr.isatty() else seconds
+        self.has_bar = sys.stderr.isatty() or is_notebook()
+        self.seconds = 0.5 if self.has_bar else seconds
         self.bar: tqdm | None = None
         self.enabled = True
 
@@ -38,7 +40,7 @@ class Progress(ProgressBar):
             unit="window",
             dynamic_ncols=True,
             mininterval=0,
-            disable=not (self.enabled and sys.stderr.isatty()),
+            disable=not (self.enabled and self.has_bar),
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} windows, {remaining} left{postfix}",
         )
         self.started = self.last = (time.perf_counter(), trainer.global_step)
@@ -77,3 +79,9 @@ class Progress(ProgressBar):
                 self.bar.refresh()
             self.bar.close()
             self.bar = None
+
+
+def is_notebook() -> bool:
+    """Whether this is a notebook, whose output shows a bar though it is no terminal."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

@@ -10,7 +10,14 @@ import yaml
 from omegaconf import OmegaConf
 
 from charrnn.cli import hydra_internals
-from charrnn.cli.overrides import CORPUS_PATHS, escape, last_value, quote, to_hydra
+from charrnn.cli.overrides import (
+    CORPUS_PATHS,
+    add_targets,
+    escape,
+    last_value,
+    quote,
+    to_hydra,
+)  # fmt: skip
 from charrnn.cli.schema import conf_yaml
 from charrnn.data.files import user_path
 from charrnn.errors import InputError
@@ -25,6 +32,8 @@ class Program:
     train: str = "charrnn train"
     sample: str = "charrnn sample"
     evaluate: str = "charrnn evaluate"
+    is_python: bool = False
+    """Whether it was :func:`charrnn.train`."""
 
     @classmethod
     def script(cls, path: str) -> "Program":
@@ -119,8 +128,11 @@ def parse(
         elif options.config_path:
             settings = started_with(user_path(options.config_path).absolute().parent)
             config_name, config, kind = "reproduced", as_config(settings, {}), "reproduced"
+        if config and last_value(overrides, "logger") is not None:
+            del config["logger"]  # that of the settings, in place of which others are chosen
     if name == "train" and kind == "new":
         overrides = with_own_model(overrides)
+    overrides = add_targets(overrides)
     read = tuple(to_hydra(a, options.multirun) for a in overrides)
     return Command(
         name, program, tuple(arguments), options, read, config_name, config, kind, folder
@@ -179,7 +191,7 @@ def resumed(path: Path) -> tuple[dict, dict, Path | None]:
             checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)
         )
         ours = checkpoint.read(file)["charrnn"]
-        if "carry" not in ours:
+        if "carry" not in ours or "trainer" not in ours["settings"]:
             raise InputError(f"resume={file}: holds a model only; use init_from={file}")
         settings = ours["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"
@@ -197,7 +209,7 @@ def as_config(settings: dict, hydra: dict) -> dict:
     return {
         **escape(settings),
         "allow_targets": ours["allow_targets"],
-        "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+        "defaults": [{"logger": []}, "_self_", {"override hydra/job_logging": "stdout"}],
         "hydra": {"sweep": ours["hydra"]["sweep"]} | hydra,
     }
 

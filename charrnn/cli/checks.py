@@ -59,6 +59,14 @@ def same_texts(saved: dict, corpus: dict, charset: dict) -> None:
         raise InputError("resume: the alphabet has changed since; give the same with data.charset=")
 
 
+SET_ELSEWHERE = {
+    "logger": "logger=",
+    "callbacks": "callbacks.NAME._target_=",
+    "default_root_dir": "hydra.run.dir=",
+}
+"""Keys of the trainer that have settings of their own."""
+
+
 def key_is(trainer, key: str, ok, expected: str) -> None:
     """Raise InputError unless a key of the trainer is not set, or ok."""
     value = trainer.get(key)
@@ -69,7 +77,18 @@ def trainer_keys(trainer) -> None:
     """Raise InputError for values that Lightning would refuse, or misread, later."""
     whole = "a whole number, at least 1"
     require = functools.partial(key_is, trainer)
+    for key, instead in SET_ELSEWHERE.items():
+        if trainer.get(key) is not None:
+            raise InputError(f"trainer.{key}: is set by {instead}; leave it out")
     require("accumulate_grad_batches", lambda v: v == 1, "1: every window is a step")
+    require("use_distributed_sampler", lambda v: not v, "false: each process reads its own rows")
+    require("precision", lambda v: v != "16-true", "16-mixed: weights in float16 soon overflow")
+    require("barebones", lambda v: not v, "false; charrnn benchmarks loop measures the bare loop")
+    require(
+        "overfit_batches",
+        lambda v: v == 0 or (type(v) is int and v > 0),
+        "a whole number of windows, or 0",
+    )
     require("num_nodes", lambda v: isinstance(v, int) and v >= 1, whole)
     require(
         "strategy",

@@ -130,7 +130,9 @@ def name_key(prefix: str, node: Mapping, error: BaseException) -> Exception:
     text = one_line(str(error))
     if isinstance(error, InputError):
         return InputError(f"{prefix}.{text}" if re.match(r"\w+=", text) else text)
-    if not (isinstance(error, ValueError | TypeError) or "Misconfiguration" in repr(error)):
+    if not (
+        isinstance(error, ValueError | TypeError | ImportError) or "Misconfiguration" in repr(error)
+    ):
         return error if isinstance(error, Exception) else InputError(text)
     # Other libraries name the key, or its value only.
     words = set(re.findall(r"\w+", text))

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import torch
 from omegaconf import open_dict
+from pytorch_lightning.callbacks import Timer
 
 from charrnn import checkpoint
 from charrnn.callbacks.loggers import add_text
 from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
 from charrnn.cli.errors import explain
 from charrnn.cli.folders import relative_path
+from charrnn.cli.loggers import close_loggers
 from charrnn.cli.overrides import escape
 from charrnn.cli.prepare import Run, prepare
 from charrnn.cli.streams import make_lenient
-from charrnn.cli.summary import summary, test_line
+from charrnn.cli.summary import next_limit, summary, test_line
+from charrnn.cli.trainer import stop_reason
 from charrnn.errors import Diverged, InputError
 from charrnn.models import CharModel
 from charrnn.runs import varied_overrides, write_provenance
@@ -75,9 +78,9 @@ def fit(run: Run) -> tuple[str, float]:
         )
         announce(run, parameters)
         rewind(run, window)
-    finished = run.resumed_from and is_finished(run)
+    finished = run.resumed_from and why_finished(run)
     if finished:
-        print(f"nothing is left to do: {task.rounds} rounds are finished")
+        print(f"nothing is left to do: {finished}")
     while not finished:
         before = run.resumed_from
         varied = varied_overrides(run.job.overrides, run.job.fixed)
@@ -91,7 +94,11 @@ def fit(run: Run) -> tuple[str, float]:
     trainer, task, data = run.trainer, run.task, run.data
     if trainer.world_size > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    task.stopped = task.stopped or stop_reason(trainer)
     print(summary(run))
+    close_loggers(trainer.loggers)
+    if trainer.fast_dev_run:
+        return task.stopped, math.nan
     if data.test and trainer.limit_test_batches and trainer.is_global_zero:
         print(test_line(run, data.test, trainer.strategy.root_device))
     losses = (loss for windows, loss in task.validations if windows)
@@ -135,11 +142,20 @@ def planned_windows(run: Run) -> int:
     return min(limits, default=0)
 
 
-def is_finished(run: Run) -> bool:
-    """Whether a run that is resumed has nothing left to do."""
+def why_finished(run: Run) -> str:
+    """Why a run that is resumed has nothing left to do; empty where it has."""
     ours, trainer = run.resumed_from["charrnn"], run.trainer
-    by_rounds = 0 < (trainer.max_epochs or -1) <= ours["rounds"]
-    return by_rounds or 0 < trainer.max_steps <= ours["windows"]
+    if 0 < (trainer.max_epochs or -1) <= ours["rounds"]:
+        return f"{ours['rounds']} rounds are finished"
+    if 0 < trainer.max_steps <= ours["windows"]:
+        return f"{ours['windows']} windows are finished"
+    timer = next((c for c in trainer.callbacks if type(c) is Timer), None)
+    state = run.resumed_from["callbacks"].get(timer.state_key) if timer else None
+    if state:
+        timer.load_state_dict(state)
+        if timer.time_remaining() <= 0:
+            return f"its time is spent; give more, as {next_limit(run)}"
+    return ""
 
 
 def rewind(run: Run, window: int) -> None:

@@ -66,15 +66,24 @@ def parse_options(arguments: list[str], hint: Callable[[str], str]) -> argparse.
 
 @contextlib.contextmanager
 def application(
-    name: str, conf: Path, config_name: str, config: dict | None, config_dir: str | None
+    name: str,
+    conf: Path,
+    config_name: str,
+    config: dict | None,
+    config_dir: str | None,
+    has_logs: bool = True,
 ) -> Iterator["Application"]:
-    """Hydra over the folder ``conf``, until the block ends.
+    """Hydra over the folder ``conf``, until the block ends; then it is as it was before.
 
     Args:
         name: of the job.
         config: a configuration that takes the name ``config_name``, in place of a file.
         config_dir: one more folder of configurations, as ``--config-dir`` names it.
+        has_logs: whether Hydra configures the logging of the process.
     """
+    globals_, base = GlobalHydra.instance(), version.VersionBase.instance()
+    before = globals_.hydra, HydraConfig.instance().cfg, base.version_base
+    globals_.clear()
     version.setbase("1.3")
     if config is not None:
         ConfigStore.instance().store(config_name, OmegaConf.create(config))
@@ -86,16 +95,16 @@ def application(
         anchor = SearchPathQuery(provider="schema")
         search_path.prepend("command-line", f"file://{folder}", anchor)
     try:
-        yield Application(Hydra.create_main_hydra2(name, search_path), config_name)
+        yield Application(Hydra.create_main_hydra2(name, search_path), config_name, has_logs)
     finally:
-        GlobalHydra.instance().clear()
+        globals_.hydra, HydraConfig.instance().cfg, base.version_base = before
 
 
 class Application:
     """What a command does with Hydra."""
 
-    def __init__(self, hydra: Hydra, config_name: str):
-        self.hydra, self.config_name = hydra, config_name
+    def __init__(self, hydra: Hydra, config_name: str, has_logs: bool = True):
+        self.hydra, self.config_name, self.has_logs = hydra, config_name, has_logs
 
     def compose(self, overrides: list[str], multirun: bool | None = None) -> DictConfig:
         """The configuration, with that of Hydra below ``hydra``; ``hydra.mode`` is set.
@@ -117,7 +126,8 @@ class Application:
             config = compose([*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         config = config or compose(overrides, RunMode.RUN)
         config.hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        if self.has_logs:
+            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         HydraConfig.instance().set_config(config)
         return config
 
@@ -128,7 +138,7 @@ class Application:
         context = HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks)
         done = run_job(
             task_function=task, config=config, job_dir_key="hydra.run.dir", job_subdir_key=None,
-            hydra_context=context,
+            hydra_context=context, configure_logging=self.has_logs,
         )  # fmt: skip
         callbacks.on_run_end(config=config, config_name=self.config_name, job_return=done)
         # Not ``done.return_value``, which prints the overrides of a failed job first.

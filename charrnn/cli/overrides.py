@@ -22,6 +22,8 @@ OPEN_GROUPS = ("model", "trainer", "optimizer", "scheduler")
 """Groups whose keys are the parameters of a class, often of another package: any may be set."""
 LISTS = ("data.path", "data.valid_path", "data.test_path", "checkpoint", "score", "stop")
 """Those that take lists."""
+ENTRIES = ("callbacks", "logger")
+"""Groups whose entries each name a ``_target_``, to which the user may add."""
 LISTED = r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,"""
 """An item of a list, with its quotes, and the comma after it."""
 
@@ -44,6 +46,9 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
         raise InputError(f"{argument}: no key before the equals sign; settings are KEY=VALUE")
     if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)}|hydra\.sweeper\.(sampler|pruner))\.\w+", key):
         return f"++{argument}"
+    if key == "logger":  # one, several with or without brackets, or none
+        names = "none" if value in ("", "null") else value.strip("[]'\"") or "none"
+        return f"logger=[{names}]"
     if key not in TEXTS:
         return argument
     in_hydra = key.startswith("hydra.")
@@ -89,6 +94,16 @@ def unquote(value: str) -> str:
     return value[1:-1].replace(f"\\{value[0]}", value[0]) if quoted else value
 
 
+def add_targets(arguments: list[str]) -> list[str]:
+    """Overrides in which entries of ``callbacks`` and ``logger`` may be new ones.
+
+    The keys of an entry whose ``_target_`` is given are set whether or not a file names them.
+    """
+    pattern = rf"({'|'.join(ENTRIES)})\.\w+\."
+    new = {m[0] for a in arguments if (m := re.match(rf"{pattern}(?=_target_=)", a))}
+    return [f"++{a}" if (m := re.match(pattern, a)) and m[0] in new else a for a in arguments]
+
+
 def quote(value: str, interpolate: bool = False) -> str:
     """A string of Hydra's grammar that stands for itself.
 
@@ -112,7 +127,7 @@ def escape(value):
 
 def as_typed(override: str) -> str:
     """An override of Hydra's as it was typed: without the ``++`` that :func:`to_hydra` adds."""
-    return re.sub(rf"^\+\+(?=({'|'.join(OPEN_GROUPS)})\.)", "", override)
+    return re.sub(rf"^\+\+(?=({'|'.join((*OPEN_GROUPS, *ENTRIES))})\.)", "", override)
 
 
 def last_value(arguments: list[str], key: str) -> str | None:

@@ -5,19 +5,18 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hydra.utils
 import torch
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
 from torch import nn
 
-from charrnn import callbacks, checkpoint
+from charrnn import checkpoint
 from charrnn.cli import checks
 from charrnn.cli.arguments import Program, absolute
-from charrnn.cli.errors import instantiation_key, name_key
+from charrnn.cli.instantiate import instantiate
 from charrnn.cli.overrides import CORPUS_PATHS, escape
 from charrnn.cli.schema import check_settings
+from charrnn.cli.trainer import build_trainer
 from charrnn.data.datamodule import CharDataModule
 from charrnn.errors import InputError, check
 from charrnn.models import contract
@@ -115,6 +114,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     for callback in trainer.callbacks:
         for name in getattr(callback, "required_methods", ()):
             contract.required(model, name)
+    if trainer.overfit_batches:
+        data.overfit(trainer.overfit_batches, trainer.world_size)
     data.shard(trainer.global_rank, trainer.world_size)
     checks.lengths(config.trainer, data)
     if saved:
@@ -195,37 +196,6 @@ def given_charset(data: DictConfig) -> dict:
         "newlines": "keep" if data.get("unit") == "byte" else data.get("newlines", "universal"),
     }
     return {"charset": checkpoint.read_charset(data.charset, reading)}
-
-
-def build_trainer(config: DictConfig, job: Job) -> Trainer:
-    """The trainer, with its callbacks and its logger."""
-    parts = [instantiate(f"callbacks.{k}", v) for k, v in config.callbacks.items() if v]
-    if not config.trainer.get("enable_progress_bar", True):
-        parts = [c for c in parts if not isinstance(c, callbacks.Progress)]
-    if job.trial:
-        rule = job.trial.pruner["_target_"].rpartition(".")[2]
-        parts.append(callbacks.Pruning(job.trial.report, rule))
-    for callback in parts:
-        if isinstance(callback, callbacks.Checkpoint):
-            callback.program, callback.program_arguments = job.program.train, job.allow_targets
-    logger = instantiate("logger", config.logger, save_dir=str(job.folder))
-    return instantiate(
-        "trainer", config.trainer, default_root_dir=str(job.folder), logger=logger,
-        callbacks=parts,
-        use_distributed_sampler=False,  # each process has rows of its own in the stream
-    )  # fmt: skip
-
-
-def instantiate(prefix: str, node: DictConfig, *args, **kwargs):
-    """Hydra's ``instantiate``, with errors that name the key that they are about."""
-    plain = OmegaConf.to_container(node, resolve=True)
-    plain = {key: value for key, value in plain.items() if key not in kwargs}
-    try:
-        # Escaped twice: instantiate resolves its settings, and then reads them as it resolves.
-        return hydra.utils.instantiate(escape(escape(plain)), *args, **kwargs)
-    except InstantiationException as error:
-        where = instantiation_key(error)
-        raise name_key(where or prefix, node, error.__cause__ or error) from error
 
 
 def limit_characters(trainer: Trainer, task: CharTask, data: CharDataModule) -> None:

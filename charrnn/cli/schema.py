@@ -85,7 +85,7 @@ def check_node(prefix: str, node: object) -> None:
         for name, value in node.items():
             check_node(f"{prefix}.{name}", value)
             complete = value is None or (isinstance(value, dict) and "_target_" in value)
-            if prefix == "callbacks" and not complete:
+            if prefix in ("callbacks", "logger") and not complete:
                 raise InputError(f"{prefix}.{name}={value} must be null, or name a _target_")
         return
     check_call(get_target(f"{prefix}._target_", node["_target_"]), node, f"{prefix}.")

@@ -5,6 +5,7 @@ import shlex
 
 from charrnn import checkpoint
 from charrnn.cli.folders import relative_path
+from charrnn.cli.loggers import curves
 from charrnn.cli.prepare import Run
 from charrnn.evaluation.static import evaluate
 
@@ -18,6 +19,10 @@ def summary(run: Run) -> str:
     if bits:
         best = min(range(len(bits)), key=lambda i: validations[i][1])
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
+    if run.trainer.fast_dev_run:
+        return f"fast_dev_run: {run.task.global_step} windows trained; nothing was saved"
+    if run.task.stopped:
+        lines.append(f"stopped          {run.task.stopped}")
     if run.job.in_sweep:
         return "\n".join(lines)
     where = shlex.quote(relative_path(run.job.folder))
@@ -31,13 +36,16 @@ def summary(run: Run) -> str:
     allowed = "".join(f" {shlex.quote(a)}" for a in run.job.allow_targets)
     of_model = "" if run.config.model._target_.startswith("charrnn.") else allowed
     program, file = run.job.program, f"{where}/checkpoints/{name}.ckpt"
+    if program.is_python:
+        lines.append(f"run              {relative_path(run.job.folder)}")
+        return "\n".join([*lines, *curves(run.trainer.loggers, run.job.folder)])
     return "\n".join(
         [
             *lines,
             f"run              {relative_path(run.job.folder)}",
             f"sample from it   {program.sample} checkpoint={file}{of_model}",
             f"go on            {program.train} resume={where} {next_limit(run)}{allowed}",
-            f"curves           tensorboard --logdir {where}/tensorboard",
+            *curves(run.trainer.loggers, run.job.folder),
         ]
     )
 

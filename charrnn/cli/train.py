@@ -67,11 +67,14 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     Args:
         store: that of the ranks where several processes were started together, else None.
     """
+    train_in_folder(app, config, claim_run(command, config), store)
+
+
+def claim_run(command: Command, config: DictConfig):
+    """Prepare a run, then make its folder; returns a :class:`charrnn.cli.prepare.Run`."""
     from charrnn.cli.checks import check_pairs
-    from charrnn.cli.fit import train
     from charrnn.cli.folders import claim_run_folder, free_run_folder
     from charrnn.cli.prepare import Job, prepare
-    from charrnn.runs import run_lock, write_record
 
     given = [str(o).lstrip("+") for o in config.hydra.overrides.hydra]
     is_named = any(o.startswith("hydra.run.dir=") for o in given)
@@ -88,6 +91,15 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     while not (command.folder or claim_run_folder(job.folder)):
         job = dataclasses.replace(job, folder=free_run_folder(requested, is_named))
         run = prepare(settings, job)
+    return run
+
+
+def train_in_folder(app, config: DictConfig, run, store=None) -> None:
+    """Train a prepared run in its folder, which no other process uses meanwhile."""
+    from charrnn.cli.fit import train
+    from charrnn.runs import run_lock, write_record
+
+    job = run.job
     with read_write(config.hydra):
         config.hydra.run.dir = escape(str(job.folder))
 

@@ -159,8 +159,19 @@ class CharDataModule(LightningDataModule):
         return find_alphabet(read_text(files, None, empty, encoding=self.encoding), empty)
 
     def setup(self, stage: str) -> None:
+        if self.trainer.overfit_batches:
+            self.overfit(self.trainer.overfit_batches, self.trainer.world_size)
         if self.trainer.world_size > 1:
             self.shard(self.trainer.global_rank, self.trainer.world_size)
+
+    def overfit(self, windows: int, world_size: int = 1) -> None:
+        """Keep as much of the training text as so many windows read, for ``overfit_batches``.
+
+        A pass is then these windows. They are read again and again, and the carry rolls as ever.
+        """
+        stream = self.stream
+        size = windows * stream.batch_size * world_size * stream.seq_len
+        self.stream = RowStream(stream.tokens[:size], stream.batch_size, stream.seq_len)
 
     def shard(self, rank: int, world_size: int) -> None:
         """Keep the training rows of one rank, from the start of the text."""

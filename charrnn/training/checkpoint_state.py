@@ -4,9 +4,11 @@ Lightning saves parameters, optimizer and its own loops; the rest is under the k
 B rows of this rank, R rows of all ranks.
 """
 
+import inspect
+
 import torch
 
-from charrnn import __version__
+from charrnn import __version__, models
 from charrnn.checkpoint.format import FORMAT
 from charrnn.errors import InputError
 from charrnn.models import contract
@@ -39,7 +41,7 @@ def save_state(task) -> dict:
     return {
         "format": FORMAT,
         "version": __version__,
-        **task.description,
+        **(task.description or describe_run(task)),
         "carry": carry,
         "position": task.position,
         "random": random,
@@ -51,6 +53,28 @@ def save_state(task) -> dict:
         "validations": task.validations,
         "mean_loss": task.monitor.mean_loss,
         "rollbacks": task.rollbacks,
+    }
+
+
+def describe_run(task) -> dict:
+    """Describe model, charset and text where no command did, as with Lightning's own Trainer.
+
+    So :func:`charrnn.load` reads these checkpoints. The model's settings are the attributes with
+    the names of its arguments, its own or its children's.
+    """
+    kind, corpus = type(task.model), task.trainer.datamodule.corpus
+    settings = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
+    if kind.__module__.startswith(f"{models.__name__}."):
+        settings["_target_"] = f"{models.__name__}.{kind.__qualname__}"
+    for name in inspect.signature(kind).parameters:
+        found = [getattr(owner, name, None) for owner in (task.model, *task.model.children())]
+        found = [value for value in found if isinstance(value, int | float | str)]
+        if found and name not in ("vocab_size", "backend"):
+            settings[name] = found[0]
+    return {
+        "settings": {"model": settings},
+        "charset": corpus.charset.state_dict(),
+        "corpus": {"sha256": corpus.sha256, "size": len(corpus.tokens)},
     }
 
 
@@ -95,8 +119,9 @@ def _restore_learning_rate(task, saved: dict) -> None:
     """Restore the scheduler, then apply optimizer settings that were changed on resuming."""
     optimizer = task.trainer.optimizers[0]
     task.scheduler.load_state_dict(saved["scheduler"])
-    before = saved["settings"]["optimizer"]
-    now = task.description["settings"]["optimizer"]
+    # Empty where Lightning's own Trainer is used, without the settings of a command.
+    before = saved["settings"].get("optimizer", {})
+    now = task.description.get("settings", {}).get("optimizer", {})
     if task.is_rollback:
         _scale_learning_rate(optimizer, task.scheduler, now["lr"] / before["lr"])
     for key, value in now.items():

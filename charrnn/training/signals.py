@@ -19,6 +19,8 @@ class Listener:
 
     def __init__(self, forward: Callable[[int], None] | None = None):
         self.forward = forward
+        self.may_exit = True
+        """Whether a second signal exits at once; otherwise it raises KeyboardInterrupt."""
         self.number: int | None = None
         """The first signal that arrived."""
         self.previous: dict[int, object] = {}
@@ -55,6 +57,8 @@ class Listener:
         """The handler of all signals."""
         if self.forward:
             self.forward(number)
+        elif self.number and not self.may_exit:
+            raise KeyboardInterrupt
         elif self.number:
             os._exit(128 + number)
         self.number = self.number or number

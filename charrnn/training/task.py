@@ -4,6 +4,7 @@ T time steps in a window, B rows of this rank, R rows of all ranks.
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from charrnn.training.checkpoint_state import restore_state, save_state, seed_ra
 from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
 from charrnn.training.gradients import add_l2, clip_by_value, gradient_stats
 from charrnn.training.lightning_internals import set_loop_progress, shorten_training_loop
+from charrnn.training.metrics import publish
 
 ROLLOVERS = ("roll", "reset", "carry")
 
@@ -105,6 +107,8 @@ class CharTask(LightningModule):
         self.rounds = 0
         """Finished rounds; ``round_windows`` counts the windows of the current one."""
         self.round_windows = 0
+        self.committed = 0
+        """Windows whose scheduler step, position and count are part of this state."""
         self.window_loss: Tensor | None = None
         """Mean nats of the last window."""
         self.gradient_stats: dict[str, Tensor] = {}
@@ -157,6 +161,7 @@ class CharTask(LightningModule):
         else:
             self.position = stream.state_dict()
             seed_rank(self.global_rank)
+        self.committed = self.global_step
 
     def training_step(self, window: Window, batch_idx: int) -> Tensor:
         if window.index == 0:
@@ -224,12 +229,22 @@ class CharTask(LightningModule):
         return stats
 
     def on_train_batch_end(self, outputs, window: Window, batch_idx: int) -> None:
+        self.commit()
+        if self.max_characters and self.global_step >= self.trainer.max_steps:
+            self.trainer.should_stop = True  # unlike max_steps, this validates first
+
+    def commit(self) -> None:
+        """Make the window that the optimizer has finished part of the task's state, once.
+
+        A callback may save before Lightning calls this module's hook.
+        """
+        if self.committed == self.global_step:
+            return
         if not self.steps_on_loss:
             self.scheduler.step()
         self.position = self.trainer.datamodule.stream.state_dict()
-        self.round_windows = batch_idx + 1
-        if self.max_characters and self.global_step >= self.trainer.max_steps:
-            self.trainer.should_stop = True  # unlike max_steps, this validates first
+        self.round_windows += 1
+        self.committed = self.global_step
 
     def on_train_epoch_end(self) -> None:
         # A round that max_steps, max_time or a callback cut short is not finished.
@@ -269,10 +284,12 @@ class CharTask(LightningModule):
         if not loss < float("inf"):
             self._diverged(f"the validation loss is {loss} at window {self.global_step}")
         self.validations.append([self.global_step, loss])
+        publish(self.trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)})
         if self.steps_on_loss:
             self.scheduler.step(loss)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        self.commit()
         if not has_finite_parameters(self):
             self._diverged(f"the weights are not finite after window {self.global_step}")
         set_loop_progress(checkpoint["loops"], self.rounds, self.round_windows, self.global_step)

@@ -1,0 +1,92 @@
+"""The loggers of a run: built from the group ``logger``, and what they left, named at its end."""
+
+import importlib.util
+import inspect
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytorch_lightning.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
+
+from charrnn.cli.folders import relative_path
+from charrnn.cli.instantiate import get_class, instantiate
+from charrnn.errors import InputError
+
+MODULES = {WandbLogger: "wandb", MLFlowLogger: "mlflow", TensorBoardLogger: "tensorboard"}
+"""What must be installed for a logger; the extra of charrnn has the same name."""
+
+ALLOW_FILES = "MLFLOW_ALLOW_FILE_STORE"
+"""Environment variable without which MLflow 3 takes databases only, not files."""
+
+
+def build_loggers(nodes: Mapping | None, folder: Path) -> list[Logger]:
+    """Build the loggers of a run.
+
+    Their files go into the run's folder, and a name that is null is that of the folder.
+
+    Args:
+        nodes: settings of a logger by name; or those of a single logger, as runs of 0.1 have them.
+        folder: of the run.
+
+    Raises:
+        InputError: a logger is not installed, or refuses its settings.
+    """
+    if nodes and "_target_" in nodes:
+        return [build_logger("logger", nodes, folder)]
+    return [build_logger(f"logger.{k}", node, folder) for k, node in (nodes or {}).items() if node]
+
+
+def build_logger(key: str, node: Mapping, folder: Path) -> Logger:
+    """Build the logger of one key; see :func:`build_loggers`."""
+    found = get_class(node)
+    for kind, module in MODULES.items():
+        if issubclass(found, kind) and importlib.util.find_spec(module) is None:
+            raise InputError(f'{key}: {module} is not installed; pip install "charrnn[{module}]"')
+    if issubclass(found, MLFlowLogger):
+        os.environ.setdefault(ALLOW_FILES, "true")
+    parameters = inspect.signature(found).parameters
+    own = {}
+    if "save_dir" in parameters:
+        own["save_dir"] = str(folder / (node.get("save_dir") or "."))
+    own |= {k: folder.name for k in ("name", "run_name") if k in node and node[k] is None}
+    return instantiate(key, node, **own)
+
+
+def curves(loggers: list[Logger], folder: Path) -> list[str]:
+    """What to look at, one line for each logger, and metrics.csv where there is no other."""
+    lines = []
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            lines.append(f"tensorboard --logdir {quoted(logger.log_dir)}")
+        elif isinstance(logger, CSVLogger):
+            lines.append(relative_path(Path(logger.log_dir) / "metrics.csv"))
+        elif isinstance(logger, WandbLogger):
+            run = Path(logger.experiment.dir).parent
+            lines.append(logger.experiment.url or f"wandb sync {quoted(run)}")
+        elif isinstance(logger, MLFlowLogger):
+            ui = f"{ALLOW_FILES}=true mlflow ui --backend-store-uri"
+            local, server = logger.save_dir, logger.experiment.tracking_uri
+            lines.append(f"{ui} {quoted(local)}" if local else server)
+    file = folder / "metrics.csv"
+    if not lines and file.exists():
+        lines.append(relative_path(file))
+    return [f"{'curves' if not number else '':17}{line}" for number, line in enumerate(lines)]
+
+
+def quoted(path: str | Path) -> str:
+    """A path relative to the working directory, for a shell."""
+    return shlex.quote(relative_path(Path(path)))
+
+
+def close_loggers(loggers: list[Logger]) -> None:
+    """End runs that would otherwise end with the process."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

@@ -1,0 +1,84 @@
+"""The trainer of a run: its callbacks and loggers, and what of Lightning does not go with them."""
+
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    ProgressBar,
+    StochasticWeightAveraging,
+)
+from pytorch_lightning.profilers import PassThroughProfiler
+
+from charrnn import callbacks
+from charrnn.cli.instantiate import instantiate
+from charrnn.cli.loggers import build_loggers
+from charrnn.errors import InputError
+
+REFUSED = {
+    GradientAccumulationScheduler: "every window is a step; give a larger data.batch_size",
+    StochasticWeightAveraging: "replaces learning rate and weights in ways that no checkpoint"
+    " holds; pytorch_lightning.callbacks.EMAWeightAveraging averages, and resumes",
+}
+"""Callbacks of Lightning that do not go with the carry and exact resumption, and why."""
+
+
+def build_trainer(config: DictConfig, job) -> Trainer:
+    """The trainer, with its callbacks and loggers.
+
+    Args:
+        job: a :class:`charrnn.cli.prepare.Job`.
+
+    Raises:
+        InputError: a callback or logger cannot be built, or does not go with a run.
+    """
+    parts = build_callbacks(config, job)
+    # Lightning refuses a ModelCheckpoint without it, and adds one where there is none.
+    own = {}
+    if any(isinstance(part, ModelCheckpoint) for part in parts):
+        own["enable_checkpointing"] = True
+    trainer = instantiate(
+        "trainer", config.trainer, default_root_dir=str(job.folder), callbacks=parts,
+        logger=build_loggers(config.get("logger"), job.folder),
+        use_distributed_sampler=False,  # each process has rows of its own in the stream
+        **own,
+    )  # fmt: skip
+    profiler = trainer.profiler
+    if not isinstance(profiler, PassThroughProfiler) and profiler.filename is None:
+        # To a file of the run's folder, since Lightning's logs are left out.
+        profiler.dirpath, profiler.filename = str(job.folder), "profile"
+    return trainer
+
+
+def build_callbacks(config: DictConfig, job) -> list[Callback]:
+    """The callbacks of a run, in the order of their keys."""
+    parts = {key: instantiate(f"callbacks.{key}", v) for key, v in config.callbacks.items() if v}
+    for key, part in parts.items():
+        for kind, why in REFUSED.items():
+            if isinstance(part, kind):
+                raise InputError(f"callbacks.{key}: {kind.__name__} {why}")
+        if isinstance(part, callbacks.Checkpoint):
+            part.program, part.program_arguments = job.program.train, job.allow_targets
+            if job.program.is_python:
+                part.listener.may_exit = False
+                part.resume_command = f"run.train() or charrnn.train(resume={str(job.folder)!r})"
+    found = list(parts.values())
+    if job.trial:
+        rule = job.trial.pruner["_target_"].rpartition(".")[2]
+        found.append(callbacks.Pruning(job.trial.report, rule))
+    bars = [part for part in found if isinstance(part, ProgressBar)]
+    if not config.trainer.get("enable_progress_bar", True):
+        return [part for part in found if part not in bars]
+    if len(bars) > 1:  # a bar of the user's takes the position of ours
+        return [part for part in found if not isinstance(part, callbacks.Progress)]
+    return found
+
+
+def stop_reason(trainer: Trainer) -> str:
+    """Why EarlyStopping or another callback of Lightning ended a run early; empty if none did."""
+    for part in trainer.callbacks:
+        if at := getattr(part, "stopped_epoch", 0):
+            monitor, best = getattr(part, "monitor", ""), getattr(part, "best_score", None)
+            value = "" if best is None else f", whose best is {float(best):.4f}"
+            return f"in round {at + 1}: {type(part).__name__} of {monitor}{value}"
+    return ""

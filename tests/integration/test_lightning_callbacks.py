@@ -1,0 +1,141 @@
+"""Callbacks of Lightning as it documents them: each works here, or is refused in one line."""
+
+import pytest
+import torch
+from helpers import load, metrics, same, state
+from pytorch_lightning import Callback
+from runs_in_process import WINDOWS, settings, trained
+
+from charrnn import InputError
+
+LIGHTNING = "pytorch_lightning.callbacks"
+TWO_ROUNDS = {"trainer.max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return settings(tmp_path_factory.mktemp("callbacks"), "allow_targets=[runs_of_lightning]")
+
+
+def with_callback(name, **arguments):
+    """Changes that add a callback of Lightning."""
+    return {"callbacks.theirs": {"_target_": f"{LIGHTNING}.{name}", **arguments}}
+
+
+def test_metrics_reach_the_readers_of_log(config, tmp_path):
+    found = trained(config, tmp_path / "run").trainer
+    row = metrics(tmp_path / "run")[-1]
+    for numbers in (found.callback_metrics, found.logged_metrics, found.progress_bar_metrics):
+        for name in ("val/loss", "val/bpc", "train/loss", "train/bpc", "train/lr"):
+            assert float(numbers[name]) == pytest.approx(float(row[name]))
+
+
+def test_early_stopping(config, tmp_path):
+    changes = with_callback("EarlyStopping", monitor="val/loss", patience=1, min_delta=100.0)
+    run = trained(config, tmp_path / "run", changes | {"trainer.max_epochs": 5})
+    assert run.task.rounds == 2
+    assert run.task.stopped.startswith("in round 2: EarlyStopping of val/loss, whose best is")
+
+
+def test_early_stopping_of_an_unknown_number(config, tmp_path):
+    with pytest.raises(RuntimeError, match="val/loss"):  # Lightning's, which lists the known
+        trained(config, tmp_path / "run", with_callback("EarlyStopping", monitor="val/los"))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
+@pytest.mark.parametrize(
+    "when",
+    [{"every_n_train_steps": 4}, {"save_on_train_epoch_end": False}, {"every_n_epochs": 1}],
+    ids=lambda when: next(iter(when)),
+)
+def test_model_checkpoint_resumes_exactly(config, tmp_path, when):
+    """Its files are between two windows, whenever it saves them."""
+    theirs, whole = tmp_path / "theirs", tmp_path / "whole"
+    changes = with_callback("ModelCheckpoint", dirpath=str(theirs), save_top_k=-1, **when)
+    trained(config, whole, TWO_ROUNDS | changes)
+    files = {load(file)["charrnn"]["windows"]: file for file in theirs.glob("*.ckpt")}
+    assert sorted(files) == ([4, 8, 12] if "every_n_train_steps" in when else [6, 12])
+    before = state(whole)
+    for windows in set(files) - {12}:
+        resumed = tmp_path / f"from_{windows}"
+        trained(config, resumed, TWO_ROUNDS | changes | {"resume": str(files[windows])})
+        after = state(resumed)
+        for part in ("weights", "optimizer", "carry", "position", "random", "scheduler", "rounds"):
+            assert same(before[part], after[part]), (windows, part)
+        assert after["validations"] == before["validations"]
+
+
+def test_ema(config, tmp_path):
+    """The last checkpoint has the averaged weights; a run goes on with the others, exactly."""
+    changes = with_callback("EMAWeightAveraging", decay=0.5)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trained(config, whole, TWO_ROUNDS | changes)
+    trained(config, parts, changes)
+    trained(config, parts, TWO_ROUNDS | changes | {"resume": str(parts / "checkpoints/last.ckpt")})
+    before, after = (load(run / "checkpoints/last.ckpt") for run in (whole, parts))
+    for part in ("state_dict", "current_model_state", "optimizer_states"):
+        assert same(before[part], after[part]), part
+    name = "model.decoder.weight"
+    assert not torch.equal(before["state_dict"][name], before["current_model_state"][name])
+
+
+def test_learning_rate_monitor_and_device_stats_without_a_logger(config, tmp_path):
+    changes = with_callback("LearningRateMonitor", logging_interval="step")
+    changes["callbacks.device"] = {"_target_": f"{LIGHTNING}.DeviceStatsMonitor", "cpu_stats": True}
+    trained(config, tmp_path / "run", changes)
+    rows = metrics(tmp_path / "run")
+    assert {row["lr-RMSprop"] for row in rows} >= {"0.001"}
+    assert any("cpu_percent" in name for name in rows[0])
+
+
+def test_timer_and_rich_progress_bar(config, tmp_path, capfd):
+    changes = with_callback("Timer", duration="00:01:00:00")
+    changes["callbacks.bar"] = {"_target_": f"{LIGHTNING}.RichProgressBar"}
+    run = trained(config, tmp_path / "run", changes)
+    names = [type(callback).__name__ for callback in run.trainer.callbacks]
+    assert "RichProgressBar" in names and "Progress" not in names
+    assert run.task.global_step == WINDOWS
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "why"),
+    [
+        ("GradientAccumulationScheduler", {"scheduling": {0: 2}}, "every window is a step"),
+        ("StochasticWeightAveraging", {"swa_lrs": 0.1}, "EMAWeightAveraging averages"),
+    ],
+)
+def test_refused(config, tmp_path, name, arguments, why):
+    with pytest.raises(InputError, match=f"callbacks.theirs: {name} .*{why}"):
+        trained(config, tmp_path / "run", with_callback(name, **arguments))
+    assert not (tmp_path / "run").exists()
+
+
+class Logs(Callback):
+    """Logs by ``task.log``, at windows and at the end of a round."""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        task.log("mine/window", float(trainer.global_step))
+
+    def on_train_epoch_end(self, trainer, task):
+        task.log("mine/round", 1.0)
+
+
+def test_what_a_callback_logs_is_in_metrics_csv(config, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "runs_of_lightning", sys.modules[__name__])
+    changes = {"callbacks.logs": {"_target_": "runs_of_lightning.Logs"}}
+    trained(config, tmp_path / "run", changes)
+    rows = {row["step"]: row for row in metrics(tmp_path / "run")}
+    assert [rows[step]["mine/window"] for step in ("2", "4", "6")] == ["2.0", "4.0", "6.0"]
+    assert rows["6"]["mine/round"] == "1.0" and rows["6"]["train/loss"]
+
+
+def test_a_run_whose_time_is_spent(config, tmp_path, capsys):
+    changes = {"trainer.max_time": "00:00:00:01", "trainer.max_epochs": -1}
+    trained(config, tmp_path / "run", changes)
+    capsys.readouterr()
+    resume = {"resume": str(tmp_path / "run/checkpoints/last.ckpt")}
+    trained(config, tmp_path / "run", changes | resume)
+    out = capsys.readouterr().out
+    assert "nothing is left to do: its time is spent; give more, as trainer.max_time=" in out

@@ -1,0 +1,106 @@
+"""logger=: each by itself and several, what they write, and the lines that name it."""
+
+import csv
+import importlib.util
+import re
+
+import pytest
+from helpers import TINY, metrics
+from pytorch_lightning.loggers import TensorBoardLogger
+from runs_in_process import settings, trained
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from charrnn import InputError
+from charrnn.cli.overrides import to_hydra
+
+
+def run(folder, logger, capsys, **changes):
+    """Train with ``logger=`` and return what was printed after the last validation."""
+    trained(settings(folder, f"logger={logger}"), folder / "run", changes)
+    assert [row["val/loss"] for row in metrics(folder / "run")]
+    return capsys.readouterr().out.rpartition("curves ")[2].splitlines()
+
+
+def test_none(tmp_path, capsys):
+    (line,) = run(tmp_path, "none", capsys)
+    assert line.endswith("run/metrics.csv")
+    assert {f.name for f in (tmp_path / "run").iterdir()} == {
+        ".hydra", "checkpoints", "metrics.csv"
+    }  # fmt: skip
+
+
+def test_several(tmp_path, capsys):
+    first, second = run(tmp_path, "[tensorboard,csv]", capsys)
+    assert first.strip().startswith("tensorboard --logdir ")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert "val/bpc" in events.Tags()["scalars"]
+    with open(second.strip(), newline="") as f:
+        losses = [row["val/loss"] for row in csv.DictReader(f) if row["val/loss"]]
+    assert losses == [row["val/loss"] for row in metrics(tmp_path / "run") if row["val/loss"]]
+    assert "hidden_size: 8" in (tmp_path / "run/csv/version_0/hparams.yaml").read_text()
+
+
+def test_wandb_without_a_server(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (line,) = run(tmp_path, "wandb", capsys, **{"logger.wandb.offline": True})
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert line.strip() == f"wandb sync {folder}" and list(folder.glob("*.wandb"))
+
+
+def test_mlflow_in_files(tmp_path, capsys):
+    (line,) = run(tmp_path, "mlflow", capsys)
+    assert line.endswith(f"mlflow ui --backend-store-uri {tmp_path / 'run' / 'mlruns'}")
+    (file,) = (tmp_path / "run" / "mlruns").glob("*/*/metrics/val/loss")
+    values = [float(text.split()[1]) for text in file.read_text().splitlines()]
+    losses = [float(row["val/loss"]) for row in metrics(tmp_path / "run") if row["val/loss"]]
+    assert values == pytest.approx(losses)
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_one_that_is_not_installed(tmp_path, monkeypatch, name):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda module: None if module == name else find(module)
+    )
+    config = settings(tmp_path, f"logger={name}")
+    message = re.escape(f'logger.{name}: {name} is not installed; pip install "charrnn[{name}]"')
+    with pytest.raises(InputError, match=message):
+        trained(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_run_of_0_1(tmp_path):
+    """There ``logger`` is one logger."""
+    config = settings(tmp_path)
+    node = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "name": "tensorboard"}
+    found = trained(config, tmp_path / "run", {"logger": node | {"version": ""}})
+    assert isinstance(found.trainer.logger, TensorBoardLogger)
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_another_logger_for_a_run_that_goes_on(tmp_path, command):
+    settings(tmp_path)  # writes the text
+    first = ("data.path=text.txt", "hydra.run.dir=run", *TINY, "trainer.max_epochs=1",
+             "trainer.limit_train_batches=3")  # fmt: skip
+    assert command("train.py", *first, cwd=tmp_path).code == 0
+    result = command("train.py", "resume=run", "trainer.max_epochs=2", "logger=csv", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "curves           run/csv/version_0/metrics.csv" in result.out
+    result = command("train.py", "logger=tensorbord", *first[:1], cwd=tmp_path)
+    assert result.code == 2 and "logger/tensorbord" in result.err, result.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("logger=csv", "[csv]"),
+        ("logger=null", "[none]"),
+        ("logger=", "[none]"),
+        ("logger=[]", "[none]"),
+        ("logger=tensorboard,csv", "[tensorboard,csv]"),
+        ("logger=[tensorboard, csv]", "[tensorboard, csv]"),
+        ("logger='wandb'", "[wandb]"),
+    ],
+)
+def test_forms(typed, read):
+    assert to_hydra(typed) == f"logger={read}"

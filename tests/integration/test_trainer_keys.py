@@ -1,0 +1,165 @@
+"""Every key of Lightning's Trainer: what it does here, or the line that refuses it."""
+
+import inspect
+
+import pytest
+import torch
+from helpers import metrics
+from pytorch_lightning import Trainer
+from runs_in_process import WINDOWS, settings, trained
+
+from charrnn import InputError
+
+
+def windows(count):
+    """A check that a run had so many windows."""
+
+    def check(run, folder):
+        assert run.task.global_step == count
+
+    return check
+
+
+def as_ever(run, folder):
+    """A check that a run is the ordinary one: its windows, validations and files."""
+    assert run.task.global_step == WINDOWS
+    assert [w for w, _ in run.task.validations] == [0, WINDOWS]
+    assert [row["step"] for row in metrics(folder) if row["train/loss"]] == ["2", "4", "6"]
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def validations(*expected):
+    """A check of the windows at which a run was validated."""
+    return lambda run, folder: [w for w, _ in run.task.validations] == list(expected) or 1 / 0
+
+
+def nothing_saved(count):
+    """A check that fast_dev_run trained so many windows and left nothing but its settings."""
+
+    def check(run, folder):
+        assert run.task.global_step == count and len(run.task.validations) == 1
+        assert {file.name for file in folder.iterdir()} == {".hydra"}
+
+    return check
+
+
+def weights_are(dtype):
+    """A check of the type of a run's parameters, and that its loss is a number."""
+
+    def check(run, folder):
+        as_ever(run, folder)
+        assert {p.dtype for p in run.task.parameters()} == {dtype}
+
+    return check
+
+
+def in_bfloat16(run, folder):
+    """On a CPU Lightning takes bf16-mixed, and warns."""
+    as_ever(run, folder)
+    assert run.trainer.precision == "bf16-mixed"
+
+
+def overfitted(run, folder):
+    """The windows of a pass are those of overfit_batches."""
+    assert len(run.data.stream) == 2 and run.task.round_windows == 0
+    assert run.data.stream.state_dict()["passes"] == 1
+
+
+def profiled(run, folder):
+    as_ever(run, folder)
+    assert "run_training_batch" in (folder / "fit-profile.txt").read_text()
+
+
+def has_lightnings_checkpoint(run, folder):
+    as_ever(run, folder)
+    assert list(folder.glob("checkpoints/epoch=0-step=6.ckpt"))
+
+
+def logged_every(number):
+    def check(run, folder):
+        steps = [int(row["step"]) for row in metrics(folder) if row["train/loss"]]
+        assert steps == list(range(number, WINDOWS + 1, number))
+
+    return check
+
+
+TABLE = {
+    "accelerator": [("cpu", as_ever), ("gpu", "trainer")],
+    "strategy": [("auto", as_ever), ("fsdp", "trainer.strategy=fsdp must be auto, ddp")],
+    "devices": [(1, as_ever), ([7], "trainer")],
+    "num_nodes": [(1, as_ever), (2, "trainer.num_nodes=2 must be 1, unless torchrun")],
+    "precision": [
+        ("32-true", weights_are(torch.float32)),
+        ("64-true", weights_are(torch.float64)),
+        ("bf16-mixed", weights_are(torch.float32)),
+        ("bf16-true", weights_are(torch.bfloat16)),
+        ("16-mixed", in_bfloat16),
+        ("16-true", "trainer.precision=16-true"),
+        ("transformer-engine", "trainer: .*transformer_engine"),
+    ],
+    "logger": [(False, "trainer.logger: is set by logger=")],
+    "callbacks": [([], "trainer.callbacks: is set by callbacks.NAME._target_=")],
+    "fast_dev_run": [(False, as_ever), (True, nothing_saved(1)), (3, nothing_saved(3))],
+    "max_epochs": [(2, windows(2 * WINDOWS)), (0, "trainer.max_epochs=0 must be")],
+    "min_epochs": [(1, as_ever)],
+    "max_steps": [(4, windows(4)), (0, "trainer.max_steps=0 must be")],
+    "min_steps": [(1, as_ever)],
+    "max_time": [("00:00:00:00", windows(0)), ("00:01:00:00", as_ever), ("soon", "max_time")],
+    "limit_train_batches": [(3, windows(3)), (0.5, windows(138)), (0, "limit_train_batches=0")],
+    "limit_val_batches": [(0, validations()), (1, as_ever), (-1, "limit_val_batches=-1")],
+    "limit_test_batches": [(0, as_ever), (1.0, as_ever), (3, "limit_test_batches=3 must be 1.0")],
+    "limit_predict_batches": [(1, as_ever)],
+    "overfit_batches": [(2, overfitted), (0.0, as_ever), (0.5, "overfit_batches=0.5 must be")],
+    "val_check_interval": [(3, validations(0, 3, 6)), (0.5, validations(0, 3, 6)),
+                           (9, "val_check_interval=9 must be at most the 6 windows")],
+    "check_val_every_n_epoch": [(2, validations(0)), (0, "check_val_every_n_epoch=0 must be")],
+    "num_sanity_val_steps": [(0, validations(6)), (1, as_ever)],
+    "log_every_n_steps": [(3, logged_every(3)), (0, "log_every_n_steps=0 must be")],
+    "enable_checkpointing": [(False, as_ever), (True, has_lightnings_checkpoint)],
+    "enable_progress_bar": [(False, as_ever)],
+    "enable_model_summary": [(True, as_ever)],
+    "accumulate_grad_batches": [(2, "must be 1: every window is a step"), (1, as_ever)],
+    "gradient_clip_val": [(0.1, as_ever), (-1.0, "gradient_clip_val=-1.0 must be at least 0")],
+    "gradient_clip_algorithm": [("norm", as_ever), ("both", "gradient_clip_algorithm")],
+    "deterministic": [(True, as_ever), ("warn", as_ever)],
+    "benchmark": [(True, as_ever)],
+    "inference_mode": [(False, as_ever)],
+    "use_distributed_sampler": [(True, "false: each process reads its own rows")],
+    "profiler": [("simple", profiled), ("mine", "trainer")],
+    "detect_anomaly": [(True, as_ever)],
+    "barebones": [(True, "trainer.barebones=true must be false; charrnn benchmarks loop")],
+    "plugins": [([], as_ever)],
+    "sync_batchnorm": [(True, as_ever)],
+    "reload_dataloaders_every_n_epochs": [(1, as_ever)],
+    "default_root_dir": [("x", "trainer.default_root_dir: is set by hydra.run.dir=")],
+    "enable_autolog_hparams": [(False, as_ever)],
+    "model_registry": [("mine", as_ever)],
+}  # fmt: skip
+"""For each key: values, and a check of the run, or what the one line that refuses it says."""
+ROWS = [(key, value, expected) for key, rows in TABLE.items() for value, expected in rows]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return settings(tmp_path_factory.mktemp("keys"))
+
+
+def test_the_table_has_every_key():
+    assert set(TABLE) == set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+
+
+@pytest.mark.filterwarnings("ignore:You passed.*Using `precision='bf16-mixed'`")
+@pytest.mark.parametrize(("key", "value", "expected"), ROWS, ids=[f"{k}={v}" for k, v, _ in ROWS])
+def test_key(config, tmp_path, key, value, expected):
+    folder = tmp_path / "run"
+    try:
+        if isinstance(expected, str):
+            with pytest.raises(InputError, match=expected):
+                trained(config, folder, {f"trainer.{key}": value})
+            assert not folder.exists()
+        else:
+            expected(trained(config, folder, {f"trainer.{key}": value}), folder)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.autograd.set_detect_anomaly(False)
+        torch.set_default_dtype(torch.float32)
