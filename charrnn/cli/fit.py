@@ -18,7 +18,6 @@ from charrnn.cli.overrides import escape
 from charrnn.cli.prepare import Run, prepare
 from charrnn.cli.streams import make_lenient
 from charrnn.cli.summary import next_limit, summary, test_line
-from charrnn.cli.trainer import stop_reason
 from charrnn.errors import Diverged, InputError
 from charrnn.models import CharModel
 from charrnn.runs import varied_overrides, write_provenance
@@ -94,7 +93,6 @@ def fit(run: Run) -> tuple[str, float]:
     trainer, task, data = run.trainer, run.task, run.data
     if trainer.world_size > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    task.stopped = task.stopped or stop_reason(trainer)
     print(summary(run))
     close_loggers(trainer.loggers)
     if trainer.fast_dev_run:

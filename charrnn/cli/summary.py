@@ -7,6 +7,7 @@ from charrnn import checkpoint
 from charrnn.cli.folders import relative_path
 from charrnn.cli.loggers import curves
 from charrnn.cli.prepare import Run
+from charrnn.cli.trainer import stop_reason
 from charrnn.evaluation.static import evaluate
 
 
@@ -21,8 +22,8 @@ def summary(run: Run) -> str:
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
     if run.trainer.fast_dev_run:
         return f"fast_dev_run: {run.task.global_step} windows trained; nothing was saved"
-    if run.task.stopped:
-        lines.append(f"stopped          {run.task.stopped}")
+    if stopped := run.task.stopped or stop_reason(run.trainer):
+        lines.append(f"stopped          {stopped}")
     if run.job.in_sweep:
         return "\n".join(lines)
     where = shlex.quote(relative_path(run.job.folder))

@@ -30,11 +30,14 @@ def test_metrics_reach_the_readers_of_log(config, tmp_path):
             assert float(numbers[name]) == pytest.approx(float(row[name]))
 
 
-def test_early_stopping(config, tmp_path):
+def test_early_stopping(config, tmp_path, capsys):
     changes = with_callback("EarlyStopping", monitor="val/loss", patience=1, min_delta=100.0)
     run = trained(config, tmp_path / "run", changes | {"trainer.max_epochs": 5})
     assert run.task.rounds == 2
-    assert run.task.stopped.startswith("in round 2: EarlyStopping of val/loss, whose best is")
+    assert "stopped          in round 2: EarlyStopping of val/loss, whose best is" in (
+        capsys.readouterr().out
+    )
+    assert not run.task.stopped  # which is for pruned jobs of a search
 
 
 def test_early_stopping_of_an_unknown_number(config, tmp_path):

@@ -32,6 +32,7 @@ def test_a_checkpoint_is_loaded(tmp_path, kind):
     assert len(model.generate("def ", length=10, seed=1)) == 14
 
 
+@pytest.mark.filterwarnings("ignore:You.re resuming from a checkpoint that ended")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
 def test_a_checkpoint_is_resumed_exactly(tmp_path):
