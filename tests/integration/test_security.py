@@ -202,7 +202,8 @@ def evil_run(tmp_path_factory, command):
     text = folder / "\x1b[31m<script>\n.txt"
     text.write_text(EVIL * 20, "utf-8", newline="")
     result = command(
-        "train.py", f"data.path={text}", "hydra.run.dir='run\x1b[31m<b>'", *SHORT,
+        "train.py", f"data.path={text}", "data.newlines=keep", *SHORT,
+        "hydra.run.dir='run\x1b[31m<b>'",
         f"callbacks.samples.prompt={EVIL[:20]}", "callbacks.samples.temperature=9", cwd=folder,
     )  # fmt: skip
     assert result.code == 0, result.err
