@@ -40,10 +40,10 @@ def to_loggers(trainer, write: Callable) -> None:
 
 
 def to_tensorboard(trainer, write: Callable) -> None:
-    """Call ``write(logger)``, as :func:`to_loggers` does, for TensorBoard's loggers."""
+    """Call ``write(logger)``, as :func:`to_loggers` does, for loggers that write as TensorBoard."""
 
     def if_tensorboard(logger) -> None:
-        if isinstance(logger, TensorBoardLogger):
+        if hasattr(logger.experiment, "add_text"):
             write(logger)
 
     to_loggers(trainer, if_tensorboard)
