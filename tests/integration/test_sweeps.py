@@ -315,5 +315,6 @@ def test_the_page_in_a_browser(whole, tmp_path):
          f"--user-data-dir={tmp_path}", (whole / "results.html").as_uri()],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.stdout.count("<polyline") == 3 and done.stdout.count("<tr>") == 4
+    # A head and three jobs, and a head and the group of their seeds.
+    assert done.stdout.count("<polyline") == 3 and done.stdout.count("<tr>") == 4 + 2
     assert "3 finished" in done.stdout and done.stdout.count("<svg") == 2
