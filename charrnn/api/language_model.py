@@ -161,8 +161,9 @@ class LanguageModel:
         unknown: str = "error",
     ) -> list[str]:
         """Return several texts, generated in one batch; the first is that of :meth:`generate`."""
-        names = ("self", "num_samples", "prompt", "length")
-        settings = {k: v for k, v in locals().items() if k not in names}
+        settings = dict(locals())
+        for name in ("self", "num_samples", "prompt", "length"):
+            del settings[name]
         steps = generate_texts(self.model, self.charset, prompt, length, num_samples, **settings)
         return ["".join(parts) for parts in zip(*steps)]
 

@@ -137,9 +137,9 @@ def check_ranges(config: DictConfig, optimizer, scheduler) -> None:
         check(f"data.{key}", value, value >= 1, "a whole number, at least 1")
     if config.model._target_.startswith("charrnn."):
         model = OmegaConf.to_container(config.model, resolve=True)
+        model.pop("parameters", None)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            given = {"parameters": None} if model.get("parameters") else {}
-            instantiate("model", OmegaConf.create(escape(model | given)), vocab_size=2)
+            instantiate("model", OmegaConf.create(escape(model)), vocab_size=2)
 
 
 def with_hidden_size(settings: dict, vocab_size: int) -> dict:

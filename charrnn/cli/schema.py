@@ -9,7 +9,6 @@ from charrnn.checkpoint.targets import get_target, is_below, make_importable
 from charrnn.cli.keys import conf_yaml, groups, nearest
 from charrnn.cli.overrides import OPEN_GROUPS
 from charrnn.errors import InputError, check, format_value
-from charrnn.models.budget import takes
 
 GROUPS = ("data", "task", "callbacks", "logger", *OPEN_GROUPS)
 TARGETS = (
@@ -99,6 +98,8 @@ def check_model(node: object) -> object:
     if not isinstance(node, dict) or "_target_" not in node:
         return node
     kind = get_target("model._target_", node["_target_"])
+    from charrnn.models.budget import takes  # imports torch, which help does not need
+
     if not takes(kind, "vocab_size"):
         raise InputError(
             f"model._target_={node['_target_']}: takes no vocab_size, the characters to predict"

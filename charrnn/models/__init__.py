@@ -1,13 +1,16 @@
 """Language models over characters: GRUEncode, GRUResize, LSTM, MinGRU, ensembles, and your own."""
 
-from charrnn.models.char_model import CharModel
-from charrnn.models.contract import RecurrentModel
-from charrnn.models.ensemble import Ensemble
-from charrnn.models.gru_encode import GRUEncode
-from charrnn.models.gru_resize import GRUResize
-from charrnn.models.lstm import LSTM
-from charrnn.models.min_gru import MinGRU
+from charrnn import lazy_names
 
-__all__ = [
-    "LSTM", "CharModel", "Ensemble", "GRUEncode", "GRUResize", "MinGRU", "RecurrentModel"
-]  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "CharModel": "char_model",
+        "Ensemble": "ensemble",
+        "GRUEncode": "gru_encode",
+        "GRUResize": "gru_resize",
+        "LSTM": "lstm",
+        "MinGRU": "min_gru",
+        "RecurrentModel": "contract",
+    },
+)

@@ -4,7 +4,8 @@ import pytest
 from small_models import saved_model as make
 
 from charrnn import GRUEncode, InputError
-from charrnn.checkpoint.find import find_checkpoint, find_newest, find_resumable, is_checkpoint
+from charrnn.checkpoint.find import find_checkpoint, is_checkpoint
+from charrnn.checkpoint.newest import find_newest, find_resumable
 from charrnn.checkpoint.serialization import Damaged, save
 
 
