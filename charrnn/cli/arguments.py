@@ -43,7 +43,9 @@ class Program:
         return cls(train, sample, f"{train} mode=evaluate")
 
     def in_text(self, text: str) -> str:
-        """A text that names the scripts, with these commands instead."""
+        """A text that names the scripts, with the commands of an installed program instead."""
+        if self.train.endswith("train.py"):
+            return text
         for script, command in (
             ("python train.py mode=evaluate", self.evaluate),
             ("python train.py", self.train),
