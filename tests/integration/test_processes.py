@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import ranks_that_fail
 import torch
 from helpers import ROOT, TEXT, load, metrics, same
 
@@ -197,12 +198,6 @@ def test_a_process_that_is_killed_ends_a_run(folder, train):
     assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 39
 
 
-def killed_and_missed():
-    if os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise ValueError("missed")
-
-
 def test_a_killed_process_is_named_where_another_ended_too(monkeypatch):
     """Both before anybody looked, as on a busy machine."""
     wait = distributed.connection.wait
@@ -215,7 +210,7 @@ def test_a_killed_process_is_named_where_another_ended_too(monkeypatch):
 
     monkeypatch.setattr(distributed.connection, "wait", late)
     with pytest.raises(RuntimeError, match=r"^process 1 terminated with signal SIGKILL$"):
-        distributed.launch(killed_and_missed, 2, [])
+        distributed.launch(ranks_that_fail.one_killed, 2, [])
 
 
 def test_who_saves_for_a_killed_process_holds_the_folder(folder, train):
