@@ -123,7 +123,9 @@ def join_ranks(app, command: Command, ranks: distributed.Ranks) -> None:
         distributed.mute_stdout()
     store = distributed.rendezvous_store()
     if ranks.rank:
-        if (folder := store.get("run").decode()) == "none":
+        folder = store.get("run").decode()
+        store.add("told", 1)
+        if folder == "none":
             sys.exit(2)
         config = app.compose(list(command.overrides))
         train_as_follower(command, config, Path(folder), store)
@@ -138,7 +140,8 @@ def join_ranks(app, command: Command, ranks: distributed.Ranks) -> None:
             )
         run_single(app, command, config, store)
     finally:  # the others wait, unless there is a run; see fit.train
-        store.compare_set("run", "", "none")
+        if store.compare_set("run", "", "none") == b"none":
+            distributed.outlast(store, "told", ranks.world_size - 1)
 
 
 def train_as_follower(command: Command, config: DictConfig, folder: Path, store) -> None:

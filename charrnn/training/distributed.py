@@ -75,6 +75,16 @@ def rendezvous_store():
     return distributed.PrefixStore("charrnn", store)
 
 
+def outlast(store, key: str, count: int) -> None:
+    """Wait until ``count`` other ranks have added one to ``key``, or for :data:`GRACE` seconds.
+
+    The store ends with rank zero, and ranks that have not read from it by then only time out.
+    """
+    end = time.monotonic() + GRACE
+    while store.add(key, 0) < count and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def mute_stdout() -> None:
     """Discard what this rank prints: rank zero prints the same. Standard error stays."""
     sys.stdout.flush()
