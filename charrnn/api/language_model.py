@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from charrnn import checkpoint, evaluation
 from charrnn.analysis import compute_activations, compute_gates
 from charrnn.data.charset import Charset
-from charrnn.errors import InputError
+from charrnn.errors import InputError, check
 from charrnn.generation import Session, generate_texts
 from charrnn.models.contract import device_of
 from charrnn.runs import find_checkpoints
@@ -102,9 +102,10 @@ class LanguageModel:
 
         Args:
             prompt: text that the model reads first; of a list of prompts, one text is returned for
-                each, that of a call with this prompt.
+                each, that of a call with this prompt and seed. They are generated in one batch,
+                unless ``beam`` or ``no_repeat`` is given.
             length: characters to write (bytes with ``unit="byte"``).
-            seed: None draws one.
+            seed: None draws one, for each prompt another.
             unknown: what becomes of unknown characters of the prompt, as in
                 :func:`charrnn.generation.generate_texts`.
             temperature, top_k, top_p, min_p, stop, allow, no_repeat, beam, length_penalty: as in
@@ -114,9 +115,8 @@ class LanguageModel:
             InputError: a setting is out of range, or the prompt has an unknown character.
         """
         settings = {k: v for k, v in locals().items() if k not in ("self", "prompt", "length")}
-        if isinstance(prompt, str):
-            return "".join(self.stream(prompt, length, **settings))
-        return ["".join(self.stream(each, length, **settings)) for each in prompt]
+        texts = self._generate(1, prompt, length, settings)
+        return texts[0] if isinstance(prompt, str) else [text for (text,) in texts]
 
     @suggest_keywords
     def stream(
@@ -136,8 +136,9 @@ class LanguageModel:
         length_penalty: float = 0.6,
         unknown: str = "error",
     ) -> Iterator[str]:
-        """Iterate over the characters of :meth:`generate` as they are written."""
+        """Iterate over the characters of :meth:`generate`, of one prompt, as they are written."""
         settings = {k: v for k, v in locals().items() if k not in ("self", "prompt", "length")}
+        check("prompt", prompt, isinstance(prompt, str), "one text; generate takes several")
         steps = generate_texts(self.model, self.charset, prompt, length, **settings)
         return (character for (added,) in steps for character in added)
 
@@ -145,7 +146,7 @@ class LanguageModel:
     def generate_many(
         self,
         num_samples: int,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         length: int = 500,
         *,
         temperature: float = 1.0,
@@ -159,13 +160,28 @@ class LanguageModel:
         beam: int | None = None,
         length_penalty: float = 0.6,
         unknown: str = "error",
-    ) -> list[str]:
-        """Return several texts, generated in one batch; the first is that of :meth:`generate`."""
+    ) -> list[str] | list[list[str]]:
+        """Return several texts, generated in one batch; the first is that of :meth:`generate`.
+
+        Of a list of prompts, several texts are returned for each.
+        """
         settings = dict(locals())
         for name in ("self", "num_samples", "prompt", "length"):
             del settings[name]
+        return self._generate(num_samples, prompt, length, settings)
+
+    def _generate(self, num_samples: int, prompt, length: int, settings: dict) -> list:
+        """Return the texts of a prompt, or the list of these of several."""
+        is_one = isinstance(prompt, str) or not isinstance(prompt, Iterable)
+        if not is_one:
+            prompt = list(prompt)
+            if settings["beam"] or settings["no_repeat"]:
+                return [self._generate(num_samples, each, length, settings) for each in prompt]
         steps = generate_texts(self.model, self.charset, prompt, length, num_samples, **settings)
-        return ["".join(parts) for parts in zip(*steps)]
+        texts = ["".join(parts) for parts in zip(*steps)]
+        if is_one:
+            return texts
+        return [texts[i : i + num_samples] for i in range(0, len(texts), num_samples)]
 
     def session(self, path: str | Path | None = None, seed: int | None = None) -> Session:
         """Return a session that has read nothing, or the one in a file of ``Session.save``.
@@ -211,7 +227,7 @@ class LanguageModel:
 
 
 def load(
-    path: str | Path | Iterable[str | Path], allow_targets: Sequence[str] = ()
+    path: str | Path | Iterable[str | Path], allow_targets: str | Sequence[str] = ()
 ) -> LanguageModel:
     """Load a trained model from a checkpoint, or from a run's folder (its last checkpoint).
 
@@ -228,6 +244,8 @@ def load(
         InputError: a file is missing, damaged, or no checkpoint of this version of charrnn; or its
             model is of a package that is not allowed.
     """
+    if isinstance(allow_targets, str):
+        allow_targets = [allow_targets]
     files = find_checkpoints(path)
     found = [checkpoint.read(file) for file in files]
     saved = found[0] if len(found) == 1 else None

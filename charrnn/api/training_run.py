@@ -41,7 +41,7 @@ class TrainingRun:
         one with the lowest validation loss."""
         if self._model is None:
             if self._last.exists():
-                self._model = load(self._last)
+                self._model = load(self._last, list(self._run.config.allow_targets))
             else:  # of trainer.fast_dev_run, which saves nothing
                 task = self._run.task
                 charset = Charset(**task.description["charset"])
@@ -142,8 +142,9 @@ def train(
             a resumed run reads it.
         folder: of the run; None makes a new one below ``outputs/``.
         settings: values by the last part of a key (``hidden_size=256`` for
-            ``model.hidden_size=256``), by a group (``model="gru_resize"``), or by a whole key
-            (``**{"callbacks.samples.length": 80}``).
+            ``model.hidden_size=256``), by a group (``model="gru_resize"``), by a whole key
+            (``**{"callbacks.samples.length": 80}``), or in a dictionary by the first part of keys
+            (``model={"_target_": "mypkg.MyModel", "hidden_size": 80}``).
 
     Raises:
         InputError: a setting is wrong, or its name is unknown or ambiguous; also for a sweep,
@@ -153,6 +154,8 @@ def train(
 
     if path is not None and text is not None:
         raise InputError("train: path and text are both given; give one")
+    if isinstance(path, str) and "\n" in path:
+        raise InputError("train: path is a text of several lines; give that as text=")
     if text is not None:
         path = from_python.write_text(text)
     if path is not None:

@@ -23,6 +23,8 @@ from charrnn.data.files import user_path
 from charrnn.errors import InputError
 
 MODES = ("train", "evaluate")
+OWN_CLASSES = ("model", "optimizer", "scheduler")
+"""Groups with an option ``own``, for a class that is no option."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def parse(
         if config and last_value(overrides, "logger") is not None:
             del config["logger"]  # that of the settings, in place of which others are chosen
     if name == "train" and kind == "new":
-        overrides = with_own_model(overrides)
+        overrides = with_own_classes(overrides)
     overrides = add_targets(overrides)
     read = tuple(to_hydra(a, options.multirun) for a in overrides)
     return Command(
@@ -156,15 +158,15 @@ def hint_for(name: str):
     return hint
 
 
-def with_own_model(overrides: list[str]) -> list[str]:
-    """The overrides with ``model=own``, an empty group, where ``model._target_`` names the class.
+def with_own_classes(overrides: list[str]) -> list[str]:
+    """The overrides with ``model=own``, an empty option, where ``model._target_`` names the class;
+    so for an optimizer and a scheduler.
 
-    What the class gets is then what these overrides give, and no key of the default model.
+    What the class gets is then what these overrides give, and no key of the default option.
     """
     keys = {a.partition("=")[0].lstrip("+") for a in overrides}
-    if "model._target_" in keys and "model" not in keys:
-        return ["model=own", *overrides]
-    return overrides
+    own = [g for g in OWN_CLASSES if f"{g}._target_" in keys and g not in keys]
+    return [*(f"{group}=own" for group in own), *overrides]
 
 
 def as_requeued(overrides: list[str], environ: Mapping[str, str]) -> list[str]:

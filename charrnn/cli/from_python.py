@@ -22,7 +22,7 @@ from charrnn.cli.arguments import Command, Program, parse
 from charrnn.cli.errors import explain
 from charrnn.cli.instantiate import get_class
 from charrnn.cli.keys import CONF, conf_yaml, groups, keys_below, nearest
-from charrnn.cli.overrides import OPEN_GROUPS, quote, to_hydra
+from charrnn.cli.overrides import ENTRIES, OPEN_GROUPS, quote, to_hydra
 from charrnn.cli.prepare import Run
 from charrnn.cli.train import check_hydra, claim_run, train_in_folder
 from charrnn.data.cache import cache_folder
@@ -83,7 +83,8 @@ def read(overrides: Sequence[str], settings: Mapping) -> tuple[Command, set[str]
     """The command of the overrides and of those keywords that are whole keys, and these keys."""
     top = {*conf_yaml("train"), *groups(), "resume"}
     exact = {key for key in settings if key in top or "." in key}
-    given = [*overrides, *(f"{key}={literal(settings[key])}" for key in settings if key in exact)]
+    whole = {key: value for name in exact for key, value in flat(name, settings[name])}
+    given = [*overrides, *(f"{key}={literal(value)}" for key, value in whole.items())]
     command = parse("train", given, Program(is_python=True), {})
     if command.name != "train" or command.options.multirun:
         raise InputError("charrnn.train: trains one run; charrnn train -m makes sweeps")
@@ -122,6 +123,17 @@ def find(name: str, config: DictConfig) -> str:
     return found[0]
 
 
+def flat(key: str, value: object) -> Iterator[tuple[str, object]]:
+    """The keys of a dictionary of settings, with their values: those of a group's parameters, and
+    of the parameters of its entries."""
+    parts = 3 if key.partition(".")[0] in ENTRIES else 2
+    if isinstance(value, Mapping) and value and key.count(".") < parts - 1:
+        for part in value:
+            yield from flat(f"{key}.{part}", value[part])
+    else:
+        yield key, value
+
+
 def literal(value: object) -> str:
     """A value of Python in Hydra's grammar. Raises InputError for what has no form there."""
     if value is None:
@@ -158,7 +170,14 @@ def run(app, command: Command, config: DictConfig) -> Trained:
 
 
 def write_text(text: str) -> Path:
-    """Write a text into the cache, under a name that its content determines."""
+    """Write a text into the cache, under a name that its content determines.
+
+    Raises:
+        InputError: it is no text of two characters or more.
+    """
+    if not isinstance(text, str) or len(text) < 2:
+        found = "of 0 or 1 characters" if isinstance(text, str) else f"of {type(text).__name__}"
+        raise InputError(f"train: text is {found}; it must be a str of two characters or more")
     content = text.encode("utf-8", "replace")
     name = hashlib.sha256(content).hexdigest()[:16]
     file = cache_folder(None).parent / "texts" / f"{name}.txt"

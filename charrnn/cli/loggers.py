@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,21 @@ def build_logger(key: str, node: Mapping, folder: Path) -> Logger:
     if "save_dir" in parameters:
         own["save_dir"] = str(folder / (node.get("save_dir") or "."))
     own |= {k: folder.name for k in ("name", "run_name") if k in node and node[k] is None}
+    if issubclass(found, WandbLogger) and not (node.get("id") or node.get("version")):
+        own["id"] = next(reversed(wandb_folders(own["save_dir"]).values()), None)
     return instantiate(key, node, **own)
+
+
+def wandb_folders(save_dir: str | Path) -> dict[Path, str]:
+    """The folders that W&B wrote below one, oldest first, and the id of the run of each.
+
+    A run that is resumed continues the last, in a folder of its own with the same id.
+    """
+    found = {}
+    for folder in (Path(save_dir) / "wandb").glob("*run-*"):
+        if match := re.fullmatch(r"(?:offline-)?run-(\d+_\d+)-(.+)", folder.name):
+            found[folder] = match
+    return {folder: found[folder][2] for folder in sorted(found, key=lambda f: found[f][1])}
 
 
 def curves(loggers: list[Logger], folder: Path) -> list[str]:
@@ -68,8 +83,10 @@ def curves(loggers: list[Logger], folder: Path) -> list[str]:
         elif isinstance(logger, CSVLogger):
             lines.append(relative_path(Path(logger.log_dir) / "metrics.csv"))
         elif isinstance(logger, WandbLogger):
-            run = Path(logger.experiment.dir).parent
-            lines.append(logger.experiment.url or f"wandb sync {quoted(run)}")
+            parts = [
+                f for f, run in wandb_folders(logger.save_dir).items() if run == logger.version
+            ]
+            lines.append(logger.experiment.url or f"wandb sync {' '.join(map(quoted, parts))}")
         elif isinstance(logger, MLFlowLogger):
             ui = f"{ALLOW_FILES}=true mlflow ui --backend-store-uri"
             local, server = logger.save_dir, logger.experiment.tracking_uri

@@ -47,8 +47,8 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
     if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)}|hydra\.sweeper\.(sampler|pruner))\.\w+", key):
         return f"++{argument}"
     if key == "logger":  # one, several with or without brackets, or none
-        names = "none" if value in ("", "null") else value.strip("[]'\"") or "none"
-        return f"logger=[{names}]"
+        names = re.sub(r"[][\s'\"]", "", value)  # of options, which need no quotes
+        return f"logger=[{'none' if names in ('', 'null') else names}]"
     if key not in TEXTS:
         return argument
     in_hydra = key.startswith("hydra.")

@@ -57,7 +57,9 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
     for given in command.arguments:
         if given.lstrip("+").startswith("hydra.run.dir="):
             raise InputError(f"{given}: this is a sweep; name its folder, hydra.sweep.dir=")
-    check_settings(OmegaConf.to_container(without_hydra(config), resolve=True))
+    settings = OmegaConf.to_container(without_hydra(config), resolve=True)
+    by_job = [k for k, v in settings.items() if isinstance(v, dict) and v.get("_target_") == "???"]
+    check_settings({k: v for k, v in settings.items() if k not in by_job})
     is_named = any(
         str(o).lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra
     )

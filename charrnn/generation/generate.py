@@ -1,4 +1,4 @@
-"""Text from a prompt: settings are checked, the prompt is read, and samples grow chunk by chunk."""
+"""Texts from prompts: settings are checked, prompts are read, and samples grow chunk by chunk."""
 
 import contextlib
 import secrets
@@ -12,13 +12,13 @@ from charrnn.errors import check
 from charrnn.generation.context import prefill
 from charrnn.generation.decoding import Decoding, is_integer
 from charrnn.generation.detokenizer import Detokenizer, encode_prompt
-from charrnn.generation.sampler import generate_chunks
+from charrnn.generation.sampler import continue_contexts, generate_chunks
 
 
 def generate_texts(
     model: nn.Module,
     charset: Charset,
-    prompt: str = "",
+    prompt: str | list[str] = "",
     length: int = 500,
     num_samples: int = 1,
     seed: int | None = None,
@@ -33,14 +33,21 @@ def generate_texts(
 
     Args:
         model: as in :mod:`charrnn.models`; it is left in its training or evaluation mode.
+        prompt: of every sample; of a list of N prompts, each has ``num_samples`` samples, which are
+            generated in one batch and are those of a call with this prompt.
         length: characters after the prompt (bytes with unit="byte").
-        seed: None draws one.
+        seed: None draws one for each prompt.
         unknown: as in :func:`charrnn.generation.detokenizer.encode_prompt`.
         settings: those of :class:`charrnn.generation.decoding.Decoding`.
 
+    Returns:
+        An iterator of lists of ``num_samples`` texts, or of N times as many, those of the first
+        prompt first.
+
     Raises:
-        InputError: a setting is out of range, or the prompt holds unknown characters. It is raised
-            by the call, before the first item is requested.
+        InputError: a setting is out of range, or a prompt holds unknown characters; with ``beam``
+            and ``no_repeat``, also for a list of prompts. It is raised by the call, before the
+            first item is requested.
     """
     check_length(length)
     check("num_samples", num_samples, is_integer(num_samples, 1), "a whole number, at least 1")
@@ -48,26 +55,41 @@ def generate_texts(
     single = num_samples == 1 or not decoding.beam
     check("num_samples", num_samples, single, "1 with beam, which finds one text")
     decoding.allowed_mask(charset)
-    indices = encode_prompt(charset, prompt, unknown)
-    return _generate_texts(model, charset, indices, length, num_samples, check_seed(seed), decoding)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    is_text = isinstance(prompts, list | tuple) and all(isinstance(p, str) for p in prompts)
+    check("prompt", prompt, is_text, "a text or a list of texts")
+    for name in ("beam", "no_repeat"):
+        value = getattr(decoding, name)
+        ok = value is None or len(prompts) == 1
+        check(name, value, ok, "null with several prompts; give them one by one")
+    indices = [encode_prompt(charset, each, unknown) for each in prompts]
+    seeds = [check_seed(seed) for _ in prompts]
+    return _generate_texts(model, charset, indices, length, num_samples, seeds, decoding)
 
 
 def _generate_texts(
     model: nn.Module,
     charset: Charset,
-    prompt: np.ndarray,
+    prompts: list[np.ndarray],
     length: int,
     num_samples: int,
-    seed: int,
+    seeds: list[int],
     decoding: Decoding,
 ) -> Iterator[list[str]]:
-    yield [charset.decode(prompt)] * num_samples
-    if not length:
+    begun = [text for prompt in prompts for text in [charset.decode(prompt)] * num_samples]
+    yield begun
+    if not length or not begun:
         return
-    detokenizers = [Detokenizer(charset, decoding.stops) for _ in range(num_samples)]
+    detokenizers = [Detokenizer(charset, decoding.stops) for _ in begun]
     with evaluation_mode(model):
-        context, done = prefill(model, charset, prompt), 0
-        for chunk in generate_chunks(model, charset, context, num_samples, seed, decoding, length):
+        contexts, done = [prefill(model, charset, prompt) for prompt in prompts], 0
+        if decoding.beam:
+            chunks = generate_chunks(model, charset, contexts[0], 1, seeds[0], decoding, length)
+        else:
+            chunks = continue_contexts(
+                model, charset, contexts, num_samples, seeds, decoding, length
+            )
+        for chunk in chunks:
             done += len(chunk)
             rows = chunk.t().numpy()
             yield [decode(row, done == length) for decode, row in zip(detokenizers, rows)]

@@ -4,7 +4,7 @@ B samples, V vocabulary size, N characters.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from charrnn.generation.decoding import Decoding
 from charrnn.generation.filters import filter_probabilities, ngram_mask, sample_next
 from charrnn.gru.generate import generator_for, supports_model
 from charrnn.models import contract
-from charrnn.models.state import State, repeat_row
+from charrnn.models.state import State, join_rows, repeat_row
 
 CHUNK_SIZES = [1, 1, 2, 4, 8, 16, 32, 64, 64, 64]
 """Characters that the native kernels generate in one call: few at first, so that a stream begins at
@@ -87,19 +87,43 @@ def generate_chunks(
     """
     if decoding.beam:
         yield beam_search(model, charset, context, length, decoding)[:, None]
-        return
-    allowed, n = decoding.allowed_mask(charset), decoding.no_repeat
-    logits = context.logits.expand(num_samples, -1)
-    state = repeat_row(context.state, num_samples, contract.batch_dim(model))
+    else:
+        yield from continue_contexts(
+            model, charset, [context], num_samples, [seed], decoding, length
+        )
+
+
+@torch.inference_mode()
+def continue_contexts(
+    model: nn.Module,
+    charset: Charset,
+    contexts: Sequence[Context],
+    num_samples: int,
+    seeds: Sequence[int],
+    decoding: Decoding,
+    length: int | None = None,
+) -> Iterator[Tensor]:
+    """Generate the characters after several contexts in one batch, in chunks of indices (n, B).
+
+    The B columns are ``num_samples`` of the first context, then those of the second, and so on:
+    those of ``generate_chunks`` of each context and its seed.
+
+    Args:
+        decoding: no beam search; ``no_repeat`` needs contexts of equal lengths.
+        model, length: as in ``generate_chunks``.
+    """
+    allowed, n, dim = decoding.allowed_mask(charset), decoding.no_repeat, contract.batch_dim(model)
+    logits = torch.cat([c.logits for c in contexts]).repeat_interleave(num_samples, 0)
+    state = join_rows([repeat_row(c.state, num_samples, dim) for c in contexts], dim)
     native = supports_model(model)
     stepper = (generator_for if native else Stepper)(model, logits, state)
     # The n-gram mask needs each character before the next.
     sizes, later = (CHUNK_SIZES, [max(CHUNK_SIZES)] * 4) if native and not n else ([1] * BLOCK,) * 2
-    recent = np.tile(context.recent, (num_samples, 1))
-    uniforms = Uniforms(seed, num_samples, context.count)
+    recent = np.repeat([c.recent for c in contexts], num_samples, 0) if n else None
+    uniforms = [Uniforms(s, num_samples, c.count) for s, c in zip(seeds, contexts)]
     left = math.inf if length is None else length
     while left:
-        for part in uniforms(BLOCK).split(sizes):
+        for part in torch.cat([draw(BLOCK) for draw in uniforms], 1).split(sizes):
             if left:
                 part = part[: min(left, len(part))]
                 left -= len(part)

@@ -13,6 +13,8 @@ from charrnn.models.contract import RecurrentModel, batch_dim
 from charrnn.models.state import describe, is_container, leaves, map_state, same_structure
 
 STEPS, ROWS = 3, 2
+OTHER_STEPS = (1, 40)
+"""Lengths of two more windows, as of a generated character and of training."""
 
 
 def verify_model(model: object, vocab_size: int) -> None:
@@ -65,11 +67,14 @@ def _verify(model: nn.Module, name: str, vocab_size: int) -> None:
             f" {ROWS}) and {vocab_size} characters; they must be (T, B, V) ="
             f" ({STEPS}, {ROWS}, {vocab_size})"
         )
-    if not same_structure(final, state):
-        raise InputError(
-            f"model: {name}.forward returned a state {describe(final)}; that of"
-            f" initial_state({ROWS}) is {describe(state)}, and must stay so"
-        )
+    for steps in (STEPS, *OTHER_STEPS):
+        if steps != STEPS:
+            final = model(inputs[:1].repeat(steps, 1), final)[1]
+        if not same_structure(final, state):
+            raise InputError(
+                f"model: {name}.forward returned a state {describe(final)} after {steps} steps;"
+                f" that of initial_state({ROWS}) is {describe(state)}, and must stay so"
+            )
 
 
 def has_rows(state, dim, rows: int) -> bool:

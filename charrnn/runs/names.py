@@ -43,12 +43,19 @@ def job_label(overrides: list[str], fixed: list[str]) -> str:
     """Return the varied overrides as a short and safe file name: model=gru_resize,lr=0.002."""
     pairs = varied_overrides(overrides, fixed)
     parts = []
-    for key, value in pairs.items():
-        last = key.rpartition(".")[2]
-        is_unique = sum(k.rpartition(".")[2] == last for k in pairs) == 1
+    for name, value in zip(short_names(list(pairs)), pairs.values()):
         safe = re.sub(r"[^\w.+-]+", "-", short_number(value))[:40]
-        parts.append(f"{last if is_unique else key}={safe}")
+        parts.append(f"{name}={safe}")
     return ",".join(parts)[:160]
+
+
+def short_names(keys: list[str]) -> list[str]:
+    """Return keys without their groups, where the last part says which one is meant.
+
+    The class of a group, as ``model._target_``, has the group's name.
+    """
+    last = [key.removesuffix("._target_").rpartition(".")[2] for key in keys]
+    return [name if last.count(name) == 1 else key for key, name in zip(keys, last)]
 
 
 def varied_overrides(overrides: list[str], fixed: list[str]) -> dict[str, str | int | float]:

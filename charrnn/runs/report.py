@@ -7,9 +7,9 @@ from pathlib import Path
 from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import InputError, escape_control
 from charrnn.runs.groups import Group, group_by_seed
-from charrnn.runs.names import short_number
+from charrnn.runs.names import short_names, short_number
 from charrnn.runs.search import importances
-from charrnn.runs.sweep import Job, job_number, read_jobs, short_names, varied_keys
+from charrnn.runs.sweep import Job, job_number, read_jobs, varied_keys
 from charrnn.runs.table import print_table
 
 
@@ -73,7 +73,7 @@ def print_runs(folder: Path, jobs: list[Job]) -> None:
         date, where = job.started[:16].replace("T", " "), job.folder.relative_to(folder).as_posix()
         rows.append([date, best, job.state, given, where])
     header = ["started", "best bpc", "state", "what differed", "run"]
-    print_table([header, *rows], ("best bpc",), ("state",), folded="what differed")
+    print_table([header, *rows], ("best bpc",), ("state", "started"), folded="what differed")
 
 
 def results_table(jobs: list[Job]) -> list[list[str]]:

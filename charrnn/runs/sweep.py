@@ -129,12 +129,6 @@ def varied_keys(jobs: list[Job]) -> list[str]:
     return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
 
 
-def short_names(keys: list[str]) -> list[str]:
-    """Return keys without their groups, where the last part says which one is meant."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return [name if last.count(name) == 1 else key for key, name in zip(keys, last)]
-
-
 def job_number(job: Job) -> int:
     """Sort key for the order in which jobs were started."""
     return job.number

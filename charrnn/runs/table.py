@@ -33,20 +33,21 @@ def fit_columns(
     Returns:
         The table, and the names of what was left out.
     """
-    from rich.cells import cell_len
-
     columns, left_out = [list(column) for column in zip(*table)], []
-
-    def needed() -> int:
-        widths = [max(map(cell_len, column)) for column in columns]
-        widths = [min(w, NARROWEST) if c[0] == folded else w for w, c in zip(widths, columns)]
-        return sum(widths) + GAP * (len(widths) - 1)
-
     for name in optional:
         index = next((i for i, column in enumerate(columns) if column[0] == name), None)
-        if index is not None and needed() > width:
+        if index is not None and needed_width(columns, folded) > width:
             left_out.append(columns.pop(index)[0])
     return [list(row) for row in zip(*columns)], left_out
+
+
+def needed_width(columns: Iterable[Sequence[str]], folded: str | None = None) -> int:
+    """The width at which columns, each with its name first, are not cut."""
+    from rich.cells import cell_len
+
+    widths = [(column[0], max(map(cell_len, column))) for column in columns]
+    widths = [min(width, NARROWEST) if name == folded else width for name, width in widths]
+    return sum(widths) + GAP * (len(widths) - 1)
 
 
 def print_table(
@@ -74,7 +75,8 @@ def print_table(
         printed.add_column(Text(name), justify=side, overflow="fold", no_wrap=name != folded)
     for row in body:
         printed.add_row(*map(Text, row))
-    Console(width=width, highlight=False).print(printed)
+    least = needed_width(list(zip(header, *body)), folded)  # lines that wrap cut no number
+    Console(width=max(width, least), highlight=False).print(printed)
     if left_out:
         note = f"no room for {', '.join(left_out)}; results.csv has all"
         print(textwrap.fill(note, max(width, NARROWEST)))

@@ -1,4 +1,4 @@
-"""LanguageModel: what it says of itself, saving, keywords, lists of prompts."""
+"""LanguageModel: what it says of itself, saving, keywords."""
 
 import inspect
 
@@ -31,12 +31,6 @@ def test_a_model_without_settings_is_not_saved(tmp_path, trained):
     for model in (small_model(), charrnn.load([trained, trained])):
         with pytest.raises(charrnn.InputError, match="only a model of a checkpoint"):
             model.save(tmp_path / "model.ckpt")
-
-
-def test_a_list_of_prompts(model):
-    prompts = ["def ", "", "import"]
-    texts = model.generate(prompts, length=10, seed=3)
-    assert texts == [model.generate(prompt, length=10, seed=3) for prompt in prompts]
 
 
 @pytest.mark.parametrize("name", ["generate", "stream", "generate_many"])

@@ -6,9 +6,10 @@ import sys
 import threading
 import warnings
 
+import other_models
 import pytest
 import torch
-from helpers import TEXT, metrics, same, state
+from helpers import TEXT, load, metrics, same, state
 from pytorch_lightning import Callback
 
 import charrnn
@@ -67,6 +68,24 @@ def test_it_is_the_command(run, command, tmp_path):
     result = command("train.py", "data.path=text.txt", "hydra.run.dir=run", *settings, cwd=tmp_path)
     assert result.code == 0, result.err
     assert same(state(run.folder), state(tmp_path / "run"))
+
+
+def test_own_classes(tmp_path, monkeypatch):
+    """By dictionary and by key; the run has its model and goes on without allowing them again."""
+    monkeypatch.setitem(sys.modules, "of_a_notebook", other_models)
+    settings = {k: v for k, v in SMALL.items() if k != "hidden_size"}
+    run = charrnn.train(
+        text=TEXT, folder=tmp_path / "run", allow_targets=["of_a_notebook"],
+        **settings | {"logger": ["csv", "none"]},
+        model={"_target_": "of_a_notebook.Counter", "form": "dict"},
+        optimizer={"_target_": "torch.optim.NAdam", "lr": 2e-3},
+        overrides=["scheduler._target_=torch.optim.lr_scheduler.StepLR", "scheduler.step_size=2"],
+    )  # fmt: skip
+    assert len(run.model.generate(length=5, seed=1)) == 5 and run.model.model.form == "dict"
+    assert len(run.train(max_epochs=2).model.generate(length=5)) == 5
+    (optimizer,) = load(run.folder / "checkpoints/last.ckpt")["optimizer_states"]
+    assert optimizer["param_groups"][0]["lr"] == pytest.approx(2e-9)
+    assert metrics(run.folder / "csv/version_0")
 
 
 def test_going_on_is_exact(tmp_path):
@@ -145,6 +164,8 @@ def test_fast_dev_run_has_a_model(tmp_path):
         ({"seq_len": "a"}, "data.seq_len=a must be a whole number"),
         ({"seed": 1 + 2j}, "a setting is text, a number, a list or a dictionary"),
         ({"path": "no.txt"}, "path and text are both given"),
+        ({"text": b"abc"}, "text is of bytes; it must be a str"),
+        ({"text": None, "path": TEXT}, "path is a text of several lines"),
         ({"overrides": ["data.bach_size=3"]}, "did you mean data.batch_size?"),
         ({"overrides": ["-m"]}, "trains one run; charrnn train -m makes sweeps"),
         ({"experiment": "shakespeare_60min"}, "this is a sweep, for charrnn train"),
@@ -155,6 +176,6 @@ def test_fast_dev_run_has_a_model(tmp_path):
 def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, settings, line):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(charrnn.InputError) as error:
-        charrnn.train(text=TEXT, **settings)
+        charrnn.train(**{"text": TEXT} | settings)
     assert line in str(error.value) and "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []

@@ -47,6 +47,29 @@ def test_the_first_of_many_is_the_single_one(model):
     assert len(set(many)) == 3 and {len(t) for t in many} == {42}
 
 
+@pytest.mark.parametrize("settings", [{}, {"stop": "d"}, {"no_repeat": 3}, {"beam": 2}], ids=str)
+def test_texts_of_several_prompts_are_those_of_each(model, settings):
+    prompts, settings = ["ab", "", "abcd" * 40], {"seed": 7} | settings
+    for backend in ("native", "reference"):
+        model.model.gru.backend = backend
+        texts = model.generate(prompts, 30, **settings)
+        assert texts == [model.generate(prompt, 30, **settings) for prompt in prompts]
+    if "beam" not in settings:
+        many = model.generate_many(2, prompts, 30, **settings)
+        assert many == [model.generate_many(2, prompt, 30, **settings) for prompt in prompts]
+
+
+def test_several_prompts(model):
+    assert model.generate([], 5) == [] and model.generate(("a", "ab"), 0) == ["a", "ab"]
+    first, second = model.generate(["a", "a"], 40, temperature=2)
+    assert first != second  # without a seed, each has its own
+    for bad in (3, b"ab", ["a", 1]):
+        with pytest.raises(InputError, match=r"prompt=.* must be a text or a list of texts"):
+            model.generate(bad)
+    with pytest.raises(InputError, match=r"prompt=.* must be one text"):
+        model.stream(["a", "b"])
+
+
 def test_an_empty_prompt_starts_after_a_newline(model):
     assert model.generate("", 20, temperature=0) == greedy(model, "\n", 20)[1:]
     without = make("abcd")

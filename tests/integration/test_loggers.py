@@ -17,7 +17,7 @@ from charrnn.cli.overrides import to_hydra
 def run(folder, logger, capsys, **changes):
     """Train with ``logger=`` and return what was printed after the last validation."""
     trained(settings(folder, f"logger={logger}"), folder / "run", changes)
-    assert [row["val/loss"] for row in metrics(folder / "run")]
+    assert any(row["val/loss"] for row in metrics(folder / "run"))
     return capsys.readouterr().out.rpartition("curves ")[2].splitlines()
 
 
@@ -42,9 +42,16 @@ def test_several(tmp_path, capsys):
 
 def test_wandb_without_a_server(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
-    (line,) = run(tmp_path, "wandb", capsys, **{"logger.wandb.offline": True})
+    changes = {"logger.wandb.offline": True}
+    (line,) = run(tmp_path, "wandb", capsys, **changes)
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert line.strip() == f"wandb sync {folder}" and list(folder.glob("*.wandb"))
+    # A run that goes on continues the run of W&B, in a folder with the same id.
+    changes |= {"resume": str(tmp_path / "run/checkpoints/last.ckpt"), "trainer.max_epochs": 2}
+    (line,) = run(tmp_path, "wandb", capsys, **changes)
+    folders = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert line.strip() == f"wandb sync {' '.join(map(str, folders))}"
+    assert len({f.name.rpartition("-")[2] for f in folders}) == 1 and folder in folders
 
 
 def test_mlflow_in_files(tmp_path, capsys):
@@ -98,7 +105,8 @@ def test_another_logger_for_a_run_that_goes_on(tmp_path, command):
         ("logger=", "[none]"),
         ("logger=[]", "[none]"),
         ("logger=tensorboard,csv", "[tensorboard,csv]"),
-        ("logger=[tensorboard, csv]", "[tensorboard, csv]"),
+        ("logger=[tensorboard, csv]", "[tensorboard,csv]"),
+        ("logger=['tensorboard','csv']", "[tensorboard,csv]"),
         ("logger='wandb'", "[wandb]"),
     ],
 )

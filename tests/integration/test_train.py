@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
 GROUPS = ("model", "optimizer", "scheduler")
 OPTIONS = [f"{g}={file.stem}" for g in GROUPS for file in sorted((ROOT / "conf" / g).glob("*"))]
-OPTIONS.remove("model=own")  # which needs a class; see test_own_models
+OPTIONS = [option for option in OPTIONS if not option.endswith("=own")]  # which need a class
 PRESETS = sorted(
     file.stem
     for file in (ROOT / "conf" / "experiment").glob("*.yaml")

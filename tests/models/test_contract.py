@@ -232,10 +232,13 @@ class Wrong(Counter):
         ({"result": lambda logits, state: (logits[..., :7], state)},
          r"forward returned logits \(3, 2, 7\) .* 11 characters; .* = \(3, 2, 11\)"),
         ({"result": lambda logits, state: (logits, state.repeat(2, 1, 1))},
-         r"a state \(2, 2, 2\); that of initial_state\(2\) is \(1, 2, 2\)"),
+         r"a state \(2, 2, 2\) after 3 steps; that of initial_state\(2\) is \(1, 2, 2\)"),
+        ({"result": lambda logits, state: (logits, state.repeat(1 + (len(logits) > 9), 1, 1))},
+         r"a state \(2, 2, 2\) after 40 steps; that"),
         ({"result": lambda logits, state: (logits, (state,))}, r"a state \[\(1, 2, 2\)\]"),
     ],
-    ids=["batch", "no_batch", "number", "empty", "no_state", "width", "shape", "nesting"],
+    ids=["batch", "no_batch", "number", "empty", "no_state", "width", "shape", "long",
+         "nesting"],
 )  # fmt: skip
 def test_what_breaks_the_contract_is_named(methods, words):
     with pytest.raises(InputError, match=f"model: Wrong.*{words}") as error:

@@ -17,6 +17,7 @@ def test_label_shows_what_varies():
     # Keys that end alike are shown whole, and values are safe in a file name.
     pairs = ["model.size=1", "data.size='../a b'"]
     assert job_label(pairs, []) == "model.size=1,data.size=..-a-b"
+    assert job_label(["model._target_=mine.Cell", "seed=1"], []) == "model=mine.Cell,seed=1"
 
 
 def test_identity_ignores_order_and_launcher():
