@@ -11,12 +11,16 @@ import contextlib
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import signal
 import sys
 import tempfile
 import threading
+from multiprocessing import forkserver, spawn
+
+import rank_of_child
 
 IMPORTED = (
     "hydra", "pooch", "pytorch_lightning", "torch.utils.tensorboard", "charrnn.callbacks.neurons",
@@ -35,10 +39,12 @@ def child(request: dict) -> None:
         os.setsid()  # so that the terminal becomes its own when it is opened, and Ctrl-C reaches it
         names = [request["tty"]] * 3
     for number, name in enumerate(names):
-        file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # as its ranks do
+        file = os.open(name, os.O_RDONLY if number == 0 else writing)
         os.dup2(file, number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # less what this process has read
     os.environ |= request["env"]
+    share_ranks(names[1:])
     tempfile.tempdir = None  # as TMPDIR says now
     sys.argv = request["argv"]
     path = request["env"].get("PYTHONPATH", "").split(os.pathsep)
@@ -51,6 +57,31 @@ def child(request: dict) -> None:
             raise
         code = end.code or 0
     leave(code)
+
+
+def start_forkserver() -> None:
+    """The server of ``distributed.launch``, once for all children, instead of one of each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    forkserver.ensure_running()
+
+
+def share_ranks(output: list[str]) -> None:
+    """Let the ranks that this child starts come from the common server, and write where it does."""
+    if not forkserver._forkserver._forkserver_pid:
+        return
+    forkserver._forkserver.ensure_running = lambda: None  # it cannot wait for a child of another
+    preparation = spawn.get_preparation_data
+
+    def with_output(process: str) -> dict:
+        data = preparation(process)
+        data.pop("init_main_from_name", None)
+        data["init_main_from_path"] = rank_of_child.__file__
+        name, *arguments = data["sys_argv"]
+        data["sys_argv"] = [name, *output, *arguments]
+        return data
+
+    spawn.get_preparation_data = with_output
 
 
 def leave(code: int) -> None:
@@ -77,7 +108,11 @@ def main() -> None:
         request = json.loads(line)
         if "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-        elif not (answer := os.fork()):
+            print(answer, flush=True)
+            continue
+        if any("devices=" in argument for argument in request["argv"]):
+            start_forkserver()
+        if not (answer := os.fork()):
             return child(request)
         print(answer, flush=True)
 
