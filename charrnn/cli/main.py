@@ -13,6 +13,8 @@ COMMANDS = {
     "evaluate": "report how well a model predicts a text",
     "sweep-report": "the table and the page of a sweep's results",
     "neurons": "a page of what each unit does along a text",
+    "compress": "compress any file with a model's own probabilities",
+    "decompress": "turn such an archive into the file again",
     "export": "write a model as safetensors, ONNX or torch",
     "corpus": "list or clear the cache of encoded texts",
     "benchmarks": "measure speed: training, loop, sampling, encoding, scaling",

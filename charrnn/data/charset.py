@@ -172,6 +172,11 @@ class Charset:
         return ", ".join(form.format(c, ord(c)) for c in characters[:5])
 
     @property
+    def points(self) -> np.ndarray:
+        """The code points (or bytes) of the indices, (V,) uint32."""
+        return self._points
+
+    @property
     def boundary(self) -> int | None:
         """Index of ``BOUNDARY``, or None if the text has no documents."""
         return int(self.index[ord(BOUNDARY)]) if self.documents else None

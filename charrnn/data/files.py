@@ -88,18 +88,23 @@ def fetch(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> 
         ) from error
 
 
-def open_zst(raw: BinaryIO) -> BinaryIO:
-    """Open a Zstandard file, with the standard library from Python 3.14 on."""
+def import_zstd():
+    """Import the module of Zstandard, of the standard library from Python 3.14 on."""
     try:
-        try:
-            from compression import zstd
-        except ImportError:
-            from backports import zstd
+        from compression import zstd
+    except ImportError:
+        from backports import zstd
+    return zstd
+
+
+def open_zst(raw: BinaryIO) -> BinaryIO:
+    """Open a Zstandard file."""
+    try:
+        return import_zstd().open(raw)
     except ImportError as error:
         raise InputError(
             f"{raw.name}: .zst files need an optional package; pip install 'charrnn[zst]'"
         ) from error
-    return zstd.open(raw)
 
 
 def open_zip(raw: BinaryIO) -> BinaryIO:

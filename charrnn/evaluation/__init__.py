@@ -1,10 +1,11 @@
-"""A text becomes nats: static, dynamic, scoring."""
+"""A text becomes nats: static, dynamic, scoring, lossless compression."""
 
 from charrnn import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "Compressor": "compression",
         "Totals": "totals",
         "evaluate": "static",
         "score": "static",

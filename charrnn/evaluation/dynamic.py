@@ -53,30 +53,50 @@ def evaluate_dynamic(
     Returns:
         The totals, which are not finite where the learning rate makes the parameters diverge.
     """
-    model = copy_model(model).requires_grad_()
-    device = contract.device_of(model)
-    parameters = list(model.parameters())
-    trained = [p.detach().clone() for p in parameters]
-    pulls, rates = [torch.full_like(p, decay) for p in trained], [lr] * len(trained)
-    if mean_squares is not None:
-        roots = [square.sqrt() for square in mean_squares]
-        mean = torch.cat([root.flatten() for root in roots]).mean()
-        pulls = [(decay / mean * root).clamp(max=1) for root in roots]
-        rates = [lr / (root + EPSILON) for root in roots]
+    adaptation = Adaptation(model, lr, decay, mean_squares)
     totals, state = Totals(), contract.warm_state(model, windows)
+    device = contract.device_of(model)
     for window in windows:
         inputs, targets = (part.to(device) for part in window[:2])
-        gradients, state = segment_gradients(model, totals, inputs, targets, state, parameters)
-        with torch.no_grad():
-            if decay:
-                torch._foreach_lerp_(parameters, trained, pulls)
-            if mean_squares is None:
-                torch._foreach_add_(parameters, gradients, alpha=-lr)
-            else:
-                torch._foreach_addcmul_(parameters, gradients, rates, value=-1)
+        state = adaptation.step(totals, inputs, targets, state)
         if not math.isfinite(totals.total):
             break
     return totals
+
+
+class Adaptation:
+    """A copy of a model, and the rule that updates it after each segment.
+
+    Args:
+        model, lr, decay, mean_squares: as in :func:`evaluate_dynamic`.
+    """
+
+    def __init__(
+        self, model: nn.Module, lr: float, decay: float, mean_squares: list[Tensor] | None = None
+    ):
+        self.model = copy_model(model).requires_grad_()
+        self.parameters, self.lr, self.decay = list(self.model.parameters()), lr, decay
+        self.trained = [p.detach().clone() for p in self.parameters]
+        self.pulls, self.rates = [torch.full_like(p, decay) for p in self.trained], None
+        if mean_squares is not None:
+            roots = [square.sqrt() for square in mean_squares]
+            mean = torch.cat([root.flatten() for root in roots]).mean()
+            self.pulls = [(decay / mean * root).clamp(max=1) for root in roots]
+            self.rates = [lr / (root + EPSILON) for root in roots]
+
+    def step(self, totals: Totals, inputs: Tensor, targets: Tensor, state: State) -> State:
+        """Add a segment (T, R) to the totals, update the copy, and return the segment's state."""
+        gradients, state = segment_gradients(
+            self.model, totals, inputs, targets, state, self.parameters
+        )
+        with torch.no_grad():
+            if self.decay:
+                torch._foreach_lerp_(self.parameters, self.trained, self.pulls)
+            if self.rates is None:
+                torch._foreach_add_(self.parameters, gradients, alpha=-self.lr)
+            else:
+                torch._foreach_addcmul_(self.parameters, gradients, self.rates, value=-1)
+        return state
 
 
 def segment_gradients(

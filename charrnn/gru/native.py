@@ -156,6 +156,7 @@ ARGUMENTS = {
     "sampler_open": "pppppplllliii",
     "sampler_run": "pppppldlddi",
     "sampler_close": "p",
+    "coder_run": "pppppplii",
 }
 
 

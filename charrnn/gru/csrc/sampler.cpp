@@ -1,200 +1,37 @@
 // Sampling from a GRU: draw a character, run one step on it, draw the next.
 //
-// B rows (samples), V vocabulary size, H hidden size, L layers. All arrays are dense and row-major:
-//   table   (V, 3H): W_ih x + b_ih of layer 0, of every character
-//   states  (2, L, B, H): double-buffered, one is read while the other is written
-//   logits  (B, V): of the next character
+// B rows (samples), V vocabulary size. See stack.h for the arrays; besides:
 //   allowed (B, V): 0 for a character that must not be drawn; null if there is none
-// The equations are those of charrnn/gru/reference.py and charrnn/generation/filters.py. The result
-// of a row is bitwise independent of the number of rows and threads: every sum adds its terms in
-// order.
+// The filters are those of charrnn/generation/filters.py.
 
 #include <atomic>
-#include <memory>
-#include <vector>
 
 #include "draw.h"
-#include "panels.h"
+#include "stack.h"
 
 namespace {
 
-template <class T>
-struct Layer {
-    GateMatrix<T> input, hidden;
-    ColumnMatrix<T> candidate;  // for reset=before
-    const T *bias_ih, *bias_hh;
-
-    // tensors: weight_ih, weight_hh, bias_ih, bias_hh; the table has the input product of layer 0.
-    Layer(const T *const *tensors, long hidden_size, bool first, bool before)
-        : input(tensors[0], first ? 0 : hidden_size, hidden_size, 3),
-          hidden(tensors[1], hidden_size, hidden_size, before ? 2 : 3),
-          candidate(tensors[1] + 2 * hidden_size * hidden_size, before ? hidden_size : 0,
-                    hidden_size),
-          bias_ih(tensors[2]),
-          bias_hh(tensors[3]) {}
-};
-
+// Draws n characters of each row of a thread into out (n, B), while the logits are finite.
 template <class T, bool hard>
-inline void squash(V<T> &r, V<T> &z) {
-    hard ? hard_sigmoids<T>(r, z) : sigmoids<T>(r, z);
+void draw_rows(Walk<T, hard> &walk, const double *uniforms, const uint8_t *allowed, int64_t *out,
+               long n, const Filters &filters, DrawRoom &room, std::atomic<bool> &finite) {
+    Stack<T> &s = walk.s;
+    for (long t = 0; t < n && finite; t++) {
+        for (long row = walk.begin; row < walk.end; row++) {
+            const long at = t * s.rows + row;
+            const uint8_t *mask = allowed ? allowed + row * s.size : nullptr;
+            long index = draw(s.logits + row * s.size, s.size, filters, mask, uniforms[at], room);
+            if (index == NOTHING) finite = false, index = 0;
+            out[at] = s.index[row] = index;
+        }
+        walk.step((s.now + t) % 2);
+    }
 }
-
-template <class T>
-struct Sampler {
-    const long rows, size, hidden, count;
-    const bool before, hard;
-    const T *table, *bias;
-    T *states, *logits = nullptr;
-    std::vector<std::unique_ptr<Layer<T>>> layers;
-    ColumnMatrix<T> decoder;
-    Buffer<T> gates, update, reset;  // (B, 3H), and z and r h, (B, H)
-    std::vector<long> index;         // of the row's last character
-    long now = 0;                    // which of the two states is read next
-
-    Sampler(const T *const *tensors, const T *table, const T *weight, const T *bias, T *states,
-            long rows, long size, long hidden, long count, bool before, bool hard)
-        : rows(rows), size(size), hidden(hidden), count(count), before(before), hard(hard),
-          table(table), bias(bias), states(states), decoder(weight, size, hidden),
-          gates(rows * 3 * hidden), update(rows * hidden), reset(rows * hidden), index(rows) {
-        for (long l = 0; l < count; l++)
-            layers.emplace_back(new Layer<T>(tensors + 4 * l, hidden, l == 0, before));
-    }
-
-    T *state(long which, long layer) const {
-        return states + (which * count + layer) * rows * hidden;
-    }
-    const T *gates_at(long layer, long row) const {
-        return layer ? gates.data + row * 3 * hidden : table + index[row] * 3 * hidden;
-    }
-};
-
-// The rows of a thread.
-template <class T, bool hard>
-struct Walk {
-    Sampler<T> &s;
-    const long begin, end;
-    const long H = s.hidden;
-
-    // W_ih x + b_ih of layers above the first.
-    void inputs(long l, const T *x) {
-        const Layer<T> &layer = *s.layers[l];
-        products(layer.input, x, begin, end, [&](long p, long first, long m, V<T> *sums) {
-            const long u = p * lanes<T>, n = H - u;
-            for (long i = 0; i < m; i++)
-                for (long g = 0; g < 3; g++)
-                    store(s.gates + (first + i) * 3 * H + g * H + u,
-                          sums[3 * i + g] + load(layer.bias_ih + g * H + u, n), n);
-        });
-    }
-
-    void gates_after(long l, const T *h, T *next) {
-        const Layer<T> &layer = *s.layers[l];
-        products(layer.hidden, h, begin, end, [&](long p, long first, long m, V<T> *sums) {
-            const long u = p * lanes<T>, n = H - u;
-            const V<T> bias_r = load(layer.bias_hh + u, n), bias_z = load(layer.bias_hh + H + u, n);
-            const V<T> bias_q = load(layer.bias_hh + 2 * H + u, n);
-            for (long i = 0; i < m; i++) {
-                const T *g = s.gates_at(l, first + i) + u;
-                V<T> r = sums[3 * i] + (load(g, n) + bias_r);
-                V<T> z = sums[3 * i + 1] + (load(g + H, n) + bias_z);
-                squash<T, hard>(r, z);
-                sums[3 * i] = r, sums[3 * i + 1] = z;
-            }
-            // A loop of its own, so that the processor overlaps rows, each a long dependency chain.
-            for (long i = 0; i < m; i++) {
-                const T *g = s.gates_at(l, first + i) + u;
-                V<T> r = sums[3 * i], z = sums[3 * i + 1], q = sums[3 * i + 2] + bias_q;
-                V<T> cand = tanh<T>(load(g + 2 * H, n) + r * q);
-                V<T> old = load(h + (first + i) * H + u, n);
-                store(next + (first + i) * H + u, cand + z * (old - cand), n);
-            }
-        });
-    }
-
-    void gates_before(long l, const T *h) {
-        const Layer<T> &layer = *s.layers[l];
-        products(layer.hidden, h, begin, end, [&](long p, long first, long m, V<T> *sums) {
-            const long u = p * lanes<T>, n = H - u;
-            const V<T> bias_r = load(layer.bias_hh + u, n), bias_z = load(layer.bias_hh + H + u, n);
-            for (long i = 0; i < m; i++) {
-                const T *g = s.gates_at(l, first + i) + u;
-                const long at = (first + i) * H + u;
-                V<T> r = sums[2 * i] + (load(g, n) + bias_r);
-                V<T> z = sums[2 * i + 1] + (load(g + H, n) + bias_z);
-                squash<T, hard>(r, z);
-                store(s.update + at, z, n);
-                store(s.reset + at, r * load(h + at, n), n);
-            }
-        });
-    }
-
-    void candidates(long l, const T *h, T *next) {
-        const Layer<T> &layer = *s.layers[l];
-        auto body = [&](long p, long first, long m, V<T> *sums) {
-            const long width = layer.candidate.width_of(p);
-            for (long i = 0; i < m; i++)
-                for (long v = 0; v < width; v++) {
-                    const long u = (p * TILE_VECTORS + v) * lanes<T>, n = H - u;
-                    const T *g = s.gates_at(l, first + i) + 2 * H + u;
-                    const long at = (first + i) * H + u;
-                    const V<T> bias = load(layer.bias_hh + 2 * H + u, n);
-                    V<T> cand = tanh<T>(sums[i * width + v] + (load(g, n) + bias));
-                    V<T> old = load(h + at, n);
-                    store(next + at, cand + load(s.update + at, n) * (old - cand), n);
-                }
-        };
-        products(layer.candidate, s.reset.data, begin, end, body);
-    }
-
-    void decode(const T *x) {
-        auto body = [&](long p, long first, long m, V<T> *sums) {
-            const long width = s.decoder.width_of(p);
-            for (long i = 0; i < m; i++)
-                for (long v = 0; v < width; v++) {
-                    const long u = (p * TILE_VECTORS + v) * lanes<T>, n = s.size - u;
-                    store(s.logits + (first + i) * s.size + u,
-                          sums[i * width + v] + load(s.bias + u, n), n);
-                }
-        };
-        products(s.decoder, x, begin, end, body);
-    }
-
-    void step(long now) {
-        const T *below = nullptr;
-        for (long l = 0; l < s.count; l++) {
-            const T *h = s.state(now, l);
-            T *next = s.state(1 - now, l);
-            if (l) inputs(l, below);
-            if (s.before)
-                gates_before(l, h), candidates(l, h, next);
-            else
-                gates_after(l, h, next);
-            below = next;
-        }
-        decode(below);
-    }
-
-    // Draws n characters of each row into out (n, B), while the logits are finite.
-    void run(const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
-             const Filters &filters, DrawRoom &room, std::atomic<bool> &finite) {
-        for (long t = 0; t < n && finite; t++) {
-            for (long row = begin; row < end; row++) {
-                const long at = t * s.rows + row;
-                const uint8_t *mask = allowed ? allowed + row * s.size : nullptr;
-                long index =
-                    draw(s.logits + row * s.size, s.size, filters, mask, uniforms[at], room);
-                if (index == NOTHING) finite = false, index = 0;
-                out[at] = s.index[row] = index;
-            }
-            step((s.now + t) % 2);
-        }
-    }
-};
 
 // One row stays on one thread. Two threads that share its products wait for each other longer than
 // they save if other processes occupy the cores: at H = 512, on two such cores, 190 us for 120.
 template <class T, bool hard>
-bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
+bool run(Stack<T> &s, const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
          const Filters &filters, int threads) {
     const long blocks = std::min<long>(threads, s.rows);
     std::vector<std::unique_ptr<DrawRoom>> rooms;
@@ -202,7 +39,7 @@ bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t 
     std::atomic<bool> finite{true};
     parallel_for(blocks, threads, [&](long i) {
         Walk<T, hard> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
-        walk.run(uniforms, allowed, out, n, filters, *rooms[i], finite);
+        draw_rows(walk, uniforms, allowed, out, n, filters, *rooms[i], finite);
     });
     s.now = (s.now + n) % 2;
     return finite;
@@ -218,7 +55,7 @@ bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t 
         const T *table, const T *weight, const T *bias, T *states, const T *const *tensors,       \
         void **sampler, long rows, long size, long hidden, long layers, int before, int hard,     \
         int) try {                                                                                \
-        *sampler = new Sampler<T>(tensors, table, weight, bias, states, rows, size, hidden,       \
+        *sampler = new Stack<T>(tensors, table, weight, bias, states, rows, size, hidden,         \
                                   layers, before, hard);                                          \
         return DONE;                                                                              \
     } catch (const std::bad_alloc &) {                                                            \
@@ -228,7 +65,7 @@ bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t 
                                         const uint8_t *allowed, int64_t *out, long n,             \
                                         double temperature, long top_k, double top_p,             \
                                         double min_p, int threads) try {                          \
-        Sampler<T> &s = *static_cast<Sampler<T> *>(sampler);                                      \
+        Stack<T> &s = *static_cast<Stack<T> *>(sampler);                                          \
         s.logits = logits;                                                                        \
         const Filters filters{temperature, top_k, top_p, min_p};                                  \
         const long operations = n * s.rows * s.hidden * (6 * s.hidden * s.count + s.size);        \
@@ -240,7 +77,7 @@ bool run(Sampler<T> &s, const double *uniforms, const uint8_t *allowed, int64_t 
         return NO_MEMORY;                                                                         \
     }                                                                                             \
     extern "C" void sampler_close_##suffix(void *sampler) {                                       \
-        delete static_cast<Sampler<T> *>(sampler);                                                \
+        delete static_cast<Stack<T> *>(sampler);                                                  \
     }
 
 EXPORT(float, f32)
