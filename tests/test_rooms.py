@@ -26,7 +26,7 @@ TABLE = {
     "runs": set(),
     "cli": HYDRA | LIGHTNING,
     "api": set(),
-    "benchmarks": HYDRA | LIGHTNING,
+    "benchmarks": set(),
 }
 """Each room, below those that it may import from, and the frameworks that it may know."""
 ONE_FILE = {"charrnn/data/datamodule.py": LIGHTNING}

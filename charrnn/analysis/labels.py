@@ -1,4 +1,4 @@
-"""How characters and bytes are shown: control and format characters as escapes."""
+"""Labels of characters and bytes: control and format characters as escapes."""
 
 import unicodedata
 
@@ -8,7 +8,7 @@ from charrnn.data.charset import UNKNOWN, Charset
 
 
 def text_labels(charset: Charset, indices: np.ndarray, characters: str) -> list[str]:
-    """Return what is shown for each position of a text.
+    """Return the label of each position of a text.
 
     Args:
         indices: (T,) of the text.
@@ -25,7 +25,7 @@ def text_labels(charset: Charset, indices: np.ndarray, characters: str) -> list[
 
 
 def index_label(charset: Charset, index: int) -> str:
-    """Return what is shown for one index, without its context."""
+    """Return the label of one index, without its context."""
     character = (UNKNOWN + charset.alphabet)[index]
     if charset.unit == "byte" and index and character >= "\x80":
         return f"\\x{ord(character):02x}"

@@ -12,35 +12,37 @@ few hundred windows, do not count.
 import argparse
 import contextlib
 import copy
-import functools
+import importlib.metadata
 import io
-import logging
 import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import TensorBoardLogger
 
-from charrnn import callbacks
 from charrnn.benchmarks import report
 from charrnn.benchmarks.training import difference
-from charrnn.cli.keys import CONF
-from charrnn.data.datamodule import CharDataModule
+from charrnn.callbacks import Metrics
+from charrnn.cli import hydra_internals
+from charrnn.cli.arguments import Program
+from charrnn.cli.arguments import parse as parse_command
+from charrnn.cli.instantiate import instantiate
+from charrnn.cli.keys import CONF, conf_yaml
+from charrnn.cli.prepare import Job, Run, prepare
+from charrnn.cli.train import without_hydra
 from charrnn.data.stream import RowStream
 from charrnn.models import GRUEncode
-from charrnn.training import schedulers
-from charrnn.training.task import CharTask
 
 
-def settings(name: str) -> dict:
-    """Read a file of conf without the keys that only Hydra reads."""
-    content = yaml.safe_load((CONF / f"{name}.yaml").read_text("utf-8"))
-    return {k: v for k, v in content.items() if k not in ("_target_", "_partial_", "defaults")}
+def prepared(folder: Path, *overrides: str) -> tuple[Run, object]:
+    """A run of the train command that starts no round, and its optimizer's constructor."""
+    command = parse_command("train", list(overrides), Program(), {})
+    with hydra_internals.application("train", CONF, "train", None, None, has_logs=False) as app:
+        config = without_hydra(app.compose(list(command.overrides)))
+    return prepare(config, Job(folder)), instantiate("optimizer", config.optimizer)
 
 
 class Terminal(io.StringIO):
@@ -75,19 +77,25 @@ class Bare:
         self.optimizer.step()
 
 
-class Turns(pl.Callback):
-    """Runs the bare loop for as many windows after each ``turn`` windows of fit; times both."""
+class Turns(Metrics):
+    """Runs the bare loop for as many windows after each ``turn`` windows of fit; times both.
+
+    It stands where the callback that writes the metrics stands, and writes them.
+    """
 
     def __init__(self, bare: Bare, turn: int, seconds: float):
+        super().__init__()
         self.bare, self.turn, self.seconds = bare, turn, seconds
         self.times: dict[str, list[float]] = {"fit": [], "bare": []}  # seconds per window
         self.difference = 0.0
 
     def on_train_start(self, trainer, task) -> None:
+        super().on_train_start(trainer, task)
         self.end = time.perf_counter() + self.seconds
         self.start = None
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
+        super().on_train_batch_end(trainer, task, outputs, batch, batch_idx)
         if trainer.global_step % self.turn:
             return
         now = time.perf_counter()
@@ -103,41 +111,29 @@ class Turns(pl.Callback):
         self.start = time.perf_counter()
 
 
-def measure(args: argparse.Namespace, folder: str) -> dict:
+def measure(args: argparse.Namespace, folder: Path) -> dict:
     """Measure windows of both in turns."""
-    torch.manual_seed(1)
-    file = Path(folder) / "text.txt"
-    text = yaml.safe_dump(list(range(300_000)))  # any content
-    file.write_text(text, "utf-8")
-    data = CharDataModule(
-        str(file), batch_size=args.rows, seq_len=args.steps, cache_dir=folder, train_fraction=1
-    )
-    model = GRUEncode(len(data.corpus.charset), args.hidden, args.layers, backend=args.backend)
-    window = next(iter(data.stream))
+    file, never = folder / "text.txt", 10**9
+    file.write_text(yaml.safe_dump(list(range(300_000))), "utf-8")  # any content
+    run, optimizer = prepared(
+        folder, f"data.path={file}", f"data.cache_dir={folder}", "data.train_fraction=1",
+        f"data.batch_size={args.rows}", f"data.seq_len={args.steps}",
+        f"model.hidden_size={args.hidden}", f"model.num_layers={args.layers}",
+        f"model.backend={args.backend}", "trainer.max_epochs=-1", "trainer.accelerator=cpu",
+        f"trainer.limit_train_batches={never}", f"callbacks.samples.every_n_steps={never}",
+        "callbacks.samples.early=null", f"callbacks.checkpoint.every_n_steps={never}",
+    )  # fmt: skip
+    task, trainer, model = run.task, run.trainer, run.task.model
+    stream = RowStream(run.data.stream.tokens, args.rows, args.steps)
+    window = next(iter(stream))
     backend = model.gru.choose_backend(torch.device("cpu"))
     if not (error := difference(model, window.inputs, window.targets)) < 1e-3:
         sys.exit(f"error: backend {backend} is {error:.1e} off the reference")
-    data.stream.load_state_dict({"window": 0, "passes": 0})
-    optimizer = functools.partial(torch.optim.RMSprop, **settings("optimizer/rmsprop"))
-    train = settings("train")
-    train["trainer"] |= {"max_epochs": -1, "limit_train_batches": 10**9}
-    target = train["trainer"].pop("_target_")
-    assert target == "pytorch_lightning.Trainer"
-    l2 = train["task"]["l2"]
-    clip = train["trainer"]["gradient_clip_val"]
-    stream = RowStream(data.stream.tokens, args.rows, args.steps)
-    turns = Turns(Bare(copy.deepcopy(model), stream, l2, clip, optimizer), args.turn, args.seconds)
-    never = 10**9  # samples and checkpoints only before the first window
-    task = CharTask(model, optimizer, schedulers.Adaptive, l2=l2)
-    task.description = {"settings": {}, "charset": data.corpus.charset.state_dict()}
-    ours = [callbacks.Metrics(), callbacks.Samples(never), callbacks.Progress(), turns]
-    ours.append(callbacks.Checkpoint(never))
-    logger = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
-    trainer = pl.Trainer(
-        accelerator="cpu", default_root_dir=folder, logger=logger, callbacks=ours,
-        **train["trainer"],
-    )  # fmt: skip
-    trainer.fit(task, data)
+    stream.load_state_dict({"window": 0, "passes": 0})
+    bare = Bare(copy.deepcopy(model), stream, task.l2, trainer.gradient_clip_val, optimizer)
+    turns = Turns(bare, args.turn, args.seconds)
+    trainer.callbacks = [turns if type(c) is Metrics else c for c in trainer.callbacks]
+    trainer.fit(task, run.data)
     if not turns.difference < 1e-3:
         sys.exit(f"error: the losses of the two loops are {turns.difference:.1e} apart")
     times = turns.times
@@ -154,7 +150,7 @@ def measure(args: argparse.Namespace, folder: str) -> dict:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    model, data = settings("model/gru_encode"), settings("data/text")
+    model, data = conf_yaml("model/gru_encode"), conf_yaml("data/text")
     parser.add_argument("--hidden", type=int, default=model["hidden_size"], help="H")
     parser.add_argument("--layers", type=int, default=model["num_layers"], help="L")
     parser.add_argument("--rows", type=int, default=data["batch_size"], help="B")
@@ -175,17 +171,17 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
-    about = report.machine(torch.device("cpu")) | {"lightning": pl.__version__}
+    about = report.machine(torch.device("cpu")) | {
+        "lightning": importlib.metadata.version("pytorch-lightning")
+    }
     size = f"{args.hidden},{args.layers},{args.rows},{args.steps}"
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
     print(f"in turns of {args.turn} windows\n", flush=True)
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     screen = Terminal()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice, as in the train command
         with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(screen):
-            result = measure(args, folder)
+            result = measure(args, Path(folder))
     row = [
         size,
         result["backend"],

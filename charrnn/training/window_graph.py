@@ -56,7 +56,7 @@ def why_not(trainer, optimizer) -> str | None:
     if not (isinstance(task.model, CharModel) and isinstance(task.carry, Tensor)):
         return f"{type(task.model).__name__} is not one of this project's GRUs"
     if task.model.boundary is not None:
-        return "the text is made of documents, which begin at any place"
+        return "the text is made of documents, which begin anywhere"
     if task.model.gru.choose_backend(task.device, stream.batch_size) == "reference":
         return "backend=reference is a loop of the host"
     return unsupported(optimizer)

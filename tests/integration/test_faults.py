@@ -225,7 +225,7 @@ def test_going_back_leaves_a_last_checkpoint_at_every_moment(run, monkeypatch):
 # Two at once
 
 
-def test_two_processes_do_not_take_up_one_run(command, text, tmp_path):
+def test_two_processes_do_not_resume_one_run(command, text, tmp_path):
     run = tmp_path / "run"
     arguments = (f"data.path={text}", f"hydra.run.dir={run}", *SETTINGS)
     process = command.start("train.py", *arguments, "trainer.max_epochs=1000")

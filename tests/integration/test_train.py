@@ -38,7 +38,7 @@ def watched(tmp_path_factory, command):
 def test_what_is_printed(watched):
     folder, run, result = watched
     name = str(run.relative_to(folder))
-    places = [
+    positions = [
         result.out.index(words)
         for words in (
             "untrained: validation",
@@ -58,7 +58,7 @@ def test_what_is_printed(watched):
             f"tensorboard --logdir {name}/tensorboard",
         )
     ]
-    assert places == sorted(places)
+    assert positions == sorted(positions)
     line = r"window \d+/60, \d\d:\d\d left, loss \d\.\d+, bpc \d\.\d+, [\d,]+ characters/s\n"
     assert re.fullmatch(f"({line})+", result.err)
     losses = [float(row["val/loss"]) for row in metrics(run) if row["val/loss"]]

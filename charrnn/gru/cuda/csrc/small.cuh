@@ -37,7 +37,7 @@ struct Seat {
         return (u16*)(rows + (k >> 5) * 32 + (2 * q + (e & 1)) * 4 + ((k & 31) >> 3)) + (k & 7);
     }
 };
-// The number of a thread's number among those of the block, in buffers that it alone uses.
+// The number of a thread's number among those of the block, in buffers that no other uses.
 __device__ __forceinline__ int slot(int j, int e) { return (j * 4 + e) * THREADS + threadIdx.x; }
 // What the thread at (t, row) reads of a (T, B, n H) tensor. Rows beyond B read the last row.
 __device__ __forceinline__ size_t single_at(int t, int row, int unit, int B, int n) {
