@@ -1,6 +1,9 @@
-"""HTML pages in tests: a text full of markup, and the elements that a parser finds in a page."""
+"""Pages in tests: a text full of markup, the elements of an HTML page, the walkthrough's blocks."""
 
 import html.parser
+import re
+
+from helpers import ROOT
 
 NASTY = (
     '</script><script>alert(1)</script><!--<b>\u2028\u2029\x00\x1b[2J\u202e"{{data}}&amp;\ud800\r\n'
@@ -26,3 +29,10 @@ class Elements(html.parser.HTMLParser):
 
     def handle_comment(self, text):
         self.tags.append(("comment", text))
+
+
+def walkthrough_blocks() -> list[tuple[str, str]]:
+    """The language and the text of each block of the walkthrough in charrnn/models/README.md."""
+    page = (ROOT / "charrnn" / "models" / "README.md").read_text("utf-8")
+    walkthrough = page.partition("## Walkthrough")[2].partition("\n## ")[0]
+    return re.findall(r"^```(\w+)\n(.*?)^```$", walkthrough, re.DOTALL | re.MULTILINE)

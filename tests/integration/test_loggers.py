@@ -5,11 +5,12 @@ import importlib.util
 import re
 
 import pytest
-from helpers import TINY, metrics
+from helpers import TEXT, TINY, metrics
 from pytorch_lightning.loggers import TensorBoardLogger
 from runs_in_process import settings, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import charrnn
 from charrnn import InputError
 from charrnn.cli.overrides import to_hydra
 
@@ -85,15 +86,14 @@ def test_settings_of_a_run_of_0_1(tmp_path):
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
-def test_another_logger_for_a_run_that_goes_on(tmp_path, command):
-    settings(tmp_path)  # writes the text
-    first = ("data.path=text.txt", "hydra.run.dir=run", *TINY, "trainer.max_epochs=1",
-             "trainer.limit_train_batches=3")  # fmt: skip
-    assert command("train.py", *first, cwd=tmp_path).code == 0
-    result = command("train.py", "resume=run", "trainer.max_epochs=2", "logger=csv", cwd=tmp_path)
-    assert result.code == 0, result.err
-    assert "curves           run/csv/version_0/metrics.csv" in result.out
-    result = command("train.py", "logger=tensorbord", *first[:1], cwd=tmp_path)
+def test_another_logger_for_a_run_that_goes_on(tmp_path, invoke, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = charrnn.train(
+        text=TEXT, folder="run", overrides=TINY, max_epochs=1, limit_train_batches=3
+    )
+    run.train(max_epochs=2, logger="csv")
+    assert capfd.readouterr().out.endswith("curves           run/csv/version_0/metrics.csv\n")
+    result = invoke("train", "logger=tensorbord", cwd=tmp_path)
     assert result.code == 2 and "logger/tensorbord" in result.err, result.err
 
 

@@ -1,9 +1,9 @@
 """Models of other packages, LSTM and MinGRU in whole runs: resuming, processes, every command."""
 
 import os
-import random
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -12,6 +12,7 @@ import other_models
 import pytest
 import torch
 from helpers import TEXT, TINY, load, numbers, same, state, wait_for
+from pages import walkthrough_blocks
 
 import charrnn
 from charrnn import InputError, checkpoint
@@ -21,70 +22,83 @@ SETTINGS = (
     "trainer.limit_train_batches=33", "callbacks.samples.length=10", "trainer.log_every_n_steps=7",
     "callbacks.checkpoint.every_n_steps=13",
 )  # fmt: skip
-ALLOW = "allow_targets=[mine]"
-MODELS = {
-    "nested": ("model._target_=mine.Counter", "model.form=nested", ALLOW),
-    "lstm": ("model=lstm", "model.hidden_size=5"),
-    "min_gru": ("model=min_gru", "model.hidden_size=5"),
-}
-models = pytest.mark.parametrize("model", MODELS)
+TOGETHER = """
+from charrnn.models import LSTM, Ensemble, MinGRU
+from mine import Counter
+from mypkg import MyCell
+
+class Together(Ensemble):
+    def __init__(self, vocab_size):
+        counter = Counter(vocab_size, "nested")
+        super().__init__([counter, *(kind(vocab_size, 5) for kind in (LSTM, MinGRU, MyCell))])
+"""
+"""A model whose state has those of the probe, LSTM, MinGRU and the walkthrough's cell."""
+ALLOW = "allow_targets=[together]"
+MODEL = ("model._target_=together.Together", ALLOW)
+PROBE = ("model._target_=mine.Counter", "model.form=nested", "allow_targets=[mine]")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a text and a package of models; nothing else is on the path."""
+    """A folder with a text and packages of models; nothing else is on the path."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "text.txt").write_text(TEXT[:3000], "utf-8")
     shutil.copy(other_models.__file__, folder / "mine.py")
+    (folder / "together.py").write_text(TOGETHER)
+    cell = next(block for kind, block in walkthrough_blocks() if kind == "python")
+    (folder / "mypkg.py").write_text(cell)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(folder, command):
-    """Uninterrupted runs of 6 rows, in the middle of their second pass."""
-    runs = {}
-
-    def run(model):
-        if model not in runs:
-            runs[model] = folder / f"whole_{model}"
-            where = f"hydra.run.dir={runs[model]}"
-            arguments = (*SETTINGS, *MODELS[model], "data.batch_size=6", where)
-            result = command("train.py", *arguments, cwd=folder)
-            assert result.code == 0, result.err
-        return runs[model]
-
-    return run
+    """An uninterrupted run of 6 rows, in the middle of its second pass."""
+    where = ("data.batch_size=6", "hydra.run.dir=whole")
+    result = command("train.py", *SETTINGS, *MODEL, *where, cwd=folder)
+    assert result.code == 0, result.err
+    return folder / "whole"
 
 
-@models
-def test_killed_and_resumed(folder, command, whole, model):
-    """Bit for bit, after SIGKILL at a random moment."""
-    run, seconds = folder / f"killed_{model}", random.Random(model)
-    arguments = (*SETTINGS, *MODELS[model], "data.batch_size=6", f"hydra.run.dir={run}")
+def test_killed_and_resumed(folder, command, whole):
+    """Bit for bit, after SIGKILL at some moment."""
+    run = folder / "killed"
+    arguments = (*SETTINGS, *MODEL, "data.batch_size=6", f"hydra.run.dir={run}")
     process = command.start("train.py", *arguments, cwd=folder)
     wait_for(run / "checkpoints" / "last.ckpt")
-    time.sleep(seconds.uniform(0.05, 0.4))
+    time.sleep(0.2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    process = command.start("train.py", f"resume={run}", ALLOW, cwd=folder)
-    result = process.wait()
+    result = command("train.py", f"resume={run}", ALLOW, cwd=folder)
     assert result.code == 0, result.err
-    assert same(state(run), state(whole(model))) and state(run)["windows"] == 99
-    assert numbers(run) == numbers(whole(model))
+    assert same(state(run), state(whole)) and state(run)["windows"] == 99
+    assert numbers(run) == numbers(whole)
 
 
-@pytest.mark.parametrize("model", ["nested", "lstm"])
-def test_two_processes_are_one(folder, command, whole, model):
+def test_two_processes_are_one(folder, command, whole):
     """With as many rows, but for rounding; and one of them goes on as one process."""
-    run, other = folder / f"two_{model}", whole(model)
-    two = ("data.batch_size=3", "trainer.devices=2", f"hydra.run.dir={run}")
-    result = command("train.py", *SETTINGS, *MODELS[model], *two, cwd=folder)
-    assert result.code == 0, result.err
-    assert_close(run, other)
+    run = folder / "two"
+    arguments = (*SETTINGS, *MODEL, "data.batch_size=3", f"hydra.run.dir={run}")
+    ranks = [command.start("train.py", *arguments, cwd=folder, env=env) for env in two_of_srun()]
+    for result in [rank.wait() for rank in ranks]:
+        assert result.code == 0, result.err
+    assert_close(run, whole)
     one = (f"resume={run}/checkpoints/round_0002.ckpt", ALLOW, "data.batch_size=6")
     result = command("train.py", *one, "trainer.devices=1", cwd=folder)
     assert result.code == 0, result.err
-    assert_close(run, other)
+    assert_close(run, whole)
+
+
+def two_of_srun():
+    """The environments of two processes that srun starts, as of any two, which import nothing."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    shared = {
+        "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "test", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }  # fmt: skip
+    return [shared | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in "01"]
 
 
 def assert_close(run, other):
@@ -108,11 +122,11 @@ def package(folder):
     return folder, arguments
 
 
-def test_every_command_takes_an_allowed_model_and_no_other(package, command, tmp_path):
+def test_every_command_takes_an_allowed_model_and_no_other(package, command, invoke):
     """And imports none that was not allowed."""
     folder, train = package
     allow = "allow_targets=[telling]"
-    refused = command("train.py", *(a for a in train if a != allow), cwd=folder)
+    refused = invoke("train", *(a for a in train if a != allow), cwd=folder)
     assert refused.code == 2 and f"{allow} lets it in" in refused.err
     assert not (folder / "imported").exists() and not (folder / "told").exists()
     done = command("train.py", *train, cwd=folder)
@@ -121,15 +135,15 @@ def test_every_command_takes_an_allowed_model_and_no_other(package, command, tmp
     (folder / "imported").unlink()
     with pytest.raises(InputError, match=r"allow_targets=\[telling\] allows it"):
         charrnn.load(folder / "told")
-    for script, *arguments in (
-        ("sample.py", "checkpoint=told", "length=5"),
-        ("train.py", "mode=evaluate", "checkpoint=told", "evaluate.dynamic=sgd"),
-        ("train.py", "resume=told", "trainer.max_epochs=2"),
+    for name, *arguments in (
+        ("sample", "checkpoint=told", "length=5"),
+        ("train", "mode=evaluate", "checkpoint=told", "evaluate.dynamic=sgd"),
+        ("train", "resume=told", "trainer.max_epochs=2"),
     ):
-        result = command(script, *arguments, cwd=folder)
+        result = invoke(name, *arguments, cwd=folder)
         assert result.code == 2 and result.err.count("\n") == 1 and allow in result.err, result
-        assert not (folder / "imported").exists(), script
-        result = command(script, *arguments, allow, cwd=folder)
+        assert not (folder / "imported").exists(), name
+        result = command(f"{name}.py", *arguments, allow, cwd=folder)
         assert result.code == 0, result.err
         (folder / "imported").unlink()
 
@@ -189,7 +203,7 @@ def test_bad_models_in_one_line(folder, invoke, monkeypatch):
         "model.hiden=3": "model.hiden: nothing reads this key",
         "model.parameters=100": "model.parameters=100: Counter takes no hidden_size",
     }.items():
-        arguments = (*SETTINGS, *MODELS["nested"], extra, "hydra.run.dir=none")
+        arguments = (*SETTINGS, *PROBE, extra, "hydra.run.dir=none")
         result = invoke("train", *arguments, cwd=folder)
         assert result.code == 2 and words in result.err, result.err
 
@@ -198,8 +212,8 @@ def test_a_checkpoint_of_another_class(folder, whole, monkeypatch):
     """Keys that only the class or only the file has are named."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    file = whole("nested") / "checkpoints" / "last.ckpt"
-    saved = checkpoint.read(file)
-    saved["state_dict"]["model.weights"] = saved["state_dict"].pop("model.weight")
-    with pytest.raises(InputError, match=r"the checkpoint lacks weight, .* Counter\.state_dict"):
-        checkpoint.build_model(saved, ["mine"])
+    saved = checkpoint.read(whole / "checkpoints" / "last.ckpt")
+    saved["state_dict"]["model.w"] = saved["state_dict"].pop("model.members.0.weight")
+    line = r"the checkpoint lacks members\.0\.weight, .* Together\.state_dict"
+    with pytest.raises(InputError, match=line):
+        checkpoint.build_model(saved, ["together"])
