@@ -64,4 +64,12 @@ class Counter(nn.Module):
         return logits, self.pack((inputs[-1] + 1) * one, steps[-1] * one)
 
 
+class Idle(Counter):
+    """A model with a parameter that gets no gradient."""
+
+    def __init__(self, vocab_size, hidden_size=3):
+        super().__init__(vocab_size)
+        self.idle = nn.Parameter(torch.zeros(hidden_size))
+
+
 FORMS = ("tensor", "batch_first", "tuple", "dict", "nested")

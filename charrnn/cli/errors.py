@@ -94,6 +94,12 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
 
         reported = nvrtc.failure()  # which names the sizes, as CUDA does not
         return None if reported is None else str(reported)
+    if isinstance(error, RuntimeError) and "parameters that were not used in producing" in text:
+        return (
+            "model: a parameter gets no gradient, as several processes need; leave it out, or give"
+            " trainer.strategy._target_=pytorch_lightning.strategies.DDPStrategy"
+            " trainer.strategy.find_unused_parameters=true"
+        )
     too_large = ("can't allocate memory", "Storage size calculation overflowed")
     if isinstance(error, RuntimeError) and any(words in text for words in too_large):
         return f"not enough memory for these sizes: {text}"

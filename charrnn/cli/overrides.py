@@ -22,8 +22,8 @@ OPEN_GROUPS = ("model", "trainer", "optimizer", "scheduler")
 """Groups whose keys are the parameters of a class, often of another package: any may be set."""
 LISTS = ("data.path", "data.valid_path", "data.test_path", "checkpoint", "score", "stop")
 """Those that take lists."""
-ENTRIES = ("callbacks", "logger")
-"""Groups whose entries each name a ``_target_``, to which the user may add."""
+ENTRIES = ("callbacks", "logger", "trainer")
+"""Groups whose entries may each name a ``_target_``, and to which the user may add."""
 LISTED = r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]*?)\s*,"""
 """An item of a list, with its quotes, and the comma after it."""
 
@@ -95,7 +95,7 @@ def unquote(value: str) -> str:
 
 
 def add_targets(arguments: list[str]) -> list[str]:
-    """Overrides in which entries of ``callbacks`` and ``logger`` may be new ones.
+    """Overrides in which entries of ``ENTRIES`` may be new ones.
 
     The keys of an entry whose ``_target_`` is given are set whether or not a file names them.
     """

@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 from runs_in_process import WINDOWS, settings, trained
 
 from charrnn import InputError
+from charrnn.cli.errors import explain
 
 
 def windows(count):
@@ -174,3 +175,19 @@ def test_key(config, tmp_path, key, value, expected):
         torch.use_deterministic_algorithms(False)
         torch.autograd.set_detect_anomaly(False)
         torch.set_default_dtype(torch.float32)
+
+
+def test_ranks_need_a_gradient_of_every_parameter(tmp_path):
+    """Said in one line that names a strategy, which does without."""
+    model = ("model._target_=other_models.Idle", "allow_targets=[other_models]")
+    strategy = ["trainer.strategy._target_=pytorch_lightning.strategies.DDPStrategy"]
+    strategy += ["trainer.strategy.find_unused_parameters=true"]
+    try:
+        with pytest.raises(RuntimeError) as error:
+            trained(settings(tmp_path, *model, "trainer.strategy=ddp"), tmp_path / "refused")
+        assert explain(error.value).endswith(" ".join(strategy))
+        run = trained(settings(tmp_path, *model, *strategy), tmp_path / "run")
+        as_ever(run, tmp_path / "run")
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
