@@ -13,7 +13,7 @@ from charrnn.callbacks.loggers import add_text
 from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
 from charrnn.cli.errors import explain
 from charrnn.cli.folders import relative_path
-from charrnn.cli.loggers import close_loggers
+from charrnn.cli.loggers import close_loggers, closing
 from charrnn.cli.overrides import escape
 from charrnn.cli.prepare import Run, prepare
 from charrnn.cli.streams import make_lenient
@@ -80,21 +80,22 @@ def fit(run: Run) -> tuple[str, float]:
     finished = run.resumed_from and why_finished(run)
     if finished:
         print(f"nothing is left to do: {finished}")
-    while not finished:
-        before = run.resumed_from
-        varied = varied_overrides(run.job.overrides, run.job.fixed)
-        run.task.description["varied"] = before["charrnn"].get("varied", {}) if before else varied
-        try:
-            path = run.config.resume or None
-            run.trainer.fit(run.task, run.data, ckpt_path=path, weights_only=True)
-            finished = True
-        except Diverged as error:
-            run = roll_back(run, error)
-    trainer, task, data = run.trainer, run.task, run.data
-    if trainer.world_size > 1 and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    print(summary(run))
-    close_loggers(trainer.loggers)
+    with closing(trainer.loggers):
+        while not finished:
+            before = run.resumed_from
+            varied = varied_overrides(run.job.overrides, run.job.fixed)
+            varied = before["charrnn"].get("varied", {}) if before else varied
+            run.task.description["varied"] = varied
+            try:
+                path = run.config.resume or None
+                run.trainer.fit(run.task, run.data, ckpt_path=path, weights_only=True)
+                finished = True
+            except Diverged as error:
+                run = roll_back(run, error)
+        trainer, task, data = run.trainer, run.task, run.data
+        if trainer.world_size > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        print(summary(run))
     if trainer.fast_dev_run:
         return task.stopped, math.nan
     if data.test and trainer.limit_test_batches and trainer.is_global_zero:
@@ -188,6 +189,7 @@ def roll_back(run: Run, error: Diverged) -> Run:
         config.resume, config.init_from = escape(str(file)), None
         config.optimizer.lr *= task.rollback_factor
     number = task.rollbacks + 1
+    close_loggers(run.trainer.loggers)
     run = prepare(config, run.job)
     rewind(run, run.data.stream.batch_size * run.data.stream.seq_len)
     run.task.rollbacks, run.task.is_rollback = number, True

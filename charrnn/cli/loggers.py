@@ -1,11 +1,12 @@
 """The loggers of a run: built from the group ``logger``, and what they left, named at its end."""
 
+import contextlib
 import importlib.util
 import inspect
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytorch_lightning.loggers import (
@@ -83,10 +84,13 @@ def curves(loggers: list[Logger], folder: Path) -> list[str]:
         elif isinstance(logger, CSVLogger):
             lines.append(relative_path(Path(logger.log_dir) / "metrics.csv"))
         elif isinstance(logger, WandbLogger):
+            import wandb  # whose run there is none of where nothing was left to train
+
+            url = wandb.run and wandb.run.url
             parts = [
                 f for f, run in wandb_folders(logger.save_dir).items() if run == logger.version
             ]
-            lines.append(logger.experiment.url or f"wandb sync {' '.join(map(quoted, parts))}")
+            lines.append(url or f"wandb sync {' '.join(map(quoted, parts))}")
         elif isinstance(logger, MLFlowLogger):
             ui = f"{ALLOW_FILES}=true mlflow ui --backend-store-uri"
             local, server = logger.save_dir, logger.experiment.tracking_uri
@@ -102,8 +106,24 @@ def quoted(path: str | Path) -> str:
     return shlex.quote(relative_path(Path(path)))
 
 
-def close_loggers(loggers: list[Logger]) -> None:
-    """End runs that would otherwise end with the process."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+def close_loggers(loggers: list[Logger], code: int = 0) -> None:
+    """End the run of W&B, which would otherwise end with the process, and be that of the next.
+
+    Args:
+        code: an exit code; not 0 where the run failed or was interrupted.
+    """
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish(code)
+
+
+@contextlib.contextmanager
+def closing(loggers: list[Logger]) -> Iterator[None]:
+    """Close loggers at the end, however it comes."""
+    try:
+        yield
+    except BaseException:
+        close_loggers(loggers, 1)
+        raise
+    close_loggers(loggers)

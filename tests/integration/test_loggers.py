@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import re
+import sys
 
 import pytest
 from helpers import TEXT, TINY, metrics
@@ -53,6 +54,15 @@ def test_wandb_without_a_server(tmp_path, capsys, monkeypatch):
     folders = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert line.strip() == f"wandb sync {' '.join(map(str, folders))}"
     assert len({f.name.rpartition("-")[2] for f in folders}) == 1 and folder in folders
+    # Nothing is left to train: no third folder. And an error ends the run of W&B with the run.
+    assert run(tmp_path, "wandb", capsys, **changes) == [line]
+    assert sorted((tmp_path / "run" / "wandb").glob("offline-run-*")) == folders
+    stop = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "unknown"}
+    with pytest.raises(RuntimeError, match="unknown"):
+        run(
+            tmp_path, "wandb", capsys, **changes | {"trainer.max_epochs": 3, "callbacks.stop": stop}
+        )
+    assert sys.modules["wandb"].run is None
 
 
 def test_mlflow_in_files(tmp_path, capsys):
