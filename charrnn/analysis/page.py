@@ -4,10 +4,6 @@ T characters, L layers, H hidden size.
 """
 
 import base64
-import hashlib
-import html
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from torch import nn
 from charrnn import checkpoint
 from charrnn.analysis.activations import compute_activations
 from charrnn.analysis.page_data import page_data
+from charrnn.analysis.template import fill_page
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check, escape_control
 
@@ -101,18 +98,5 @@ def render_page(
     scale = max(1.0, float(np.abs(activations).max()))
     data["scale"] = scale
     quantized = np.rint(activations / scale * 127).astype(np.int8).tobytes()
-    template = TEMPLATE.read_text("utf-8")
-    script = re.search("<script>(.*?)</script>", template, re.DOTALL)[1]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = {
-        "title": html.escape(title),
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "data": script_json(data),
-        "activations": base64.b64encode(quantized).decode(),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
-
-
-def script_json(value: object) -> str:
-    """Encode JSON for a script element: ASCII, with nothing that begins a tag or a comment."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    activations = base64.b64encode(quantized).decode()
+    return fill_page(TEMPLATE, title, data=data, activations=activations)

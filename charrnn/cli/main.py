@@ -15,7 +15,7 @@ COMMANDS = {
     "neurons": "a page of what each unit does along a text",
     "compress": "compress any file with a model's own probabilities",
     "decompress": "turn such an archive into the file again",
-    "export": "write a model as safetensors, ONNX or torch",
+    "export": "write a model as a web page, safetensors, ONNX or torch",
     "corpus": "list or clear the cache of encoded texts",
     "benchmarks": "measure speed: training, loop, sampling, encoding, scaling",
 }
