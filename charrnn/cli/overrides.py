@@ -3,6 +3,7 @@
 import os
 import re
 
+from charrnn.cli.keys import conf_yaml
 from charrnn.errors import InputError
 
 PATHS = (
@@ -97,11 +98,19 @@ def unquote(value: str) -> str:
 def add_targets(arguments: list[str]) -> list[str]:
     """Overrides in which entries of ``ENTRIES`` may be new ones.
 
-    The keys of an entry whose ``_target_`` is given are set whether or not a file names them.
+    The keys of an entry whose ``_target_`` is given, and of the default callbacks, are set whether
+    or not a file names them.
     """
-    pattern = rf"({'|'.join(ENTRIES)})\.\w+\."
-    new = {m[0] for a in arguments if (m := re.match(rf"{pattern}(?=_target_=)", a))}
-    return [f"++{a}" if (m := re.match(pattern, a)) and m[0] in new else a for a in arguments]
+    pattern = rf"(({'|'.join(ENTRIES)})\.(\w+)\.)(\w+)="
+    new = {m[1] for a in arguments if (m := re.match(pattern, a)) and m[4] == "_target_"}
+    defaults = conf_yaml("train")["callbacks"]
+
+    def is_unlisted(m: re.Match) -> bool:
+        return m[2] == "callbacks" and m[3] in defaults and m[4] not in defaults[m[3]]
+
+    matches = [re.match(pattern, a) for a in arguments]
+    add = [bool(m) and (m[1] in new or is_unlisted(m)) for m in matches]
+    return [f"++{a}" if is_added else a for a, is_added in zip(arguments, add)]
 
 
 def quote(value: str, interpolate: bool = False) -> str:
