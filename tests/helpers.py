@@ -146,9 +146,12 @@ def numbers(run):
     return [{k: v for k, v in r.items() if k != "train/chars_per_second"} for r in metrics(run)]
 
 
-def wait_for(file, process_alive=lambda: True):
-    while not file.exists() and process_alive():
-        time.sleep(0.005)
+def wait_for(*files, seconds=120):
+    """Wait until one of the files is there."""
+    end = time.monotonic() + seconds
+    while not any(file.exists() for file in files):
+        assert time.monotonic() < end, f"none of {files} after {seconds} s"
+        time.sleep(0.002)
 
 
 def listing(folder):

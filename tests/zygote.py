@@ -96,6 +96,16 @@ def leave(code: int) -> None:
     os._exit(code & 0xFF)
 
 
+def wait(pid: int, seconds: float = 300) -> int:
+    """The exit code of a child, which is killed where it takes so long: a test fails, none hangs."""
+    timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    timer.cancel()
+    timer.join()
+    return code
+
+
 def main() -> None:
     sys.path[0] = os.path.dirname(sys.path[0])  # where train.py is
     for name in IMPORTED:
@@ -107,8 +117,7 @@ def main() -> None:
     while line := sys.stdin.readline():
         request = json.loads(line)
         if "wait" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
-            print(answer, flush=True)
+            print(wait(request["wait"]), flush=True)
             continue
         if any("devices=" in argument for argument in request["argv"]):
             start_forkserver()

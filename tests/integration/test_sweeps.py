@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from helpers import ROOT, TEXT, TINY, load, metrics, same
+from helpers import ROOT, TEXT, TINY, load, metrics, same, wait_for
 
 from charrnn.runs.report import report_sweep
 from charrnn.runs.search import open_study
@@ -100,13 +100,6 @@ def whole(tmp_path_factory, command):
     result = command(*arguments("sweep", "seed=1,2,3"), cwd=folder)
     assert (result.code, result.err) == (0, "")
     return folder / "sweep"
-
-
-def wait_for(*files):
-    end = time.monotonic() + 60
-    while not any(file.exists() for file in files):
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def test_killed_in_the_second_job_and_started_again(command, whole, folder):
