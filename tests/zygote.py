@@ -97,7 +97,7 @@ def leave(code: int) -> None:
 
 
 def wait(pid: int, seconds: float = 300) -> int:
-    """The exit code of a child, which is killed where it takes so long: a test fails, none hangs."""
+    """The exit code of a child, which is killed after so long: a test fails, and none hangs."""
     timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
     timer.start()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

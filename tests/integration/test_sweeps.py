@@ -195,7 +195,9 @@ def searched(tmp_path_factory, command):
     search = ("train.py", "sweep=lr", "data.path=text.txt", *SHORT, "hydra.sweeper.n_trials=3",
               "hydra.sweep.dir=sweep", "callbacks.checkpoint.every_n_steps=5")  # fmt: skip
     process = command.start(*search, cwd=folder)
+    end = time.monotonic() + 120
     while not (second := list(folder.glob("sweep/1_*/checkpoints/round_0001.ckpt"))):
+        assert time.monotonic() < end
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
