@@ -50,6 +50,8 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
     if key == "logger":  # one, several with or without brackets, or none
         names = re.sub(r"[][\s'\"]", "", value)  # of options, which need no quotes
         return f"logger=[{'none' if names in ('', 'null') else names}]"
+    if key == "allow_targets" and value[:1] not in ("", "["):  # as shells take it without quotes
+        return f"{key}=[{value}]"
     if key not in TEXTS:
         return argument
     in_hydra = key.startswith("hydra.")

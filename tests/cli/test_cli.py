@@ -393,6 +393,13 @@ def test_texts_reach_the_settings_as_they_are(text):
         assert OmegaConf.create({"prompt": str(value)}).prompt == text
 
 
+@pytest.mark.parametrize("typed", ["mine", "[mine]", "'mine'", "mine,other.part", "[]", ""])
+def test_allowed_packages_need_no_brackets(typed):
+    argument = overrides.to_hydra(f"allow_targets={typed}")
+    expected = typed if typed[:1] in ("", "[") else f"[{typed}]"
+    assert argument == f"allow_targets={expected}"
+
+
 LISTS = {
     "[a=1, b c.txt,(d)]": ["a=1", "b c.txt", "(d)"],
     """["0_lr=0.1,seed=1",it's, '3,${x}']""": ["0_lr=0.1,seed=1", "it's", "3,${x}"],
