@@ -51,4 +51,6 @@ def _compute(
     parts = (contract.activations(model, inputs, state),)
     if with_gates:
         parts = contract.gates(model, inputs, state, parts[0])
-    return tuple(part[:, :length, 0].mT.cpu().numpy() for part in parts)
+    arrays = (part[:, :length, 0].mT.cpu() for part in parts)
+    # NumPy has no bfloat16.
+    return tuple((a.float() if a.dtype == torch.bfloat16 else a).numpy() for a in arrays)

@@ -61,7 +61,9 @@ class LanguageModel:
         parts += [f"{parameters:,} parameters", f"{len(self.charset)} characters"]
         if "windows" in self.saved:
             parts.append(f"window {self.saved['windows']}")
-        if losses := [loss for windows, loss in self.saved.get("validations", ()) if windows]:
+        first = self.saved.get("validation_text", {}).get("first", 0)  # of those that compare
+        validations = self.saved.get("validations", ())[first:]
+        if losses := [loss for windows, loss in validations if windows]:
             parts.append(f"best validation {min(losses) / math.log(2):.4f} bpc")
         return f"LanguageModel({', '.join(parts)})"
 
@@ -75,7 +77,8 @@ class LanguageModel:
         """
         if "settings" not in self.saved:
             raise InputError(f"{path}: only a model of a checkpoint can be saved; no ensemble")
-        kept = ("format", "version", "settings", "charset", "windows", "validations")
+        kept = ("format", "version", "settings", "charset", "windows", "validations",
+                "validation_text")  # fmt: skip
         state = {checkpoint.PREFIX + k: v.cpu() for k, v in self.model.state_dict().items()}
         ours = {key: self.saved[key] for key in kept if key in self.saved}
         checkpoint.save({"charrnn": ours, "state_dict": state}, Path(path).expanduser())

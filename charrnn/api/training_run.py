@@ -30,7 +30,8 @@ class TrainingRun:
         self._model: LanguageModel | None = None
 
     def __repr__(self) -> str:
-        best = min((row["bpc"] for row in self.validations if row["window"]), default=None)
+        first = self._state.get("validation_text", {}).get("first", 0)  # of those that compare
+        best = min((row["bpc"] for row in self.validations[first:] if row["window"]), default=None)
         score = "" if best is None else f", best validation {best:.4f} bpc"
         state = ", interrupted" if self.is_interrupted else ""
         return f"TrainingRun({str(self.folder)!r}, window {self._state['windows']}{score}{state})"
@@ -113,7 +114,7 @@ class TrainingRun:
         if self._last.exists():
             return checkpoint.read(self._last)["charrnn"]
         task = self._run.task
-        return {"windows": task.global_step, "validations": task.validations}
+        return {"windows": task.global_step, **task.validations.state_dict()}
 
 
 def train(

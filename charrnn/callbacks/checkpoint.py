@@ -25,9 +25,10 @@ class Checkpoint(Callback):
     Checkpoints are saved before a window starts, after the validation and the end of a round that
     follow the previous window: each holds a state between two windows.
 
-    SIGINT and SIGTERM finish the window (and a validation due after it), save, and exit with 128
-    plus the signal's number; a second signal exits at once. A signal that requests a requeue does
-    the same and requeues the job. One rank getting the signal is enough.
+    SIGINT, SIGTERM and SIGHUP finish the window (and a validation due after it), save, and exit
+    with 128 plus the signal's number; during the untrained validation there is nothing to save.
+    After a second a line says what is finished first; a second signal exits at once. A signal that
+    requests a requeue does the same and requeues the job. One rank getting the signal is enough.
 
     Args:
         every_n_steps: windows between two checkpoints, in addition to those after rounds.
@@ -56,9 +57,6 @@ class Checkpoint(Callback):
     def setup(self, trainer, task, stage: str) -> None:
         trainer.strategy.checkpoint_io = AtomicIO()
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
-        if trainer.is_global_zero:
-            for scratch in self.folder.glob(".*.ckpt.*"):  # of a process that was killed
-                scratch.unlink()
         self.listener.install()
 
     def on_sanity_check_start(self, trainer, task) -> None:
@@ -74,7 +72,18 @@ class Checkpoint(Callback):
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
         self.due |= trainer.global_step % self.every_n_steps == 0
 
+    def on_validation_start(self, trainer, task) -> None:
+        self.listener.work = "the validation"
+
+    def on_validation_batch_end(
+        self, trainer, task, outputs, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # Nothing is trained yet; with several ranks the others would wait.
+        if trainer.sanity_checking and self.listener.number and trainer.world_size == 1:
+            self._exit_on_signal(trainer, self.listener.number, "before the first window")
+
     def on_validation_end(self, trainer, task) -> None:
+        self.listener.work = "the window"
         self.due = True
 
     def on_train_epoch_end(self, trainer, task) -> None:
@@ -136,8 +145,7 @@ class Checkpoint(Callback):
             self._remove_old_rounds()
         self.saved = trainer.global_step
         if task.validations and task.validations[-1][0] == self.saved:
-            losses = [loss for _, loss in task.validations]
-            if losses[-1] == min(losses):
+            if task.validations[-1][1] == task.validations.best:
                 link(last, self.folder / "best.ckpt")
 
     def _remove_old_rounds(self) -> None:
@@ -145,12 +153,13 @@ class Checkpoint(Callback):
         for file in rounds[: -self.keep] if self.keep else []:
             file.unlink()
 
-    def _exit_on_signal(self, trainer, number: int | None) -> None:
+    def _exit_on_signal(self, trainer, number: int | None, when: str = "") -> None:
         if number:
             name = signal.Signals(number).name
             arguments = [f"resume={trainer.default_root_dir}", *self.program_arguments]
             command = self.resume_command or f"{self.program} {shlex.join(arguments)}"
-            tqdm.write(f"{name}: saved after window {trainer.global_step}; resume with")
+            when = when or f"saved after window {trainer.global_step}"
+            tqdm.write(f"{name}: {when}; resume with")
             tqdm.write(escape_control(f"  {command}"))
             self.listener.exit(number, trainer.is_global_zero)
 

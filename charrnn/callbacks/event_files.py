@@ -14,6 +14,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
 from charrnn.checkpoint.files import atomic_write
+from charrnn.errors import escape_control
 
 PATTERN = "events.out.tfevents.*"
 BY_CHARACTERS = "by_characters/"
@@ -26,8 +27,6 @@ def rewind_event_files(folder: Path, windows: int, characters_per_window: int) -
     Each file is replaced atomically. ``purge_step`` of TensorBoard's writer cannot do this: it
     would remove the events that count characters too.
     """
-    for scratch in folder.glob(f".{PATTERN}"):  # of a process that was killed
-        scratch.unlink()
     files = sorted(folder.glob(PATTERN))
     # TensorBoard reads files in the order of the times in their names. After the clock was set
     # back, these files would follow the next one; they are renamed to come first.
@@ -55,7 +54,8 @@ def window_of(record: bytes, characters_per_window: int) -> float:
 def add_hparams(logger, values: dict, metrics: Iterable[str]) -> None:
     """Add hyperparameters to a logger's own run; ``add_hparams`` would make a run for each call."""
     writer = logger.experiment._get_file_writer()
-    for summary in hparams(values, dict.fromkeys(metrics, 0)):
+    texts = {k: escape_control(v) if isinstance(v, str) else v for k, v in values.items()}
+    for summary in hparams(texts, dict.fromkeys(metrics, 0)):
         writer.add_summary(summary, 0)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ class Metrics(Callback):
 
     def on_train_start(self, trainer, task) -> None:
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            self.file.create()
+            self._report_failure(self.file.create)
         if trainer.ckpt_path is None:
             settings = task.description.get("settings", {})
             add_text(trainer, "settings", yaml.safe_dump(settings, sort_keys=False), 0)
@@ -101,7 +102,7 @@ class Metrics(Callback):
             return
         windows = trainer.global_step
         passes = windows / len(trainer.datamodule.stream)
-        best = " (best)" if loss == min(v for _, v in task.validations) else ""
+        best = " (best)" if loss == task.validations.best else ""
         tqdm.write(f"window {windows}, {passes:.2f} passes: validation {bits}{best}")
         self._write_validation(trainer, task, loss, windows)
 
@@ -136,9 +137,11 @@ class Metrics(Callback):
             self.loss_sum = trainer.strategy.reduce(total, reduce_op="mean")
 
     def _write_validation(self, trainer, task, loss: float, windows: int) -> None:
-        self._write(trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)}, windows)
-        best = min(value for _, value in task.validations)
-        bits = {"val/best_bpc": best / math.log(2)}
+        numbers = {"val/loss": loss, "val/bpc": loss / math.log(2)}
+        if task.validations.first:  # the text has changed since the run began
+            numbers["val/characters"] = task.validations.characters
+        self._write(trainer, numbers, windows)
+        bits = {"val/best_bpc": task.validations.best / math.log(2)}
         to_loggers(trainer, lambda logger: logger.log_metrics(bits, step=windows))
 
     def _write(self, trainer, numbers: dict[str, float], windows: int) -> None:
@@ -152,8 +155,12 @@ class Metrics(Callback):
 
     def _add_row(self, numbers: dict[str, float], windows: int) -> None:
         """Add numbers to metrics.csv; what a full disk does not take is kept until it does."""
+        self._report_failure(lambda: self.file.add(numbers, windows))
+
+    def _report_failure(self, write: Callable[[], None]) -> None:
+        """Call a function that writes to metrics.csv; print a line when it begins to fail."""
         try:
-            self.file.add(numbers, windows)
+            write()
         except OSError as error:
             if not self.is_failing:
                 reason = f"cannot be written ({error.strerror}); its rows are kept until it can"

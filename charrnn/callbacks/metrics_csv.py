@@ -32,13 +32,16 @@ class MetricsFile:
         self.written = -math.inf
 
     def create(self) -> None:
-        """Write the header of a new file; an existing file stays as it is."""
+        """Write the header of a new file; an existing file stays as it is.
+
+        Raises:
+            OSError: it could not be written; the first rows write it.
+        """
         if self.file.exists():
             with open(self.file, newline="") as f:
                 self.columns = next(csv.reader(f), self.columns)
-            return
-        with open(self.file, "w", newline="") as f:
-            csv.DictWriter(f, self.columns).writeheader()
+        else:
+            write_rows(self.file, self.columns, [])
 
     def add(self, numbers: dict[str, float], windows: int) -> None:
         """Add numbers to the row of a window. Writes earlier rows if ``interval`` has passed.
@@ -55,23 +58,31 @@ class MetricsFile:
             self.row = {"step": windows} | self.row | numbers
 
     def flush(self) -> None:
-        """Finish the current row and write all rows. Raises OSError as :meth:`add` does."""
+        """Finish the current row, write all rows and flush them to disk.
+
+        Raises OSError as :meth:`add` does.
+        """
         self._finish_row()
-        self._write()
+        self._write(to_disk=True)
 
     def _finish_row(self) -> None:
         self.rows += [self.row] if self.row else []
         self.row = {}
 
-    def _write(self) -> None:
+    def _write(self, to_disk: bool = False) -> None:
         if not self.rows:
             return
         self.written = time.perf_counter()
+        if not self.file.exists():
+            write_rows(self.file, self.columns, [])
         self._add_columns(dict.fromkeys(name for row in self.rows for name in row))
         size = self.file.stat().st_size
         try:
             with open(self.file, "a", newline="") as f:
                 csv.DictWriter(f, self.columns).writerows(self.rows)
+                if to_disk:
+                    f.flush()
+                    os.fsync(f.fileno())
         except OSError:
             os.truncate(self.file, size)
             raise
@@ -88,14 +99,15 @@ class MetricsFile:
 
 def rewind_metrics_csv(file: Path, windows: int) -> None:
     """Remove all rows after a window, and a last row that a kill cut short. Atomic."""
-    for scratch in file.parent.glob(f".{file.name}.*"):  # of a process that was killed
-        scratch.unlink()
     if not file.exists():
         return
-    with open(file, newline="") as f:
-        reader = csv.DictReader(f)
+    with open(file, newline="", errors="replace") as f:
+        reader = csv.DictReader(line.replace("\0", "") for line in f)
+        columns = reader.fieldnames or ()
         rows = [row for row in reader if _is_whole(row) and int(row["step"]) <= windows]
-    write_rows(file, reader.fieldnames or HEADER, rows)
+    if "step" not in columns:  # a loss of power left nothing of its first line
+        columns, rows = HEADER, []
+    write_rows(file, columns, rows)
 
 
 def write_rows(file: Path, columns: Sequence[str], rows: list[dict]) -> None:
@@ -107,4 +119,5 @@ def write_rows(file: Path, columns: Sequence[str], rows: list[dict]) -> None:
 
 
 def _is_whole(row: dict) -> bool:
-    return None not in row.values() and row["step"].isdigit()
+    step = row.get("step")
+    return None not in row.values() and None not in row and step is not None and step.isdigit()

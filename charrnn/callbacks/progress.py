@@ -7,6 +7,9 @@ import time
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+SILENCE = 5.0
+"""Seconds of a validation without a line."""
+
 
 class Progress(ProgressBar):
     """Shows loss, bpc, characters per second and the remaining time, updated twice a second.
@@ -62,6 +65,20 @@ class Progress(ProgressBar):
             self.bar.set_postfix_str(numbers, refresh=False)
             self.bar.update(window - before)
         self.last = (now, window)
+
+    def on_validation_start(self, trainer, task) -> None:
+        self.validated = time.perf_counter()
+
+    def on_validation_batch_end(
+        self, trainer, task, outputs, batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        now = time.perf_counter()
+        if now - self.validated < SILENCE or not self.enabled:
+            return
+        of_sanity = trainer.num_sanity_val_batches if trainer.sanity_checking else None
+        (total,) = of_sanity or trainer.num_val_batches
+        tqdm.write(f"validation: {batch_idx + 1} of {total} windows", file=sys.stderr)
+        self.validated = now
 
     def on_train_end(self, trainer, task) -> None:
         self._close(trainer.global_step)

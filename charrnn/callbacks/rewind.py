@@ -6,25 +6,33 @@ What came after that window happens again when the run resumes or rolls back.
 import contextlib
 from pathlib import Path
 
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tqdm import tqdm
 
 from charrnn import checkpoint
+from charrnn.callbacks.csv_logger import rewind_csv_logger
 from charrnn.callbacks.event_files import rewind_event_files
 from charrnn.callbacks.metrics_csv import rewind_metrics_csv
 from charrnn.checkpoint.files import link
 from charrnn.errors import InputError
 
 
-def rewind_logs(run: Path, windows: int, characters_per_window: int) -> None:
-    """Remove what metrics.csv and TensorBoard's event files hold after a window.
+def rewind_logs(run: Path, windows: int, characters_per_window: int, loggers=()) -> None:
+    """Remove what metrics.csv and the files of loggers hold after a window.
 
     Args:
         run: the run's folder.
         windows: the last window that stays; -1 removes everything.
         characters_per_window: of all ranks, for the curves against characters.
+        loggers: those of Lightning; of TensorBoardLogger and CSVLogger the files are rewound.
     """
     rewind_metrics_csv(run / "metrics.csv", windows)
-    rewind_event_files(run / "tensorboard", windows, characters_per_window)
+    folders = {Path(g.log_dir) for g in loggers if isinstance(g, TensorBoardLogger)}
+    for folder in {run / "tensorboard", *folders}:
+        rewind_event_files(folder, windows, characters_per_window)
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            rewind_csv_logger(logger, windows)
 
 
 def rewind_checkpoints(folder: Path, file: Path) -> None:
@@ -51,10 +59,11 @@ def rewind_checkpoints(folder: Path, file: Path) -> None:
     link(file, last)
     for other in later - {last}:
         other.unlink()
+    text = whole[file].get("validation_text", {})
     kept = [
         (saved["validations"][-1][1], other)
         for other, saved in whole.items()
-        if other not in later and saved["validations"]
+        if other not in later and saved["validations"] and saved.get("validation_text", {}) == text
     ]
     if kept and best not in whole.keys() - later:
         link(min(kept)[1], best)

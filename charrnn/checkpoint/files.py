@@ -5,6 +5,7 @@ Imports nothing but the standard library, so that every writer of a file can use
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,9 +44,41 @@ def atomic_write(
             link(path, previous)
         os.replace(scratch, path)
         sync(path.parent)  # or a loss of power could undo the rename
+    except OSError as error:
+        if error.filename in (None, str(scratch)):
+            error.filename = str(path)  # writing to an open file names none
+        raise
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove the scratch files of processes that were killed; those of others are left."""
+    for file in folder.glob(".*"):
+        name = re.fullmatch(r"\..+\.(\d+)", file.name)
+        if name and (int(name[1]) == os.getpid() or not is_alive(int(name[1]))):
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and flush their names to disk."""
+    made = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for new in made:
+        sync(new.parent)
 
 
 def sync(folder: Path) -> None:

@@ -55,7 +55,7 @@ def _initialize_model(model: nn.Module, charset: Charset, path: str | Path, buil
     axes = vocab_axes(model, len(charset), build)
     for name, value in new.items():
         if (axis := axes.get(name)) is not None:
-            rows = old[name].index_select(axis, there)
+            rows = old[name].index_select(axis, there).to(value.dtype)
             if rows.numel() * value.size(axis) == value.numel() * rows.size(axis):
                 old[name] = value.clone().index_copy_(axis, here, rows)
         if old[name].shape != value.shape:

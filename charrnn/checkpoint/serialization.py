@@ -4,11 +4,12 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
-from charrnn.checkpoint.files import atomic_write
+from charrnn.checkpoint.files import atomic_write, make_folder
 from charrnn.errors import InputError
 
 
@@ -26,15 +27,20 @@ def save(content: dict, path: str | Path, previous: Path | None = None) -> None:
         OSError: the file cannot be written; the older file is unchanged.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_write(path, previous=previous) as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            # Its zip writer replaces the error of a write that failed in the middle.
-            if cause := _os_error(error):
-                raise cause from error
-            raise
+        write(content, file)
+
+
+def write(content: dict, file: BinaryIO) -> None:
+    """Write containers and tensors to an open file. Raises OSError where that cannot be."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # Its zip writer replaces the error of a write that failed in the middle.
+        if cause := _os_error(error):
+            raise cause from error
+        raise
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

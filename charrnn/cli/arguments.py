@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from charrnn.cli.overrides import (
 )  # fmt: skip
 from charrnn.cli.schema import conf_yaml
 from charrnn.data.files import user_path
-from charrnn.errors import InputError
+from charrnn.errors import InputError, escape_control
 
 MODES = ("train", "evaluate")
 OWN_CLASSES = ("model", "optimizer", "scheduler")
@@ -128,6 +129,11 @@ def parse(
                 raise InputError(f"resume={path}: goes on with one run; a sweep starts new ones")
             overrides = [a for a in overrides if not a.lstrip("+").startswith("resume=")]
             settings, hydra, folder = resumed(user_path(path).absolute())
+            if folder and (other := last_value(overrides, "hydra.run.dir")):
+                raise InputError(
+                    f"hydra.run.dir={other}: a run that is resumed stays in its folder; leave it"
+                    f" out, or begin another one with init_from={path}"
+                )
             config_name, config, kind = "resumed", as_config(settings, hydra), "resumed"
         elif options.config_path:
             settings = started_with(user_path(options.config_path).absolute().parent)
@@ -190,6 +196,8 @@ def resumed(path: Path) -> tuple[dict, dict, Path | None]:
     if (path / ".hydra").is_dir() and not list((path / "checkpoints").glob("*.ckpt")):
         # It ended before its first checkpoint: from the beginning, with the same settings.
         file, run, settings = None, path, started_with(path)
+        line = f"{path}: no checkpoint was saved there; starting again from the beginning"
+        print(escape_control(line), file=sys.stderr)
     else:
         file = (
             checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from charrnn.cli.keys import groups, known_keys, nearest, options_with
-from charrnn.cli.streams import FULL
+from charrnn.cli.streams import UNWRITABLE
 from charrnn.errors import InputError, escape_control, format_value, one_line
 
 if TYPE_CHECKING:
@@ -19,11 +19,19 @@ EXTRAS = {"joblib": "joblib", "submitit_local": "slurm",
 """The extra that installs a sweeper or a launcher."""
 
 
+BUG = (
+    "error: a bug of charrnn, unless a class of yours raised it; please report it with the command,"
+    " the lines below, and .hydra/about.yaml of the run"
+)
+"""The line above the traceback of an error that no input explains."""
+
+
 @contextlib.contextmanager
 def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
     """Print an error of input in one line and exit with 2; exit with 130 after Ctrl-C.
 
-    Other errors keep their traceback, and all do where ``CHARRNN_TRACEBACK`` is set.
+    Other errors keep their traceback, below a line that says what to do with it; all do where
+    ``CHARRNN_TRACEBACK`` is set.
 
     Args:
         command: the command line, where it was read already.
@@ -37,6 +45,8 @@ def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
         sys.exit(1)
     except Exception as error:
         line = explain(error, command)
+        if not line:
+            print(BUG, file=sys.stderr, flush=True)
         if os.environ.get("CHARRNN_TRACEBACK") or not line:
             raise
         if sys.stdout is not None:
@@ -52,8 +62,10 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return text
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return f"a file cannot be written ({error.strerror})"
+    if isinstance(error, MemoryError):
+        return "not enough memory for these sizes"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
         return no_such_key(match[1], command)
     if text.startswith("Config group override must be a string"):

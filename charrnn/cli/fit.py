@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Timer
 from charrnn import checkpoint
 from charrnn.callbacks.loggers import add_text
 from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
+from charrnn.checkpoint.files import remove_scratch
 from charrnn.cli.errors import explain
 from charrnn.cli.folders import relative_path
 from charrnn.cli.loggers import close_loggers, closing
@@ -100,7 +101,7 @@ def fit(run: Run) -> tuple[str, float]:
         return task.stopped, math.nan
     if data.test and trainer.limit_test_batches and trainer.is_global_zero:
         print(test_line(run, data.test, trainer.strategy.root_device))
-    losses = (loss for windows, loss in task.validations if windows)
+    losses = (loss for windows, loss in task.validations.comparable if windows)
     return task.stopped, min(losses, default=math.nan) / math.log(2)
 
 
@@ -117,7 +118,7 @@ def announce(run: Run, parameters: int) -> None:
     print(
         f"{type(task.model).__name__}: {parameters:,} parameters, {len(data.corpus.charset)}"
         f" characters, {where}; {len(data.stream.tokens):,} characters train,"
-        f" {len(data.stream)} windows in a pass\nrun: {relative_path(run.job.folder)}"
+        f" {len(data.stream)} windows in a pass\nrun: {relative_path(run.job.folder, run.job.cwd)}"
     )
     passes = planned_windows(run) / len(data.stream)
     if passes > MANY_PASSES:
@@ -163,10 +164,13 @@ def rewind(run: Run, window: int) -> None:
     Args:
         window: characters of a window of all rows.
     """
-    saved = run.resumed_from
+    saved, folder = run.resumed_from, run.job.folder
+    for part in (folder, folder / ".hydra", folder / "checkpoints", folder / "tensorboard"):
+        remove_scratch(part)
     if saved:
         rewind_checkpoints(run.job.folder / "checkpoints", Path(run.config.resume))
-    rewind_logs(run.job.folder, saved["charrnn"]["windows"] if saved else -1, window)
+    windows = saved["charrnn"]["windows"] if saved else -1
+    rewind_logs(run.job.folder, windows, window, run.trainer.loggers)
 
 
 def roll_back(run: Run, error: Diverged) -> Run:

@@ -10,9 +10,13 @@ from charrnn.cli.arguments import Program
 from charrnn.errors import InputError, escape_control
 
 
-def relative_path(path: Path) -> str:
-    """A path as it is named from the working directory, without control characters."""
-    here = Path.cwd()
+def relative_path(path: Path, here: Path | None = None) -> str:
+    """A path as it is named from a folder, by default this process's, without control characters.
+
+    Args:
+        here: where the user is; with ``hydra.job.chdir=true`` a job's process is elsewhere.
+    """
+    here = here or Path.cwd()
     name = str(path.relative_to(here) if path.is_relative_to(here) else path)
     # ``null`` is no path for Hydra.
     return escape_control(f"./{name}" if name == "null" else name)
@@ -36,6 +40,14 @@ def newest_run(program: Program) -> Path:
     return file
 
 
+def check_name(key: str, folder: Path) -> None:
+    """Raise InputError for a folder whose name is not UTF-8, in which TensorBoard cannot write."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{key}={folder}: its name is not UTF-8; name another folder") from error
+
+
 def free_run_folder(run: Path, is_named: bool) -> Path:
     """The folder of a new run: the one that is asked for, or with a number where that is taken.
 
@@ -45,6 +57,7 @@ def free_run_folder(run: Path, is_named: bool) -> Path:
     Raises:
         InputError: it holds a run, or is a file.
     """
+    check_name("hydra.run.dir", run)
     for number in itertools.count(2):
         candidate = run if number == 2 else run.with_name(f"{run.name}-{number - 1}")
         if candidate.exists() and not candidate.is_dir():
@@ -85,6 +98,7 @@ def claim_sweep_folder(folder: Path, is_named: bool) -> tuple[Path, list[Path]]:
         InputError: it is a file, or cannot be made.
     """
     first = folder
+    check_name("hydra.sweep.dir", folder)
     for number in itertools.count(2):
         try:
             made = [f for f in (folder, *folder.parents) if not f.exists()]

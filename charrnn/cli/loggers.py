@@ -60,7 +60,10 @@ def build_logger(key: str, node: Mapping, folder: Path) -> Logger:
     own |= {k: folder.name for k in ("name", "run_name") if k in node and node[k] is None}
     if issubclass(found, WandbLogger) and not (node.get("id") or node.get("version")):
         own["id"] = next(reversed(wandb_folders(own["save_dir"]).values()), None)
-    return instantiate(key, node, **own)
+    logger = instantiate(key, node, **own)
+    if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
+        raise InputError(f"{key}: its metrics.csv would be that of the run; give it a name")
+    return logger
 
 
 def wandb_folders(save_dir: str | Path) -> dict[Path, str]:
@@ -75,14 +78,18 @@ def wandb_folders(save_dir: str | Path) -> dict[Path, str]:
     return {folder: found[folder][2] for folder in sorted(found, key=lambda f: found[f][1])}
 
 
-def curves(loggers: list[Logger], folder: Path) -> list[str]:
-    """What to look at, one line for each logger, and metrics.csv where there is no other."""
-    lines = []
+def curves(loggers: list[Logger], job) -> list[str]:
+    """What to look at, one line for each logger, and metrics.csv where there is no other.
+
+    Args:
+        job: a :class:`charrnn.cli.prepare.Job`.
+    """
+    lines, here = [], job.cwd
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            lines.append(f"tensorboard --logdir {quoted(logger.log_dir)}")
+            lines.append(f"tensorboard --logdir {quoted(logger.log_dir, here)}")
         elif isinstance(logger, CSVLogger):
-            lines.append(relative_path(Path(logger.log_dir) / "metrics.csv"))
+            lines.append(relative_path(Path(logger.log_dir) / "metrics.csv", here))
         elif isinstance(logger, WandbLogger):
             import wandb  # whose run there is none of where nothing was left to train
 
@@ -90,20 +97,20 @@ def curves(loggers: list[Logger], folder: Path) -> list[str]:
             parts = [
                 f for f, run in wandb_folders(logger.save_dir).items() if run == logger.version
             ]
-            lines.append(url or f"wandb sync {' '.join(map(quoted, parts))}")
+            lines.append(url or f"wandb sync {' '.join(quoted(part, here) for part in parts)}")
         elif isinstance(logger, MLFlowLogger):
             ui = f"{ALLOW_FILES}=true mlflow ui --backend-store-uri"
             local, server = logger.save_dir, logger.experiment.tracking_uri
-            lines.append(f"{ui} {quoted(local)}" if local else server)
-    file = folder / "metrics.csv"
+            lines.append(f"{ui} {quoted(local, here)}" if local else server)
+    file = job.folder / "metrics.csv"
     if not lines and file.exists():
-        lines.append(relative_path(file))
+        lines.append(relative_path(file, here))
     return [f"{'curves' if not number else '':17}{line}" for number, line in enumerate(lines)]
 
 
-def quoted(path: str | Path) -> str:
-    """A path relative to the working directory, for a shell."""
-    return shlex.quote(relative_path(Path(path)))
+def quoted(path: str | Path, here: Path) -> str:
+    """A path as it is named from a folder, for a shell."""
+    return shlex.quote(relative_path(Path(path), here))
 
 
 def close_loggers(loggers: list[Logger], code: int = 0) -> None:

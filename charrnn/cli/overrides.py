@@ -9,7 +9,7 @@ from charrnn.errors import InputError
 PATHS = (
     "data.path", "data.valid_path", "data.test_path", "data.charset", "data.url", "data.cache_dir",
     "resume", "init_from", "checkpoint", "evaluate.output", "score", "hydra.run.dir",
-    "hydra.sweep.dir",
+    "hydra.sweep.dir", "hydra.sweep.subdir",
 )  # fmt: skip
 """Keys whose values are paths: the one list of the project."""
 CORPUS_PATHS = ("path", "valid_path", "test_path", "charset")

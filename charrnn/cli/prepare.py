@@ -27,6 +27,7 @@ from charrnn.runs import Trial
 from charrnn.training import distributed
 from charrnn.training.lightning_internals import limit_steps, quiet_lightning
 from charrnn.training.task import CharTask
+from charrnn.training.validation import Validations
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Job:
     """Keys that have the same value in all jobs of the sweep."""
     trial: Trial | None = None
     """Of a search."""
+    cwd: Path = field(default_factory=Path.cwd)
+    """Where the user is, who gave relative paths; ``hydra.job.chdir=true`` changes directories."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     """
     if ranks := distributed.current_ranks():
         config = with_devices_of(config, ranks)
+    if job.cwd != Path.cwd():
+        config = with_absolute_paths(config, job.cwd)
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     check_settings(settings)
     quiet_lightning()
@@ -96,6 +101,7 @@ def prepare(config: DictConfig, job: Job) -> Run:
     build = functools.partial(build_model, settings["model"])
     model = build(len(charset))
     model.boundary = charset.boundary
+    trainer.precision_plugin.convert_module(model)  # to the type of the weights that it gets
     if config.init_from:
         taken = checkpoint.initialize_model(model, charset, config.init_from, build)
         known = len(charset) - 1
@@ -104,13 +110,14 @@ def prepare(config: DictConfig, job: Job) -> Run:
             " new, and keep their initial weights"
         )
     for key in CORPUS_PATHS:
-        settings["data"][key] = absolute(settings["data"].get(key), Path.cwd())
+        settings["data"][key] = absolute(settings["data"].get(key), job.cwd)
     settings["resume"] = None
     description = {"settings": settings, "charset": charset.state_dict(), "corpus": corpus}
     task = instantiate("task", config.task, model, optimizer, scheduler, description)
     if saved:
-        task.rounds, task.validations = saved["charrnn"]["rounds"], saved["charrnn"]["validations"]
-        task.rollbacks = saved["charrnn"].get("rollbacks", 0)
+        ours = saved["charrnn"]
+        task.rounds, task.rollbacks = ours["rounds"], ours.get("rollbacks", 0)
+        task.validations = Validations.from_state(ours)
     for callback in trainer.callbacks:
         for name in getattr(callback, "required_methods", ()):
             contract.required(model, name)
@@ -180,6 +187,20 @@ def with_devices_of(config: DictConfig, ranks: distributed.Ranks) -> DictConfig:
         for key, number in (("devices", ranks.local_world_size), ("num_nodes", machines)):
             if config.trainer.get(key, 1) in (1, "1", None):
                 config.trainer[key] = number
+    return config
+
+
+def with_absolute_paths(config: DictConfig, cwd: Path) -> DictConfig:
+    """The configuration with the user's paths absolute, from the folder that they are relative to.
+
+    In the process of a job that Hydra has moved to its own folder.
+    """
+    config = config.copy()
+    with open_dict(config):
+        for key in (*(f"data.{name}" for name in (*CORPUS_PATHS, "cache_dir")), "init_from"):
+            if value := OmegaConf.select(config, key):
+                plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+                OmegaConf.update(config, key, escape(absolute(plain, cwd)))
     return config
 
 

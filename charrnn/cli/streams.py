@@ -12,6 +12,16 @@ from charrnn.errors import escape_control
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Error numbers of a disk that is full or defective."""
+UNWRITABLE = (
+    *FULL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+)
+"""Error numbers of a file that cannot be opened or written, for which the program is no cause."""
 GONE = (errno.EPIPE, errno.EBADF, errno.ENXIO)
 """Error numbers of a pipe without a reader, and of a closed terminal or file."""
 

@@ -18,7 +18,7 @@ def summary(run: Run) -> str:
     bits = [f"{v:.4f} nats, {v / math.log(2):.4f} bpc (window {w})" for w, v in validations]
     lines = []
     if bits:
-        best = min(range(len(bits)), key=lambda i: validations[i][1])
+        best = min(range(validations.first, len(bits)), key=lambda i: validations[i][1])
         lines += [f"best validation  {bits[best]}", f"last validation  {bits[-1]}"]
     if run.trainer.fast_dev_run:
         return f"fast_dev_run: {run.task.global_step} windows trained; nothing was saved"
@@ -26,27 +26,28 @@ def summary(run: Run) -> str:
         lines.append(f"stopped          {stopped}")
     if run.job.in_sweep:
         return "\n".join(lines)
-    where = shlex.quote(relative_path(run.job.folder))
+    here = run.job.cwd
+    where = shlex.quote(relative_path(run.job.folder, here))
     saved = {file.stem for file in (run.job.folder / "checkpoints").glob("*.ckpt")}
     if "last" not in saved:
-        lines += [f"run              {relative_path(run.job.folder)}",
+        lines += [f"run              {relative_path(run.job.folder, here)}",
                   "no checkpoint was saved: callbacks.checkpoint does that"]  # fmt: skip
-        return "\n".join([*lines, f"curves           tensorboard --logdir {where}/tensorboard"])
+        return "\n".join([*lines, *curves(run.trainer.loggers, run.job)])
     # That of the untrained model is no best.
     name = "best" if "best" in saved and len(bits) > 1 else "last"
     allowed = "".join(f" {shlex.quote(a)}" for a in run.job.allow_targets)
     of_model = "" if run.config.model._target_.startswith("charrnn.") else allowed
     program, file = run.job.program, f"{where}/checkpoints/{name}.ckpt"
     if program.is_python:
-        lines.append(f"run              {relative_path(run.job.folder)}")
-        return "\n".join([*lines, *curves(run.trainer.loggers, run.job.folder)])
+        lines.append(f"run              {relative_path(run.job.folder, here)}")
+        return "\n".join([*lines, *curves(run.trainer.loggers, run.job)])
     return "\n".join(
         [
             *lines,
-            f"run              {relative_path(run.job.folder)}",
+            f"run              {relative_path(run.job.folder, here)}",
             f"sample from it   {program.sample} checkpoint={file}{of_model}",
             f"go on            {program.train} resume={where} {next_limit(run)}{allowed}",
-            *curves(run.trainer.loggers, run.job.folder),
+            *curves(run.trainer.loggers, run.job),
         ]
     )
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from charrnn.checkpoint.files import remove_scratch
 from charrnn.cli.arguments import Command, Program
 from charrnn.cli.checks import check_pairs
-from charrnn.cli.errors import explain
+from charrnn.cli.errors import BUG, explain
 from charrnn.cli.folders import claim_sweep_folder, relative_path, remove_empty
 from charrnn.cli.hydra_internals import Application, sweep_keys, without_hydra
+from charrnn.cli.keys import conf_yaml
 from charrnn.cli.overrides import as_typed, quote
 from charrnn.cli.prepare import Job
 from charrnn.cli.schema import check_settings
@@ -28,9 +30,12 @@ from charrnn.errors import InputError, escape_control
 from charrnn.runs import (
     DONE,
     Trial,
+    free_folder_name,
     job_folder_name,
+    job_identity,
     read_job,
     read_jobs,
+    read_record,
     report_sweep,
     run_lock,
     write_record,
@@ -40,8 +45,15 @@ interrupted = threading.Event()
 """Whether this process was told to save and end: no further job starts in it."""
 
 
-def job_folder(sweep: str, number: int, overrides: list, fixed: list) -> str:
-    """The value of ``hydra.sweep.subdir``; evaluated by Hydra when a job begins, in its process."""
+def job_folder(sweep: str, number: int, overrides: list, fixed: list, name: str = "") -> str:
+    """The value of ``hydra.sweep.subdir``; evaluated by Hydra when a job begins, in its process.
+
+    Args:
+        name: that of the user's own ``hydra.sweep.subdir``; a job whose name another has got gets
+            a number after it.
+    """
+    if name:
+        return free_folder_name(Path(sweep), name, list(overrides))
     return job_folder_name(Path(sweep), number, list(overrides), list(fixed))
 
 
@@ -65,7 +77,9 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
     )
     check_search(OmegaConf.to_container(config.hydra.sweeper, resolve=True))
     fixed, _ = sweep_keys(list(config.hydra.overrides.task))
+    subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]
     folder, made = claim_sweep_folder(Path(config.hydra.sweep.dir).absolute(), is_named)
+    results = None
     try:
         overrides = [
             *command.overrides,
@@ -73,21 +87,30 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
             f"hydra.sweep.dir={quote(str(folder))}",
             f"hydra.job.config.override_dirname.exclude_keys={fixed}",
         ]
+        if subdir != (default := conf_yaml("train")["hydra"]["sweep"]["subdir"]):
+            named = default.removesuffix("}") + f",{quote(subdir, interpolate=True)}}}"
+            # In double quotes, since Hydra reads the override, kept as text, as an interpolation.
+            overrides.append('hydra.sweep.subdir="' + named.replace('"', r"\"") + '"')
         if uses_joblib(config):
             signal.signal(signal.SIGINT, wait_for_workers)
-        app.multirun(overrides, functools.partial(run_job, command.program, os.getpid()))
+        results = app.multirun(overrides, functools.partial(run_job, command.program, os.getpid()))
         if interrupted.is_set():
             sys.exit(130)
     finally:
-        finish(command, folder, made)
+        finish(command, folder, made, results)
 
 
-def finish(command: Command, sweep: Path, made: list[Path]) -> None:
-    """Print a sweep's results and how to start it again; exit with 1 where jobs failed."""
+def finish(command: Command, sweep: Path, made: list[Path], results) -> None:
+    """Print a sweep's results and how to start it again; exit with 1 where jobs failed.
+
+    Args:
+        results: of the jobs, in the lists of Hydra's basic sweeper; None of other sweepers.
+    """
     sys.stdout.flush()
     if not any(sweep.glob("*/.hydra/")):
         remove_empty(sweep, made)
         return
+    remove_scratch(sweep)
     try:
         jobs = report_sweep(sweep, command.program.train)
     except InputError as error:  # a full disk, or one that may not be written to
@@ -96,10 +119,11 @@ def finish(command: Command, sweep: Path, made: list[Path]) -> None:
     arguments = list(command.arguments)
     if not any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
         arguments.append(f"hydra.sweep.dir={relative_path(sweep)}")
-    if not all(job.state in DONE for job in jobs) or sys.exc_info()[0]:
+    left = any(job.return_value is None for batch in results or () for job in batch)
+    if left or not all(job.state in DONE for job in jobs) or sys.exc_info()[0]:
         line = f"start again      {command.program.train} {shlex.join(arguments)}"
         print(escape_control(line))
-    if any(job.state == "failed" for job in jobs) and not sys.exc_info()[0]:
+    if (left or any(job.state == "failed" for job in jobs)) and not sys.exc_info()[0]:
         sys.exit(1)
 
 
@@ -120,6 +144,7 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> tuple[s
     hydra = HydraConfig.get()
     job = Job(
         folder=Path(hydra.runtime.output_dir),
+        cwd=Path(hydra.runtime.cwd),
         overrides=tuple(map(as_typed, hydra.overrides.task)),
         program=program,
         in_sweep=True,
@@ -164,6 +189,7 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     from charrnn.cli.prepare import prepare
 
     overrides = list(job.overrides)
+    check_same_job(job)
     before = read_job(job.folder, 0)
     if before.state in DONE:
         print(f"{job.folder.name}: {before.state} before")
@@ -177,16 +203,32 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     return state, best
 
 
+def check_same_job(job: Job) -> None:
+    """Raise OtherJob where a job's folder holds a run of other overrides."""
+    folder, recorded = job.folder, read_record(job.folder).get("overrides")
+    is_new = recorded is None and not any((folder / "checkpoints").glob("*.ckpt"))
+    if not is_new and job_identity(recorded or []) != job_identity(list(job.overrides)):
+        raise OtherJob(
+            f"{folder}: holds another job ({' '.join(recorded or []) or 'not of this sweep'});"
+            " hydra.sweep.subdir must name a folder for each, or leave it out"
+        )
+
+
+class OtherJob(InputError):
+    """A job whose folder is that of another."""
+
+
 def record_failure(job: Job, error: Exception) -> None:
     """Record and print why a job failed."""
     if not (line := explain(error)):
         with suppress_full_disk():
-            (job.folder / "error.txt").write_text(traceback.format_exc(), "utf-8")
+            (job.folder / "error.txt").write_text(f"{BUG}\n{traceback.format_exc()}", "utf-8")
         first, *rest = str(error).strip().splitlines() or [""]
         text = f"{first}: {rest[-1].strip()}" if rest else first
         line = f"{type(error).__name__}: {text} (see error.txt there)"
-    with suppress_full_disk():
-        write_record(job.folder, list(job.overrides), "failed", line)
+    if not isinstance(error, OtherJob):  # whose record stays
+        with suppress_full_disk():
+            write_record(job.folder, list(job.overrides), "failed", line)
     sys.stdout.flush()
     print(escape_control(f"error: {job.folder.name}: {line}"), file=sys.stderr)
 

@@ -34,6 +34,8 @@ def main(command: Command) -> None:
     with hydra_internals.application(
         "train", CONF, command.config_name, command.config, options.config_dir
     ) as app:
+        if options.multirun and (options.cfg or options.info or options.help):
+            raise InputError("-m: starts a sweep, of which nothing can be shown; leave out -m")
         if app.show(options, list(command.overrides), command.program.in_text):
             return
         make_lenient()

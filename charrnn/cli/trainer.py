@@ -3,19 +3,26 @@
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
     GradientAccumulationScheduler,
+    LearningRateFinder,
     ModelCheckpoint,
     ProgressBar,
     StochasticWeightAveraging,
 )
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities import rank_zero_only
 
 from charrnn import callbacks
 from charrnn.cli.instantiate import instantiate
 from charrnn.cli.loggers import build_loggers
 from charrnn.errors import InputError
+from charrnn.training.distributed import current_ranks
 
 REFUSED = {
+    LearningRateFinder: "tries rates on the run itself; sweep=lr searches for one",
+    BatchSizeFinder: "changes the rows during the run; give data.batch_size",
     GradientAccumulationScheduler: "every window is a step; give a larger data.batch_size",
     StochasticWeightAveraging: "replaces learning rate and weights in ways that no checkpoint"
     " holds; pytorch_lightning.callbacks.EMAWeightAveraging averages, and resumes",
@@ -37,6 +44,10 @@ def build_trainer(config: DictConfig, job) -> Trainer:
     own = {}
     if any(isinstance(part, ModelCheckpoint) for part in parts):
         own["enable_checkpointing"] = True
+    if current_ranks() is None:
+        # Variables of another launcher in the environment, such as RANK, say nothing of this run.
+        rank_zero_only.rank = 0
+        own["plugins"] = [*(config.trainer.get("plugins") or ()), LightningEnvironment()]
     trainer = instantiate(
         "trainer", config.trainer, default_root_dir=str(job.folder), callbacks=parts,
         logger=build_loggers(config.get("logger"), job.folder),

@@ -8,11 +8,10 @@ import contextlib
 import hashlib
 import json
 import shutil
-import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from charrnn.data.charset import Charset
 from charrnn.data.files import BLOCK, progress_bar, user_path
+from charrnn.data.waiting import hold
 from charrnn.errors import escape_control
 
 LAYOUT = 2
@@ -51,22 +51,10 @@ def entry_folder(root: Path, sha256: str, settings: list) -> Path:
     return root / f"{sha256[:32]}-{key[:16]}"
 
 
-@contextlib.contextmanager
-def lock_entry(folder: Path) -> Iterator[None]:
-    """Hold the lock of an entry; print a line on standard error if another process holds it.
-
-    The operating system releases the lock when a process ends, even if it is killed.
-    """
+def lock_entry(folder: Path) -> contextlib.AbstractContextManager:
+    """Hold the lock of an entry; print a line on standard error if another process holds it."""
     lock = filelock.FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0.5)
-    except filelock.Timeout:
-        print("waiting for another process, which encodes the same text", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return hold(lock, "waiting for another process, which encodes the same text")
 
 
 def write_entry(folder: Path, text: str, charset: Charset, chunks: Iterable[np.ndarray]) -> None:

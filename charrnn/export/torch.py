@@ -2,8 +2,9 @@
 
 from typing import BinaryIO
 
-import torch
 from torch import nn
+
+from charrnn.checkpoint import serialization
 
 
 def write(model: nn.Module, description: dict, file: BinaryIO) -> None:
@@ -14,4 +15,4 @@ def write(model: nn.Module, description: dict, file: BinaryIO) -> None:
     parts = {name: dict(part.state_dict()) for name, part in model.named_children()}
     parts = {name: part for name, part in parts.items() if part}
     own = {name: value for name, value in model.state_dict().items() if "." not in name}
-    torch.save(description | parts | own, file)
+    serialization.write(description | parts | own, file)

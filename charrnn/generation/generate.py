@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
@@ -13,6 +14,8 @@ from charrnn.generation.context import prefill
 from charrnn.generation.decoding import Decoding, is_integer
 from charrnn.generation.detokenizer import Detokenizer, encode_prompt
 from charrnn.generation.sampler import continue_contexts, generate_chunks
+
+Item = TypeVar("Item")
 
 
 def generate_texts(
@@ -83,29 +86,42 @@ def _generate_texts(
     detokenizers = [Detokenizer(charset, decoding.stops) for _ in begun]
     with evaluation_mode(model):
         contexts, done = [prefill(model, charset, prompt) for prompt in prompts], 0
-        if decoding.beam:
-            chunks = generate_chunks(model, charset, contexts[0], 1, seeds[0], decoding, length)
-        else:
-            chunks = continue_contexts(
-                model, charset, contexts, num_samples, seeds, decoding, length
-            )
-        for chunk in chunks:
-            done += len(chunk)
-            rows = chunk.t().numpy()
-            yield [decode(row, done == length) for decode, row in zip(detokenizers, rows)]
-            if all(detokenizer.ended for detokenizer in detokenizers):
-                return
+    if decoding.beam:
+        chunks = generate_chunks(model, charset, contexts[0], 1, seeds[0], decoding, length)
+    else:
+        chunks = continue_contexts(model, charset, contexts, num_samples, seeds, decoding, length)
+    for chunk in in_evaluation_mode(model, chunks):
+        done += len(chunk)
+        rows = chunk.t().numpy()
+        yield [decode(row, done == length) for decode, row in zip(detokenizers, rows)]
+        if all(detokenizer.ended for detokenizer in detokenizers):
+            return
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and back into its former mode at the end."""
-    was_training = model.training
+    """Put a model into evaluation mode, and each of its modules back at the end."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
+
+
+def in_evaluation_mode(model: nn.Module, steps: Iterator[Item]) -> Iterator[Item]:
+    """Make each item in evaluation mode; between two of them the model is as the caller has it.
+
+    So that two iterators over one model, read in turns, do not change each other's mode.
+    """
+    while True:
+        with evaluation_mode(model):
+            try:
+                item = next(steps)
+            except StopIteration:
+                return
+        yield item
 
 
 def check_length(length: int) -> None:

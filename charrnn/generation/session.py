@@ -15,11 +15,18 @@ from charrnn.errors import InputError, check
 from charrnn.generation.context import Context, prefill
 from charrnn.generation.decoding import Decoding, is_integer
 from charrnn.generation.detokenizer import Detokenizer, encode_prompt
-from charrnn.generation.generate import check_length, check_seed, evaluation_mode
+from charrnn.generation.generate import (
+    check_length,
+    check_seed,
+    evaluation_mode,
+    in_evaluation_mode,
+)
 from charrnn.generation.sampler import generate_chunks
 from charrnn.models import contract
 from charrnn.models.state import from_plain, to_plain
 
+REREAD = 1 << 14
+"""Characters of a stream after which they are read, so that a long one takes no more memory."""
 FORMAT = 1
 """Version of the dictionary in a session's file."""
 
@@ -78,19 +85,28 @@ class Session:
         if not length:
             return
         model, charset = self.model, self.charset
-        done, detokenizer = [], Detokenizer(charset, decoding.stops)
+        count, done, detokenizer = 0, [], Detokenizer(charset, decoding.stops)
         with evaluation_mode(model):
             start = self.context or prefill(model, charset, np.zeros(0, np.int64))
-            try:
-                for chunk in generate_chunks(model, charset, start, 1, self.seed, decoding, length):
-                    for index in chunk.numpy()[:, 0]:
-                        done.append(index)
-                        yield from detokenizer(index[None], len(done) == length)
-                        if detokenizer.ended:
-                            return
-            finally:
-                if done:  # read again, because chunks run ahead of what was yielded
-                    self.context = prefill(model, charset, np.array(done), start)
+        chunks = generate_chunks(model, charset, start, 1, self.seed, decoding, length)
+
+        def read() -> Context:  # again, because chunks run ahead of what was yielded
+            with evaluation_mode(model):
+                return prefill(model, charset, np.array(done), start)
+
+        try:
+            for chunk in in_evaluation_mode(model, chunks):
+                for index in chunk.numpy()[:, 0]:
+                    count += 1
+                    done.append(index)
+                    yield from detokenizer(index[None], count == length)
+                    if detokenizer.ended:
+                        return
+                if len(done) >= REREAD:
+                    start, done = read(), []
+        finally:
+            if count:
+                self.context = read()
 
     def fork(self, seed: int | None = None) -> "Session":
         """Return an independent session at the same state, with another seed if one is given."""

@@ -20,6 +20,8 @@ import filelock
 import pooch
 import torch
 
+from charrnn.data.waiting import hold
+
 SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.*"))
 ARM = platform.machine().lower() in ("arm64", "aarch64")
 FLAGS = [
@@ -65,7 +67,8 @@ def open_or_build(root: Path) -> ctypes.CDLL:
     if not is_intact(file):
         compiler = find_compiler()
         root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / f"{key}.lock"):
+        lock = filelock.FileLock(root / f"{key}.lock")
+        with hold(lock, "charrnn: waiting for another process, which builds the native backend"):
             if not is_intact(file):  # another process may have built it meanwhile
                 build(file, compiler)
     return load(file)

@@ -74,6 +74,17 @@ def required(model: nn.Module, name: str) -> Callable:
     return own
 
 
+def has_hooks(model: nn.Module) -> bool:
+    """Whether a hook listens to the calls of any module, so that each must be called.
+
+    ``torch.nn.utils.weight_norm`` is such a hook too.
+    """
+    return any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in model.modules()
+    )
+
+
 def batch_dim(model: nn.Module):
     """Return the dimension of the rows in the model's state, as :mod:`charrnn.models.state`."""
     return getattr(model, "state_batch_dim", 1)
@@ -101,7 +112,7 @@ def run(model: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
 def advance(model: nn.Module, inputs: Tensor, state: State) -> State:
     """Return only the final state of a window."""
     outputs = method(model, "outputs")
-    if outputs is None or _has_documents(model):
+    if outputs is None or _has_documents(model) or has_hooks(model):
         return run(model, inputs, state)[1]
     return outputs(inputs, state)[1]
 
@@ -122,7 +133,7 @@ def nll(model: nn.Module, inputs: Tensor, targets: Tensor, state: State) -> tupl
 def loss(model: nn.Module, inputs: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
     """Return the loss that is differentiated, mean nats per character, and the final state."""
     own = method(model, "loss")
-    if own is None:
+    if own is None or has_hooks(model):
         return RecurrentModel.loss(model, inputs, targets, state)
     if getattr(own, "__func__", None) is RecurrentModel.loss or not _has_documents(model):
         return own(inputs, targets, state)

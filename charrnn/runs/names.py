@@ -1,6 +1,7 @@
 """Names of jobs: what identifies a job, and its folder, such as 0_model=gru_resize,lr=0.002."""
 
 import contextlib
+import itertools
 import re
 from pathlib import Path
 
@@ -31,6 +32,22 @@ def job_folder_name(sweep: Path, number: int, overrides: list[str], fixed: list[
         number = max(taken) + 1
     label = job_label(overrides, fixed)
     return f"{number}_{label}" if label else str(number)
+
+
+def free_folder_name(sweep: Path, name: str, overrides: list[str]) -> str:
+    """Return a job's folder name where the user chose one: with a number where another job has it.
+
+    Args:
+        name: as chosen; it may be the same for several jobs.
+        overrides: of the job, as given on the command line.
+    """
+    identity = job_identity(overrides)
+    for number in itertools.count(1):
+        found = name if number == 1 else f"{name}-{number}"
+        recorded = read_record(sweep / found).get("overrides")
+        if recorded is None or job_identity(recorded) == identity:
+            return found
+    raise AssertionError
 
 
 def job_identity(overrides: list[str]) -> list[str]:

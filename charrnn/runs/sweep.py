@@ -16,6 +16,9 @@ from charrnn.runs.lock import is_running
 from charrnn.runs.names import NOT_SETTINGS, split_overrides, unquote
 from charrnn.runs.records import DONE, is_list_of_strings, read_record
 
+CHARACTERS = "val/characters"
+"""Column of metrics.csv where the validation text changed within a run."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -96,10 +99,12 @@ def read_job(run: Path, number: int = 0) -> Job:
         state = "running"
     elif state == "running":
         state = "interrupted"
-    curve, speeds = [], []
+    curve, speeds, text = [], [], None
     for row in _read_csv(run / "metrics.csv"):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             if row["val/bpc"]:
+                if row.get(CHARACTERS) != text:  # over another text: not to be compared
+                    curve, text = [], row.get(CHARACTERS)
                 curve.append((int(row["step"]), float(row["val/bpc"])))
             if row["train/chars_per_second"]:
                 speeds.append(float(row["train/chars_per_second"]))

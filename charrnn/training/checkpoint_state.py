@@ -21,6 +21,8 @@ from charrnn.models.state import (
     to_device,
     to_plain,
 )
+from charrnn.training.schedulers import restore_scheduler
+from charrnn.training.validation import Validations
 
 
 def save_state(task) -> dict:
@@ -47,10 +49,11 @@ def save_state(task) -> dict:
         "random": random,
         "random_of_others": others,
         "scheduler": task.scheduler.state_dict(),
+        "total_steps": task.total_steps(),
         "windows": task.global_step,
         "rounds": task.rounds,
         "round_windows": task.round_windows,
-        "validations": task.validations,
+        **task.validations.state_dict(),
         "mean_loss": task.monitor.mean_loss,
         "rollbacks": task.rollbacks,
     }
@@ -96,7 +99,7 @@ def restore_state(task, saved: dict) -> None:
     task.trainer.datamodule.stream.load_state_dict(saved["position"])
     task.position = saved["position"]
     task.rounds, task.round_windows = saved["rounds"], saved["round_windows"]
-    task.validations = saved["validations"]
+    task.validations = Validations.from_state(saved)
     task.monitor.mean_loss = saved.get("mean_loss")
     _restore_learning_rate(task, saved)
     states = [saved["random"], *saved.get("random_of_others", [])]
@@ -118,7 +121,7 @@ def seed_rank(rank: int) -> None:
 def _restore_learning_rate(task, saved: dict) -> None:
     """Restore the scheduler, then apply optimizer settings that were changed on resuming."""
     optimizer = task.trainer.optimizers[0]
-    task.scheduler.load_state_dict(saved["scheduler"])
+    restore_scheduler(task, optimizer, saved)
     # Empty where Lightning's own Trainer is used, without the settings of a command.
     before = saved["settings"].get("optimizer", {})
     now = task.description.get("settings", {}).get("optimizer", {})

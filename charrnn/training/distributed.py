@@ -18,9 +18,12 @@ from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import NamedTuple
 
+from charrnn.data.waiting import SECONDS, say_if_slow
 from charrnn.errors import InputError
 from charrnn.training import signals
 
+WAIT = 600.0
+"""Seconds that ranks wait for each other at the beginning."""
 GRACE = 5.0  # seconds that other ranks get to end by themselves, and again after SIGTERM
 
 
@@ -66,11 +69,22 @@ def rendezvous_store():
     from torch import distributed
 
     ranks = current_ranks()
-    kind = TorchElasticEnvironment if TorchElasticEnvironment.detect() else SLURMEnvironment
-    url = f"tcp://{kind().main_address}:{kind().main_port}"
+    in_torchrun = TorchElasticEnvironment.detect()
+    if not in_torchrun:  # Lightning asks for it, though srun sets it for its option only
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(ranks.local_world_size))
+    kind = TorchElasticEnvironment if in_torchrun else SLURMEnvironment
+    host, port = kind().main_address, kind().main_port
     # The server lives as long as its process; torch shares it when it asks for the same port.
-    store, *_ = next(distributed.rendezvous(url, ranks.rank, ranks.world_size))
-    # Connecting keeps torch's default timeout, but rank zero may encode a large text for hours.
+    try:
+        with say_if_slow(f"waiting for process 0, at {host}:{port}"):
+            store = distributed.TCPStore(
+                host, port, ranks.world_size, ranks.rank == 0 and not in_torchrun,
+                datetime.timedelta(seconds=WAIT), wait_for_workers=False, multi_tenant=True,
+            )  # fmt: skip
+    except RuntimeError as error:  # of torch.distributed
+        raise InputError(f"process {ranks.rank}: no process 0 at {host}:{port}") from error
+    wait_for_ranks(store, ranks)
+    # Connecting has a timeout, but rank zero may encode a large text for hours.
     store.set_timeout(datetime.timedelta(hours=6))
     return distributed.PrefixStore("charrnn", store)
 
@@ -82,6 +96,30 @@ def outlast(store, key: str, count: int) -> None:
     """
     end = time.monotonic() + GRACE
     while store.add(key, 0) < count and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def wait_for_ranks(store, ranks: Ranks) -> None:
+    """Wait, in rank zero, until all ranks have come.
+
+    A line on standard error says how many are missing.
+
+    Raises:
+        InputError: they are still missing after ``WAIT`` seconds.
+    """
+    store.add("arrived", 1)
+    begin, named = time.monotonic(), False
+    while ranks.rank == 0 and (missing := ranks.world_size - store.add("arrived", 0)) > 0:
+        waited = time.monotonic() - begin
+        if waited > WAIT:
+            raise InputError(
+                f"{missing} of {ranks.world_size} processes did not come; start as many as are"
+                " declared, or fewer"
+            )
+        if waited > SECONDS and not named:
+            named = True
+            noun = "process" if missing == 1 else "processes"
+            print(f"waiting for {missing} more {noun}", file=sys.stderr, flush=True)
         time.sleep(0.02)
 
 
@@ -145,7 +183,7 @@ def launch(work: Callable, count: int, locks: Sequence, *args):
         for process in processes.processes:
             if process.is_alive():
                 # A request to requeue is answered by this process, once the ranks have saved.
-                ends = number in (signal.SIGINT, signal.SIGTERM)
+                ends = number in signals.ENDING
                 os.kill(process.pid, number if ends else signal.SIGTERM)
 
     failed = killed = None
@@ -169,7 +207,7 @@ def launch(work: Callable, count: int, locks: Sequence, *args):
     if failed is None:
         return value
     code = getattr(failed, "exit_code", 1)
-    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+    if code in [128 + number for number in signals.ENDING]:
         raise SystemExit(code)
     if killed:  # the errors of the other ranks only follow from it
         rank, number = killed

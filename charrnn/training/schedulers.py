@@ -4,8 +4,12 @@ A scheduler whose ``step`` takes a loss is stepped after each validation, any ot
 window.
 """
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -65,3 +69,42 @@ class Adaptive:
 
     def load_state_dict(self, state: dict[str, float | None]) -> None:
         self.last = state["last"]
+
+
+def restore_scheduler(task, optimizer: Optimizer, saved: dict) -> None:
+    """Restore a task's scheduler from a checkpoint, with the arguments that it has now.
+
+    The state of torch's schedulers holds their arguments too. What follows from an argument that
+    has changed, such as the number of windows of the run, is that of now; the rest is restored.
+    """
+    before, now = (_describe(task, *a) for a in ((make_saved(task, saved), _total(saved)), ()))
+    state = saved["scheduler"]
+    changed = [{k for k in now[i] if k in before[i] and before[i][k] != now[i][k]} for i in (0, 1)]
+    task.scheduler.load_state_dict({k: v for k, v in state.items() if k not in changed[0]})
+    # OneCycleLR keeps arguments in the optimizer's groups. Rates go on from where they are.
+    for group in optimizer.param_groups:
+        group.update({k: now[1][k] for k in changed[1] - {"lr", "momentum", "betas"}})
+
+
+def make_saved(task, saved: dict) -> Callable:
+    """The function that makes a scheduler with a checkpoint's settings."""
+    settings = saved["settings"].get("scheduler")
+    if not settings or not isinstance(task.make_scheduler, functools.partial):
+        return task.make_scheduler
+    arguments = {k: v for k, v in settings.items() if k not in ("_target_", "_partial_")}
+    return functools.partial(task.make_scheduler.func, **arguments)
+
+
+def _total(saved: dict) -> int | None:
+    """The windows of the run when a checkpoint was saved."""
+    return saved.get("total_steps") or saved["scheduler"].get("total_steps")
+
+
+def _describe(task, make: Callable | None = None, total: int | None = None) -> tuple[dict, dict]:
+    """The state of a scheduler that was just made, and the optimizer's group beside it."""
+    make, total = make or task.make_scheduler, total or task.total_steps()
+    optimizer = task.make_optimizer([torch.zeros(1, requires_grad=True)])
+    takes_total = "total_steps" in inspect.signature(make).parameters
+    scheduler = make(optimizer, **{"total_steps": total} if takes_total else {})
+    (group,) = optimizer.param_groups
+    return scheduler.state_dict(), {k: v for k, v in group.items() if k != "params"}

@@ -3,12 +3,20 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
+HANGUP = getattr(signal, "SIGHUP", None)
+"""A terminal that goes away; Windows has no such signal."""
+ENDING = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANGUP)))
+"""Signals that end a run."""
+PATIENCE = 1.0
+"""Seconds after a signal until a line says what is finished first."""
+
 
 class Listener:
-    """Records SIGINT, SIGTERM and requests to requeue; a second signal exits at once.
+    """Records SIGINT, SIGTERM, SIGHUP and requests to requeue; a second signal exits at once.
 
     A requeue is requested by SIGUSR1 in a SLURM job (``sbatch --signal=USR1@60``), and by
     whichever of SIGUSR1 and SIGUSR2 a launcher handles already (submitit does).
@@ -23,14 +31,19 @@ class Listener:
         """Whether a second signal exits at once; otherwise it raises KeyboardInterrupt."""
         self.number: int | None = None
         """The first signal that arrived."""
+        self.work = "the window"
+        """What is finished before the signal is acted on, for a line where that takes long."""
+        self.timer: threading.Timer | None = None
         self.previous: dict[int, object] = {}
 
     def install(self) -> None:
         """Install the handlers, again for signals that other code has handled since."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM, *self.requeue_signals()):
-            if (previous := signal.getsignal(number)) != self.record:
+        for number in (*ENDING, *self.requeue_signals()):
+            previous = signal.getsignal(number)
+            is_ignored = number == HANGUP and previous == signal.SIG_IGN  # by nohup
+            if previous != self.record and not is_ignored:
                 signal.signal(number, self.record)
                 self.previous.setdefault(number, previous)
 
@@ -39,6 +52,8 @@ class Listener:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
+        if self.timer:
+            self.timer.cancel()
 
     def __enter__(self) -> "Listener":
         self.install()
@@ -61,7 +76,17 @@ class Listener:
             raise KeyboardInterrupt
         elif self.number:
             os._exit(128 + number)
+        else:
+            self.timer = threading.Timer(PATIENCE, self._say, [number])
+            self.timer.daemon = True
+            self.timer.start()
         self.number = self.number or number
+
+    def _say(self, number: int) -> None:
+        """Name what a signal waits for."""
+        name = signal.Signals(number).name
+        line = f"{name}: {self.work} is finished first, and saved; a second signal ends at once"
+        print(line, file=sys.stderr, flush=True)
 
     def exit(self, number: int | None = None, is_rank_zero: bool = True) -> None:
         """Exit with 128 plus the signal's number, after a requeue if the signal requests one.
@@ -71,7 +96,7 @@ class Listener:
             is_rank_zero: whether this process is the one that calls SLURM.
         """
         number = number or self.number
-        if number not in (signal.SIGINT, signal.SIGTERM):
+        if number not in ENDING:
             if callable(launcher := self.previous.get(number)):
                 launcher(number, None)  # requeues the job, and may exit
             elif is_rank_zero:

@@ -22,6 +22,7 @@ from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
 from charrnn.training.gradients import add_l2, clip_by_value, gradient_stats
 from charrnn.training.lightning_internals import set_loop_progress, shorten_training_loop
 from charrnn.training.metrics import publish
+from charrnn.training.validation import Totals, Validations, forget_losses
 
 ROLLOVERS = ("roll", "reset", "carry")
 
@@ -113,8 +114,7 @@ class CharTask(LightningModule):
         """Mean nats of the last window."""
         self.gradient_stats: dict[str, Tensor] = {}
         """Norm before clipping and share of clipped elements, of windows that are logged."""
-        self.validations: list[list[float]] = []
-        """[windows, mean nats] of every validation, the untrained one first."""
+        self.validations = Validations()
         self.stopped = ""
         """Why a callback ended the run early."""
         self._saved: dict | None = None
@@ -128,6 +128,8 @@ class CharTask(LightningModule):
             super().__setattr__(name, value)
 
     def setup(self, stage: str) -> None:
+        # Before a checkpoint is loaded: as Lightning has it, float64 weights pass through float32.
+        self.trainer.precision_plugin.convert_module(self)
         shorten_training_loop(self.trainer)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -264,28 +266,24 @@ class CharTask(LightningModule):
         raise Diverged(problem, self.global_step - 1 - unchecked)
 
     def on_validation_epoch_start(self) -> None:
-        validation = self.trainer.datamodule.validation
-        self.validation_state = contract.warm_state(self.model, validation)
-        self.validation_nats = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.validation_count = 0
+        windows = self.trainer.datamodule.validation
+        self.validated = Totals(self.model, windows, self.device)
 
     def validation_step(self, window: Window, batch_idx: int) -> None:
-        inputs, targets = window.inputs, window.targets
-        state = self.validation_state
-        nats, self.validation_state = contract.nll(self.model, inputs, targets, state)
-        self.validation_nats += nats.sum(dtype=torch.float64)
-        self.validation_count += int((targets >= 0).sum())
+        self.validated.add(window)
 
     def on_validation_epoch_end(self) -> None:
         # Every rank validates on the whole text, but decisions need the very same loss in all.
-        loss = self.validation_nats.item() / max(1, self.validation_count)
+        loss = self.validated.mean
         if self.trainer.world_size > 1:
             loss = self.trainer.strategy.broadcast(loss)
         if not loss < float("inf"):
             self._diverged(f"the validation loss is {loss} at window {self.global_step}")
-        self.validations.append([self.global_step, loss])
+        same = self.validations.add(self.global_step, loss, self.validated.characters)
         publish(self.trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)})
         if self.steps_on_loss:
+            if not same:
+                forget_losses(self.scheduler)
             self.scheduler.step(loss)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

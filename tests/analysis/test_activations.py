@@ -70,3 +70,13 @@ def test_activations_and_scores_of_a_text():
     for short in ("", "a"):
         assert model.score(short).shape == (0,)
         assert model.activations(short).shape == (2, 5, len(short))
+
+
+def test_of_a_model_in_bfloat16():
+    """Which NumPy does not have."""
+    model = make(kind=GRUEncode, backend="reference")
+    expected = model.activations("import os")
+    model.model.bfloat16()
+    found = model.activations("import os")
+    assert found.dtype == np.float32 and np.abs(found - expected).max() < 0.1
+    assert all(gate.dtype == np.float32 for gate in model.gates("import os"))

@@ -31,7 +31,6 @@ def steps(folder, tag):
 
 def test_rewind_keeps_events_up_to_a_window(logger, tmp_path):
     write(logger, 10, 20, 30)
-    (tmp_path / ".events.out.tfevents.1.2.3").touch()  # of a process that was killed
     rewind_event_files(tmp_path, 20, 21)
     assert steps(tmp_path, "train/bpc") == [10, 20]
     assert steps(tmp_path, f"{BY_CHARACTERS}train/bpc") == [210, 420]

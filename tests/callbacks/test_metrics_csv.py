@@ -76,13 +76,51 @@ def test_rewind(file, windows, steps):
     file.flush()
     with open(file.file, "a") as f:
         f.write("30,1.0")  # cut short by a kill
-    scratch = file.file.with_name(".metrics.csv.123")  # of a process that was killed
-    scratch.touch()
     rewind_metrics_csv(file.file, windows)
-    assert [row["step"] for row in read(file.file)] == steps and not scratch.exists()
+    assert [row["step"] for row in read(file.file)] == steps
     assert file.file.read_text().splitlines()[0] == ",".join(HEADER)
 
 
 def test_rewind_without_a_file(tmp_path):
     rewind_metrics_csv(tmp_path / "metrics.csv", 10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_created_is_created_with_its_first_rows(tmp_path, monkeypatch):
+    file = MetricsFile(tmp_path / "metrics.csv", interval=0.0)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space.*metrics\.csv"):
+        file.create()
+    file.add({"train/loss": 1.0}, 5)
+    with pytest.raises(OSError, match=r"No space.*metrics\.csv"):
+        file.add({"train/loss": 1.0}, 10)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    file.flush()
+    assert [row["step"] for row in read(file.file)] == ["5", "10"]
+
+
+@pytest.mark.parametrize("content", ["", "\0\0\0", "st", "step,train/l"], ids=repr)
+def test_a_file_of_which_a_loss_of_power_left_little(tmp_path, content):
+    file = tmp_path / "metrics.csv"
+    file.write_text(content)
+    rewind_metrics_csv(file, 10)
+    assert file.read_text().splitlines() == [",".join(HEADER)] or content.startswith("step,")
+    again = MetricsFile(file)
+    again.create()
+    again.add({"val/loss": 2.0}, 5)
+    again.flush()
+    assert [(row["step"], row["val/loss"]) for row in read(file)] == [("5", "2.0")]
+
+
+def test_rows_with_zeros_from_a_loss_of_power_are_left_out(file):
+    file.add({"train/loss": 1.0}, 5)
+    file.flush()
+    with open(file.file, "a") as f:
+        f.write("\0" * 30)
+    rewind_metrics_csv(file.file, 10)
+    assert [row["step"] for row in read(file.file)] == ["5"]

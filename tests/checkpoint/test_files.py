@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -100,3 +102,34 @@ def test_a_link_replaces_a_name(tmp_path, monkeypatch, hard_links):
     for _ in range(2):  # the second time both names are the same file's already
         link(tmp_path / "a", tmp_path / "b")
         assert (tmp_path / "b").read_text() == "a" and names(tmp_path) == ["a", "b"]
+
+
+def test_scratch_files_of_dead_processes_are_removed(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (
+        f".last.ckpt.{dead.pid}",
+        f".a.{os.getpid()}",
+        ".b.1",
+        ".kept",
+        ".c.99999999999999",
+    ):
+        (tmp_path / name).touch()
+    files.remove_scratch(tmp_path)
+    assert names(tmp_path) == [".b.1", ".kept"]
+    files.remove_scratch(tmp_path / "none")
+
+
+def test_a_new_folder_and_its_parents_are_flushed(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync", synced.append)
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path / "a", tmp_path]
+
+
+def test_an_error_of_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left.*last\.ckpt") as caught:
+        with atomic_write(tmp_path / "last.ckpt"):
+            raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "last.ckpt")

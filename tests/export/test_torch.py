@@ -1,5 +1,8 @@
 """The torch export: its tensors fit the modules of torch."""
 
+import errno
+import io
+
 import pytest
 import torch
 from export_models import saved
@@ -24,3 +27,18 @@ def test_weights_fit_the_modules_of_torch(tmp_path, kind):
     output, final = gru(inputs, state)
     for a, b in zip((decoder(output), final), model(indices, state)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
+    """In the middle of the archive too, where the zip writer raises a RuntimeError."""
+    from charrnn.export import torch as writer
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() > 3000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    model = GRUEncode(9, 16)
+    with pytest.raises(OSError, match="No space left"):
+        writer.write(model, {"format": 1}, Full())

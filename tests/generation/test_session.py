@@ -174,3 +174,31 @@ def test_the_mode_of_the_model_is_restored(training):
     text = session.generate(30)
     assert model.model.training == training
     assert text == make(dropout=0.5).session(seed=1).feed("ab").generate(30)
+
+
+def test_streams_read_in_turns_leave_each_other_the_mode():
+    """Of a model in training mode with dropout, as the callback of samples has it."""
+    model = make(backend="reference", dropout=0.5)
+    expected = [model.generate("ab", 60, seed=seed) for seed in (1, 2)]
+    model.model.train()
+    frozen = model.model.gru
+    frozen.training = False
+    streams = [model.stream("ab", 60, seed=seed) for seed in (1, 2)]
+    streams += [model.session(seed=seed).feed("ab").stream(60) for seed in (1, 2)]
+    texts = [""] * 4
+    for number in itertools.islice(itertools.cycle(range(4)), 4 * 62):
+        texts[number] += next(streams[number], "")
+        assert model.model.training and not frozen.training
+    assert [text.removeprefix("ab") for text in texts] == [t[2:] for t in expected] * 2
+
+
+def test_a_long_stream_is_read_in_parts(model, monkeypatch):
+    from charrnn.generation import session as module
+
+    whole = model.session(seed=4).feed("ab")
+    text = whole.generate(300)
+    monkeypatch.setattr(module, "REREAD", 50)
+    parts = model.session(seed=4).feed("ab")
+    assert parts.generate(300) == text and parts.context.count == whole.context.count
+    torch.testing.assert_close(parts.context.state, whole.context.state)
+    assert parts.generate(40) == whole.generate(40)

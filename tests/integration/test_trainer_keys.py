@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from helpers import metrics
+from helpers import metrics, same, state
 from pytorch_lightning import Trainer
 from runs_in_process import WINDOWS, settings, trained
 
@@ -191,3 +191,21 @@ def test_ranks_need_a_gradient_of_every_parameter(tmp_path):
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:You passed.*Using `precision='bf16-mixed'`")
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_resumes_exactly_in_any_precision(config, tmp_path, precision):
+    """The weights come into a model that has their type already."""
+    two = {"trainer.precision": precision, "trainer.max_epochs": 2}
+    last = str(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    try:
+        trained(config, tmp_path / "whole", two)
+        trained(config, tmp_path / "parts", two | {"trainer.max_epochs": 1})
+        trained(config, tmp_path / "parts", two | {"resume": last})
+        assert same(state(tmp_path / "whole"), state(tmp_path / "parts"))
+        initial = {"init_from": last, "optimizer.lr": 1e-300, "trainer.limit_train_batches": 1}
+        run = trained(config, tmp_path / "other", two | initial)
+        assert same(dict(run.task.state_dict()), state(tmp_path / "parts")["weights"])
+    finally:
+        torch.set_default_dtype(torch.float32)

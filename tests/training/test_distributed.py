@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from charrnn import InputError
+from charrnn.training import distributed
 from charrnn.training.distributed import Ranks, current_ranks, is_rank_zero
 
 TORCHRUN = {
@@ -31,3 +33,25 @@ def test_current_ranks(monkeypatch, env, expected):
         monkeypatch.setenv(key, value)
     assert current_ranks() == expected
     assert is_rank_zero() == (expected is None or expected.rank == 0)
+
+
+class Store:
+    """A store to which one more rank comes at each question."""
+
+    def __init__(self, comes):
+        self.count, self.comes = 0, comes
+
+    def add(self, key, number):
+        self.count += number or self.comes
+        return self.count
+
+
+def test_missing_ranks_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "SECONDS", -1.0)
+    distributed.wait_for_ranks(Store(1), Ranks(0, 4, 4))
+    assert capsys.readouterr().err == "waiting for 2 more processes\n"
+    distributed.wait_for_ranks(Store(0), Ranks(1, 4, 4))  # rank zero says it
+    monkeypatch.setattr(distributed, "WAIT", 0.05)
+    with pytest.raises(InputError, match=r"^1 of 2 processes did not come"):
+        distributed.wait_for_ranks(Store(0), Ranks(0, 2, 2))
+    assert capsys.readouterr().err == "waiting for 1 more process\n"

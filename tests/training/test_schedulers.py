@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import ConstantLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, OneCycleLR, ReduceLROnPlateau
 
 from charrnn import InputError
-from charrnn.training.schedulers import Adaptive, WarmupCosine
+from charrnn.training.schedulers import Adaptive, WarmupCosine, restore_scheduler
 
 LR = 0.125
 
@@ -136,3 +136,65 @@ def test_adaptive_arguments_out_of_range(bad):
 def test_cosine_arguments_out_of_range(bad):
     with pytest.raises(InputError, match=f"^{next(iter(bad))}="):
         WarmupCosine(make_optimizer(), 10, **bad)
+
+
+class OfTask:
+    """What restoring a scheduler asks of a task."""
+
+    def __init__(self, make, total):
+        self.make_scheduler, self.total = make, total
+        self.optimizer = self.make_optimizer([torch.zeros(1, requires_grad=True)])
+        takes_total = make.func is OneCycleLR
+        self.scheduler = make(self.optimizer, **{"total_steps": total} if takes_total else {})
+
+    def make_optimizer(self, parameters):
+        return torch.optim.SGD(parameters, lr=LR, momentum=0.9)
+
+    def total_steps(self):
+        return self.total
+
+    def rates(self, steps, *loss):
+        found = []
+        for _ in range(steps):
+            self.optimizer.step()
+            self.scheduler.step(*loss)
+            found.append(rate(self.optimizer))
+        return found
+
+
+def restored(task, saved, make, total):
+    after = OfTask(make, total)
+    after.optimizer.load_state_dict(saved.optimizer.state_dict())
+    arguments = {k: v for k, v in saved.make_scheduler.keywords.items()}
+    settings = {"scheduler": {"_target_": "x", "_partial_": True} | arguments}
+    state = {"settings": settings, "scheduler": saved.scheduler.state_dict(), "total_steps": task}
+    restore_scheduler(after, after.optimizer, state)
+    return after
+
+
+def test_a_schedule_goes_on_to_a_new_end():
+    make = partial(OneCycleLR, max_lr=1.0)
+    whole, first = OfTask(make, 20), OfTask(make, 10)
+    first.rates(9)
+    after = restored(10, first, make, 20)
+    expected = whole.rates(19)
+    assert after.rates(10) == pytest.approx(expected[9:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "now", "loss"),
+    [
+        (ReduceLROnPlateau, {"patience": 100}, {"patience": 0, "factor": 0.5}, (1.0,)),
+        (ExponentialLR, {"gamma": 1.0}, {"gamma": 0.5}, ()),
+        (OneCycleLR, {"max_lr": 1.0}, {"max_lr": 2.0}, ()),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_changed_argument_has_an_effect_on_resuming(kind, before, now, loss):
+    saved = OfTask(partial(kind, **before), 40)
+    saved.rates(3, *loss)
+    same = restored(40, saved, partial(kind, **before), 40)
+    changed = restored(40, saved, partial(kind, **now), 40)
+    expected = saved.rates(4, *loss)
+    assert same.rates(4, *loss) == expected
+    assert changed.rates(4, *loss) != expected

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -43,3 +44,36 @@ def test_job_id_in_an_array_has_two_numbers(monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4711")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     assert signals.slurm_job_id() == "4711_4"
+
+
+def test_a_terminal_that_goes_away_ends_a_run_unless_that_is_ignored():
+    """As nohup has it ignored."""
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals.Listener() as listener:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert listener.number is None
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with signals.Listener() as listener:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert listener.number == signal.SIGHUP
+            with pytest.raises(SystemExit, match=str(128 + signal.SIGHUP)):
+                listener.exit()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_a_signal_waits_for_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(signals, "PATIENCE", 0.02)
+    with signals.Listener() as listener:
+        listener.work = "the validation"
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+    line = "SIGTERM: the validation is finished first, and saved; a second signal ends at once\n"
+    assert capsys.readouterr().err == line
+    with signals.Listener() as listener:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""

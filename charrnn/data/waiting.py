@@ -1,0 +1,44 @@
+"""Lines on standard error about what is waited for, so that no wait is silent."""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+
+import filelock
+
+SECONDS = 5.0
+"""After which a wait is named."""
+
+
+@contextlib.contextmanager
+def say_if_slow(line: str, seconds: float = SECONDS) -> Iterator[None]:
+    """Print a line on standard error if the block takes longer than some seconds."""
+
+    def say() -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    timer = threading.Timer(seconds, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def hold(lock: filelock.BaseFileLock, line: str, seconds: float = 0.5) -> Iterator[None]:
+    """Hold a lock; print a line if another process holds it for longer than some seconds.
+
+    The operating system releases the lock when a process ends, even if it is killed.
+    """
+    try:
+        lock.acquire(timeout=seconds)
+    except filelock.Timeout:
+        print(line, file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
