@@ -1,16 +1,17 @@
 """What the units do: activations, their properties, the page."""
 
-from charrnn.analysis.activations import compute_activations, compute_gates
-from charrnn.analysis.labels import index_label
-from charrnn.analysis.page import render_page, write_page
-from charrnn.analysis.properties import correlations, text_properties
+from charrnn import lazy_names
 
-__all__ = [
-    "compute_activations",
-    "compute_gates",
-    "correlations",
-    "index_label",
-    "render_page",
-    "text_properties",
-    "write_page",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "compute_activations": "activations",
+        "compute_gates": "activations",
+        "correlations": "properties",
+        "fill_page": "template",
+        "index_label": "labels",
+        "render_page": "page",
+        "text_properties": "properties",
+        "write_page": "page",
+    },
+)

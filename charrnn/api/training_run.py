@@ -9,6 +9,7 @@ from charrnn import checkpoint
 from charrnn.api.language_model import LanguageModel, load
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError
+from charrnn.runs import write_report
 
 
 class TrainingRun:
@@ -103,6 +104,10 @@ class TrainingRun:
         axes.grid(alpha=0.3)
         axes.legend()
         return figure
+
+    def report(self) -> Path:
+        """Write report.html into the run's folder, samples and curves on one page; return it."""
+        return write_report(self.folder)
 
     @property
     def _last(self) -> Path:

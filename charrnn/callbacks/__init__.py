@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Neurons": "neurons",
         "Progress": "progress",
         "Pruning": "pruning",
+        "Report": "report",
         "Samples": "samples",
         "rewind_checkpoints": "rewind",
         "rewind_logs": "rewind",

@@ -1,4 +1,4 @@
-"""Rewinding a run's folder to an earlier window: its checkpoints, metrics.csv and event files.
+"""Rewinding a run's folder to an earlier window: its checkpoints, numbers, samples and events.
 
 What came after that window happens again when the run resumes or rolls back.
 """
@@ -13,12 +13,13 @@ from charrnn import checkpoint
 from charrnn.callbacks.csv_logger import rewind_csv_logger
 from charrnn.callbacks.event_files import rewind_event_files
 from charrnn.callbacks.metrics_csv import rewind_metrics_csv
+from charrnn.callbacks.samples_file import rewind_samples
 from charrnn.checkpoint.files import link
 from charrnn.errors import InputError
 
 
 def rewind_logs(run: Path, windows: int, characters_per_window: int, loggers=()) -> None:
-    """Remove what metrics.csv and the files of loggers hold after a window.
+    """Remove what metrics.csv, samples.jsonl and the files of loggers hold after a window.
 
     Args:
         run: the run's folder.
@@ -27,6 +28,7 @@ def rewind_logs(run: Path, windows: int, characters_per_window: int, loggers=())
         loggers: those of Lightning; of TensorBoardLogger and CSVLogger the files are rewound.
     """
     rewind_metrics_csv(run / "metrics.csv", windows)
+    rewind_samples(run, windows)
     folders = {Path(g.log_dir) for g in loggers if isinstance(g, TensorBoardLogger)}
     for folder in {run / "tensorboard", *folders}:
         rewind_event_files(folder, windows, characters_per_window)

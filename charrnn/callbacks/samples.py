@@ -1,10 +1,13 @@
-"""Samples: short texts during training, printed and in TensorBoard."""
+"""Samples: short texts during training: printed, in samples.jsonl and in TensorBoard."""
+
+from pathlib import Path
 
 from pytorch_lightning import Callback
 from tqdm import tqdm
 
 from charrnn import generation
 from charrnn.callbacks.loggers import add_text
+from charrnn.callbacks.samples_file import NAME, append_sample
 from charrnn.data.charset import Charset
 from charrnn.data.text import unescape
 from charrnn.errors import check, escape_control
@@ -73,3 +76,9 @@ class Samples(Callback):
         text = escape_control("".join(added for (added,) in steps))
         tqdm.write(f"--- sample after {windows} windows ---\n{text}\n---")
         add_text(trainer, "sample", text, windows)
+        if trainer.fast_dev_run:
+            return
+        try:
+            append_sample(Path(trainer.default_root_dir), windows, text)
+        except OSError as error:
+            tqdm.write(f"{NAME}: cannot be written ({error.strerror}); it lacks this sample")

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model on a text, or resume a run",
     "sample": "write text with a trained model",
     "evaluate": "report how well a model predicts a text",
+    "report": "the page of a run: samples, curves, settings",
     "sweep-report": "the table and the page of a sweep's results",
     "neurons": "a page of what each unit does along a text",
     "compress": "compress any file with a model's own probabilities",

@@ -187,6 +187,7 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     """Train a job that is not finished; returns what :func:`run_job` does."""
     from charrnn.cli.fit import resume_job, train
     from charrnn.cli.prepare import prepare
+    from charrnn.cli.report import report_run
 
     overrides = list(job.overrides)
     check_same_job(job)
@@ -200,6 +201,7 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     stopped, best = train(prepare(config, job), [lock])
     state = "stopped" if stopped else "finished"
     write_record(job.folder, overrides, state, stopped)
+    report_run(config, job.folder)
     return state, best
 
 

@@ -16,7 +16,7 @@ from charrnn.cli.keys import CONF
 from charrnn.cli.overrides import as_typed, escape
 from charrnn.cli.schema import HYDRA_TARGETS, check_targets
 from charrnn.cli.streams import escaped_record, make_lenient
-from charrnn.errors import InputError, format_value
+from charrnn.errors import InputError, escape_control, format_value
 from charrnn.training import distributed
 
 # Read by libraries when they load, before any setting can be: how long GNU OpenMP's threads spin
@@ -99,6 +99,8 @@ def claim_run(command: Command, config: DictConfig):
 def train_in_folder(app, config: DictConfig, run, store=None) -> None:
     """Train a prepared run in its folder, which no other process uses meanwhile."""
     from charrnn.cli.fit import train
+    from charrnn.cli.folders import relative_path
+    from charrnn.cli.report import report_run
     from charrnn.runs import run_lock, write_record
 
     job = run.job
@@ -112,6 +114,9 @@ def train_in_folder(app, config: DictConfig, run, store=None) -> None:
             stopped, _ = train(run, [lock], store)
             state = "stopped" if stopped else "finished"
             write_record(job.folder, list(job.overrides), state, stopped)
+            page = report_run(run.config, job.folder)
+            if page and not job.program.is_python:
+                print(escape_control(f"report           {relative_path(page)}"))
 
     app.run(config, task)
 

@@ -22,5 +22,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "varied_overrides": "names",
         "write_provenance": "provenance",
         "write_record": "records",
+        "write_report": "run_report",
     },
 )

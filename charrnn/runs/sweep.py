@@ -92,7 +92,7 @@ def read_job(run: Path, number: int = 0) -> Job:
     record = read_record(run)
     overrides = record.get("overrides")
     if overrides is None:
-        overrides = _read_yaml(run / ".hydra" / "overrides.yaml")
+        overrides = read_yaml(run / ".hydra" / "overrides.yaml")
         overrides = overrides if is_list_of_strings(overrides) else []
     state = record.get("state", "interrupted")
     if state not in DONE and is_running(run):
@@ -100,7 +100,7 @@ def read_job(run: Path, number: int = 0) -> Job:
     elif state == "running":
         state = "interrupted"
     curve, speeds, text = [], [], None
-    for row in _read_csv(run / "metrics.csv"):
+    for row in read_csv(run / "metrics.csv"):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             if row["val/bpc"]:
                 if row.get(CHARACTERS) != text:  # over another text: not to be compared
@@ -109,7 +109,7 @@ def read_job(run: Path, number: int = 0) -> Job:
             if row["train/chars_per_second"]:
                 speeds.append(float(row["train/chars_per_second"]))
     digits = re.match(r"\d+", run.name)
-    about = _read_yaml(run / ".hydra" / "about.yaml")
+    about = read_yaml(run / ".hydra" / "about.yaml")
     about = about if isinstance(about, dict) else {}
     parameters, started = about.get("parameters"), about.get("started")
     pairs = split_overrides(overrides)
@@ -139,7 +139,7 @@ def job_number(job: Job) -> int:
     return job.number
 
 
-def _read_yaml(file: Path):
+def read_yaml(file: Path):
     """Parse a file; None if it is missing or damaged."""
     try:
         return yaml.safe_load(file.read_text("utf-8"))
@@ -147,7 +147,7 @@ def _read_yaml(file: Path):
         return None
 
 
-def _read_csv(file: Path) -> list[dict]:
+def read_csv(file: Path) -> list[dict]:
     """The rows of a CSV file; none if it is missing or damaged."""
     try:
         with open(file, newline="") as f:

@@ -56,7 +56,7 @@ def test_two_runs_at_once_have_folders_of_their_own(command, text_file, tmp_path
     assert len(runs) == 3 and seeds == {1, 2, 3}
     for run in runs:
         assert json.dumps(sorted(p.name for p in run.iterdir())) == json.dumps(
-            [".hydra", "checkpoints", "metrics.csv", "tensorboard"]
+            [".hydra", "checkpoints", "metrics.csv", "report.html", "samples.jsonl", "tensorboard"]
         )
 
 

@@ -92,7 +92,7 @@ def test_resume_may_be_empty_and_have_a_prefix(command, text_file, tmp_path):
 def test_what_a_run_leaves(watched):
     _, run, _ = watched
     assert sorted(p.name for p in run.iterdir()) == [
-        ".hydra", "checkpoints", "metrics.csv", "tensorboard"
+        ".hydra", "checkpoints", "metrics.csv", "report.html", "samples.jsonl", "tensorboard"
     ]  # fmt: skip
     names = {p.name for p in (run / "checkpoints").iterdir()}
     rounds = {f"round_{i:04d}.ckpt" for i in range(4)}

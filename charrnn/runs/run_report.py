@@ -1,0 +1,168 @@
+"""report.html: a run on one page: samples along the training, curves, settings, what to do next."""
+
+import json
+import math
+import shlex
+from pathlib import Path
+
+from charrnn.analysis.template import fill_page
+from charrnn.callbacks.samples_file import read_samples
+from charrnn.checkpoint.files import atomic_write
+from charrnn.errors import InputError, escape_control
+from charrnn.runs.sweep import Job, read_csv, read_job, read_yaml
+
+FOLDER = Path(__file__).parent
+UPLOT = FOLDER / "vendor" / "uPlot.iife.min.js"
+"""uPlot 1.6.32, MIT: the npm package's own files, unchanged."""
+CURVES = ("train/bpc", "val/bpc", "train/lr", "train/grad_norm", "train/chars_per_second")
+LONGEST = 2_000
+"""Characters of a sample on the page."""
+ROOM = 120_000
+"""Bytes of all samples on the page, which stays below 300 KB."""
+MACHINE = ("machine", "cores", "threads", "python", "torch", "charrnn", "commit", "started")
+HIDDEN = ("_target_", "hydra")
+COMMANDS = {
+    "sample from it": "sample checkpoint={run}",
+    "how good is it": "evaluate checkpoint={run}",
+    "go on": "train resume={run} trainer.max_epochs={epochs}",
+    "a page to send": "export {run} --to html",
+    "what its units do": "neurons {run} --text FILE",
+}
+
+
+def write_report(run: Path, points: int = 1000, samples: int = 60) -> Path:
+    """Write the page of a run, also while it trains, and return its file.
+
+    Args:
+        run: the run's folder.
+        points: of each curve, at most.
+        samples: at most.
+
+    Raises:
+        InputError: the folder is not that of a run.
+        OSError: the page cannot be written.
+    """
+    if not (run / "metrics.csv").is_file():
+        raise InputError(f"{run}: no run there; give the folder of one, with its metrics.csv")
+    page = report_page(run, points, samples)
+    with atomic_write(run / "report.html", "w", errors="replace") as f:
+        f.write(page)
+    return run / "report.html"
+
+
+def report_page(run: Path, points: int, samples: int) -> str:
+    """Return the page as HTML."""
+    job = read_job(run)
+    about = read_yaml(run / ".hydra" / "about.yaml")
+    about = about if isinstance(about, dict) else {}
+    config = read_yaml(run / ".hydra" / "config.yaml")
+    config = config if isinstance(config, dict) else {}
+    rows = read_csv(run / "metrics.csv")
+    data = {
+        "name": escape_control(run.resolve().name),
+        "state": job.state,
+        "reason": escape_control(job.reason),
+        "facts": facts(job, about, rows),
+        "curves": curves(rows, points),
+        "samples": thinned_samples(read_samples(run), samples),
+        "settings": [[key, escape_control(str(value))] for key, value in flat(config)],
+        "machine": machine(about),
+        "commands": commands(run, config),
+    }  # fmt: skip
+    title = f"{data['name']}: a run of charrnn"
+    scripts = (UPLOT, FOLDER / "charts.js", FOLDER / "report.js")
+    css = UPLOT.with_name("uPlot.min.css").read_text("utf-8")
+    return fill_page(FOLDER / "report.html", title, scripts, style=css, data=data)
+
+
+def facts(job: Job, about: dict, rows: list[dict]) -> list[list[str]]:
+    """Return what the run came to, as pairs of a name and a value."""
+    best = min(job.trained, key=lambda point: point[1], default=None)
+    untrained = next((bpc for window, bpc in job.curve if window == 0), None)
+    windows = max((number(row.get("step")) or 0 for row in rows), default=0)
+    passes = max((number(row.get("train/passes")) or 0 for row in rows), default=0)
+    characters = corpus_of(about).get("characters")
+    found = {
+        "best validation": best and f"{best[1]:.4f} bpc",
+        "at window": best and f"{best[0]:,}",
+        "last validation": f"{job.last:.4f} bpc" if job.last == job.last else None,
+        "untrained": untrained and f"{untrained:.4f} bpc",
+        "windows": f"{windows:,.0f}",
+        "passes": passes and f"{passes:.2f}",
+        "parameters": job.parameters and f"{job.parameters:,}",
+        "characters a second": job.speed and f"{job.speed:,.0f}",
+        "corpus": isinstance(characters, int) and f"{characters:,} characters",
+    }
+    return [[name, value] for name, value in found.items() if value]
+
+
+def machine(about: dict) -> list[list[str]]:
+    """Return what the run was made of and on, as pairs of a name and a value."""
+    found = {key: about[key] for key in MACHINE if about.get(key) is not None}
+    if digest := corpus_of(about).get("sha256"):
+        found["text, SHA-256"] = digest
+    return [[key, escape_control(str(value))] for key, value in found.items()]
+
+
+def corpus_of(about: dict) -> dict:
+    """Return what is known of the text; an empty dictionary where nothing is."""
+    return about["corpus"] if isinstance(about.get("corpus"), dict) else {}
+
+
+def curves(rows: list[dict], points: int) -> dict[str, list]:
+    """Return the columns of metrics.csv that have numbers, each as windows and values."""
+    found = {}
+    for name in CURVES:
+        pairs = [(number(row.get("step")), number(row.get(name))) for row in rows]
+        pairs = [(x, y) for x, y in pairs if x is not None and y is not None]
+        kept = thin(pairs, points)
+        if kept:
+            found[name] = [[int(x) for x, _ in kept], [float(f"{y:.5g}") for _, y in kept]]
+    return found
+
+
+def number(text: str | None) -> float | None:
+    """Parse a number; None where there is none, or it is not finite."""
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def thin(values: list, count: int) -> list:
+    """Return at most ``count`` values, evenly spaced, the first and the last among them."""
+    if len(values) <= count:
+        return values
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+def thinned_samples(samples: list[dict], count: int) -> list[dict]:
+    """Return as many samples, at most ``count``, as there is room for."""
+    samples = [sample | {"text": sample["text"][:LONGEST]} for sample in samples]
+    while len(json.dumps(kept := thin(samples, count))) > ROOM and count > 2:
+        count = max(2, count * 3 // 4)
+    return kept
+
+
+def flat(settings: dict, prefix: str = ""):
+    """Yield the keys of settings, dotted, and their values."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        elif key not in HIDDEN:
+            yield f"{prefix}{key}", "null" if value is None else value
+
+
+def commands(run: Path, config: dict) -> list[list[str]]:
+    """Return commands to go on with the run."""
+    trainer = config.get("trainer") if isinstance(config.get("trainer"), dict) else {}
+    epochs = trainer.get("max_epochs")
+    epochs = 2 * epochs if isinstance(epochs, int) and epochs > 0 else 12
+    where = run.resolve()
+    where = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
+    name = shlex.quote(str(where))
+    return [
+        [what, escape_control(f"charrnn {line.format(run=name, epochs=epochs)}")]
+        for what, line in COMMANDS.items()
+    ]
