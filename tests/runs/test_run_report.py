@@ -116,6 +116,9 @@ def test_in_a_browser(trained, tmp_path):
         for width in (390, 1000):
             browser("Emulation.setDeviceMetricsOverride", width=width, height=800,
                     deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
+            browser.evaluate(
+                "new Promise((r) => setTimeout(r, 100))"
+            )  # charts follow a frame later
             assert browser.evaluate("document.documentElement.scrollWidth") <= width
         assert not browser.complaints() and len(browser.requests()) <= 2
     finally:
