@@ -66,13 +66,14 @@ class CommandLine:
         return int(self.process.stdout.readline())
 
     def start(
-        self, script: str, *args: object, cwd: Path | None = None, env: dict | None = None
-    ) -> Process:
+        self, script: str, *args: object, cwd: Path | None = None, env: dict | None = None,
+        session: bool = False,
+    ) -> Process:  # fmt: skip
         number = next(self.numbers)
         out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         argv = [str(ROOT / script), *map(str, args)]
         request = {"argv": argv, "cwd": str(cwd or self.folder), "env": env or {}}
-        request |= {"out": str(out), "err": str(err)}
+        request |= {"out": str(out), "err": str(err), "session": session}
         return Process(self, self.ask(request), out, err)
 
     def __call__(self, script: str, *args: object, **settings) -> Result:

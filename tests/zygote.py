@@ -1,9 +1,10 @@
 """A process that has imported everything once and forks for every command line it is sent.
 
-Each child is a process of its own, as from a shell, without the seconds of imports. Lines
-of JSON on standard input: {"argv", "cwd", "env", "out", "err"} starts one and answers its pid;
-{"wait": pid} answers its exit code, negative for a signal. With "tty", the name of a terminal, that
-is where it reads and writes, in place of files.
+Each child is a process of its own, as from a shell, without the seconds of imports. Lines of JSON
+on standard input: {"argv", "cwd", "env", "out", "err", "session"} starts one and answers its pid;
+{"wait": pid} answers its exit code, negative for a signal. A variable that is null is removed from
+the environment; with "session", the child leads a group of processes. With "tty", the name of a
+terminal, that is where it reads and writes, in place of files.
 """
 
 import atexit
@@ -33,21 +34,23 @@ IMPORTED = (
 def child(request: dict) -> None:
     os.chdir(request["cwd"])
     names = os.devnull, request.get("out"), request.get("err")
-    if "tty" in request:
+    if "tty" in request or request["session"]:
         # Where the tests run in a shell's background, it is ignored, which in a terminal it is not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()  # so that the terminal becomes its own when it is opened, and Ctrl-C reaches it
+    if "tty" in request:
         names = [request["tty"]] * 3
     for number, name in enumerate(names):
         writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # as its ranks do
         file = os.open(name, os.O_RDONLY if number == 0 else writing)
         os.dup2(file, number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # less what this process has read
-    os.environ |= request["env"]
+    for key, value in request["env"].items():
+        os.environ.pop(key, None) if value is None else os.environ.update({key: value})
     share_ranks(names[1:])
     tempfile.tempdir = None  # as TMPDIR says now
     sys.argv = request["argv"]
-    path = request["env"].get("PYTHONPATH", "").split(os.pathsep)
+    path = (request["env"].get("PYTHONPATH") or "").split(os.pathsep)
     sys.path[:1] = [os.path.dirname(request["argv"][0]), *filter(None, path)]
     code = 0
     try:

@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import yaml
-from helpers import ROOT, TEXT, TINY, load, same
+from helpers import TEXT, TINY, load, same, wait_for
 
 from charrnn.runs.sweep import read_jobs
 
@@ -24,14 +22,15 @@ def folder(tmp_path, command):
     return tmp_path
 
 
-def start(folder, *arguments):
-    """In a process of its own, with the default number of threads."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "-m", "data.path=text.txt", *SHORT, *arguments],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def start(command, folder):
+    """Starts a sweep in a group of processes, whose jobs have the default number of threads."""
+
+    def start(*arguments):
+        given = ("train.py", "-m", "data.path=text.txt", *SHORT, *arguments)
+        return command.start(*given, cwd=folder, env={"OMP_NUM_THREADS": None}, session=True)
+
+    return start
 
 
 AT_ONCE = (
@@ -41,55 +40,59 @@ AT_ONCE = (
 RUNS = ("0_lr=0.001", "1_lr=0.002")
 
 
-def start_both(folder):
-    """A sweep of which two jobs are under way."""
-    process = start(folder, *AT_ONCE)
-    rounds = [folder / "sweep" / run / "checkpoints" / "round_0001.ckpt" for run in RUNS]
-    while not all(file.exists() for file in rounds):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    return process
+@pytest.fixture
+def start_both(start, folder):
+    """Starts a sweep of which two jobs are under way."""
+
+    def start_both():
+        process = start(*AT_ONCE)
+        for run in RUNS:
+            wait_for(folder / "sweep" / run / "checkpoints" / "round_0001.ckpt")
+        return process
+
+    return start_both
 
 
-def test_workers_of_joblib_save_and_end_where_the_sweep_is_killed(folder):
-    process = start_both(folder)
-    process.kill()
-    out, _ = process.communicate(timeout=30)  # until the last worker has closed it
-    assert out.count("SIGTERM: saved after window") == 2
+def test_workers_of_joblib_save_and_end_where_the_sweep_is_killed(start_both):
+    process = start_both()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 60
+    while process.out.read_text("utf-8").count("SIGTERM: saved after window") < 2:
+        assert time.monotonic() < end, process.out.read_text("utf-8")
+        time.sleep(0.05)
 
 
-def test_joblib_with_two_jobs_at_once(folder):
+def test_joblib_with_two_jobs_at_once(folder, start, start_both):
     """Ended by Ctrl-C, which saves both, and started again."""
-    sweep, process = folder / "sweep", start_both(folder)
+    sweep, process = folder / "sweep", start_both()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    out, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (130, ""), err
+    result = process.wait()
+    assert (result.code, result.err) == (130, "")
     for name in RUNS:
-        assert f"\n{name}: SIGINT: saved after window" in out
-    process = start(folder, *AT_ONCE)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 1, err
-    assert err.splitlines() == ["error: 2_lr=-1: optimizer.lr=-1 must be above 0"]
+        assert f"\n{name}: SIGINT: saved after window" in result.out
+    result = start(*AT_ONCE).wait()
+    assert result.code == 1
+    assert result.err.splitlines() == ["error: 2_lr=-1: optimizer.lr=-1 must be above 0"]
     states = {job.number: job.state for job in read_jobs(sweep)}
     assert states == {0: "finished", 1: "finished", 2: "failed"}
-    assert "1 of 3 jobs failed" in out and "untrained" not in out
+    assert "1 of 3 jobs failed" in result.out and "untrained" not in result.out
     for run in RUNS:
         about = yaml.safe_load((sweep / run / ".hydra" / "about.yaml").read_text())
         assert about["threads"] == max(1, os.cpu_count() // 2)
         assert load(sweep / run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] == 800
 
 
-def test_a_job_that_is_told_to_make_room_goes_on_exactly(folder, command):
+def test_a_job_that_is_told_to_make_room_goes_on_exactly(folder, command, start):
     """As SLURM does at the end of a job's time: SIGUSR1 through submitit."""
     longer = ("model.dropout=0.3", "trainer.max_epochs=30", "callbacks.checkpoint.every_n_steps=9")
-    process = start(folder, "launcher=submitit_local", *longer, "hydra.sweep.dir=sweep")
-    while not (last := folder / "sweep" / "0" / "checkpoints" / "round_0001.ckpt").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+    process = start("launcher=submitit_local", *longer, "hydra.sweep.dir=sweep")
+    last = folder / "sweep" / "0" / "checkpoints" / "round_0001.ckpt"
+    wait_for(last)
     (holder,) = holders(folder / "sweep" / "0" / ".hydra" / "lock")
     os.kill(holder, signal.SIGUSR1)
-    _, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (0, "")
+    result = process.wait()
+    assert (result.code, result.err) == (0, "")
     (log,) = folder.glob("sweep/.submitit/*/*_0_log.out")
     assert "Requeued job" in log.read_text()
     assert log.read_text().count("untrained: validation") == 1
