@@ -16,7 +16,7 @@ const short = (value) => {
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)}M`;
   if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)}k`;
-  return size && size < 1e-3 ? value.toExponential(1) : String(+value.toPrecision(4));
+  return size && size < 1e-3 ? Number(value.toPrecision(3)).toExponential() : String(+value.toPrecision(4));
 };
 
 const drawn = [];
@@ -35,8 +35,9 @@ function redraw(entry) {
     Object.entries(entry.plot.scales).map(([key, { min, max }]) => [key, { min, max }]));
   entry.plot?.destroy();
   const options = { width: entry.parent.clientWidth, height: entry.height, ...entry.build() };
-  options.axes = options.axes.map((axis) => ({
+  options.axes = options.axes.map((axis, number) => ({
     stroke: colour("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
+    space: number ? 40 : 75,
     grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 },
     values: (plot, splits) => splits.map(short), ...axis,
   }));

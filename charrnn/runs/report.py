@@ -122,9 +122,7 @@ def write_results(sweep: Path, jobs: list[Job]) -> None:
     from charrnn.runs.page import results_page
 
     keys, groups = varied_keys(jobs), group_by_seed(jobs)
-    table = groups_table(groups, without_seed(keys), without_seed(keys)) if groups else []
-    name = sweep.resolve().name
-    html = results_page(name, jobs, keys, results_table(jobs), table, importances(sweep))
+    html = results_page(sweep.resolve().name, jobs, keys, groups, importances(sweep), sweep)
     files = {"results.csv": _csv_rows(sweep, jobs), "results.html": html}
     if groups:
         files["groups.csv"] = _group_rows(groups, without_seed(keys))

@@ -117,7 +117,7 @@ def curves(rows: list[dict], points: int) -> dict[str, list]:
         pairs = [(x, y) for x, y in pairs if x is not None and y is not None]
         kept = thin(pairs, points)
         if kept:
-            found[name] = [[int(x) for x, _ in kept], [float(f"{y:.5g}") for _, y in kept]]
+            found[name] = [[int(x) for x, _ in kept], [rounded(y) for _, y in kept]]
     return found
 
 
@@ -128,6 +128,11 @@ def number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def rounded(value: float, digits: int = 5) -> float:
+    """Return a number with so many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 def thin(values: list, count: int) -> list:

@@ -1,13 +1,14 @@
 """Reports: groups over seeds, lists of runs, and tables that fit their terminal."""
 
 import csv
+import json
 import re
 
 import pytest
 import yaml
+from pages import Elements
 
 from charrnn.runs.groups import group_by_seed
-from charrnn.runs.page import results_page
 from charrnn.runs.records import write_record
 from charrnn.runs.report import report_sweep
 from charrnn.runs.sweep import read_jobs
@@ -62,7 +63,7 @@ def test_no_groups_without_seeds(tmp_path):
 
 
 def test_groups_in_table_csv_and_page(sweep, capsys):
-    jobs = report_sweep(sweep)
+    report_sweep(sweep)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["lr", "mean", "bpc", "sd", "seeds", "difference", "±", "error"]
     assert lines[2].split() == ["0.001783", "2.2000", "0.1000", "3", "+0.1000", "0.0577"]
@@ -70,9 +71,9 @@ def test_groups_in_table_csv_and_page(sweep, capsys):
         rows = list(csv.DictReader(f))
     assert [row["seeds"] for row in rows] == ["3", "3", "1"]
     assert float(rows[1]["difference"]) == pytest.approx(0.1) and rows[0]["difference"] == ""
-    html = (sweep / "results.html").read_text()
-    assert "Over seeds" in html and ">+0.1000<" in html
-    assert "Over seeds" not in results_page("x", jobs[:1], [], [["job"], ["1"]])
+    data = json.loads(Elements((sweep / "results.html").read_text()).texts[1])
+    assert [len(group["best"]) for group in data["groups"]] == [3, 3, 1]
+    assert data["groups"][1]["difference"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 160])
