@@ -8,13 +8,19 @@ from charrnn.errors import InputError
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint file that a path names: itself, or the last one of a run's folder.
+    """Return the checkpoint file that a path names.
+
+    It is the file itself, the last checkpoint of a run's folder, or the model in a folder that
+    ``charrnn export --to folder`` wrote.
 
     Raises:
         InputError: there is none.
     """
     path = user_path(path)
+    exported = path / "model.safetensors"
     file = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not file.is_file() and exported.is_file():
+        file = exported
     if not file.is_file():
         raise InputError(
             f"{path}: no checkpoint there; give a run's folder or a file of its checkpoints/"

@@ -1,4 +1,4 @@
-"""A model for elsewhere: safetensors, ONNX, torch."""
+"""A model for elsewhere: one HTML page, a folder for a hub, safetensors, ONNX, torch."""
 
 from charrnn.export.exporter import ENDINGS, export
 

@@ -9,7 +9,10 @@ from charrnn.data.charset import Charset
 from charrnn.errors import check
 
 ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt", "html": ".html"}
+ENDINGS |= {"folder": ""}
 """Formats, each in a module of its name, and the endings of their files."""
+DEFAULTS = {"html": {"bits": 16}, "folder": {"bits": 16, "license": "unknown"}}
+"""Options of formats that have any."""
 
 
 def export(
@@ -17,8 +20,8 @@ def export(
     to: str,
     out: str | Path | None = None,
     allow_targets: Sequence[str] = (),
-    bits: int | None = None,
     tell: Callable[[str], object] = lambda line: None,
+    **options: object,
 ) -> Path:
     """Write a checkpoint's model in another format, atomically.
 
@@ -27,11 +30,12 @@ def export(
         to: "safetensors", which :func:`charrnn.load` and ``init_from=`` read too; "onnx", a graph
             of one time step; "torch", plain dictionaries of tensors, of which that of ``gru`` fits
             ``torch.nn.GRU`` (where ``reset=after`` and ``gate=sigmoid``); "html", a page that
-            writes with the model.
-        out: the file to write; None puts it beside the checkpoint.
+            writes with the model; "folder", what a model hub expects, which ``charrnn.load`` reads.
+        out: the file or folder to write; None puts it beside the checkpoint.
         allow_targets: as in :func:`charrnn.load`.
-        bits: of a weight in "html": 32, 16 (None) or 8.
         tell: called with a line on what was written, where there is more to say than its name.
+        options: ``bits`` of a weight in a page, 32, 16 or 8, of "html" and "folder"; ``license`` of
+            a "folder", an SPDX identifier in lower case.
 
     Returns:
         The file.
@@ -41,17 +45,25 @@ def export(
         OSError: the file cannot be written.
     """
     check("to", to, to in ENDINGS, " or ".join(ENDINGS))
-    check("bits", bits, bits is None or to == "html", "left out unless to=html")
+    known = DEFAULTS.get(to, {})
+    for name, value in options.items():
+        has = [format for format, names in DEFAULTS.items() if name in names]
+        check(name, value, name in known, f"left out unless to={' or to='.join(has)}")
+    options = known | options
     file = checkpoint.find_checkpoint(path)
     saved = checkpoint.read(file)
     model, charset = checkpoint.build_model(saved, allow_targets)
     out = file.with_suffix(ENDINGS[to]) if out is None else Path(out)
     module = importlib.import_module(f"charrnn.export.{to}")
+    arguments = model, describe(saved, charset)
+    if to == "folder":
+        tell(module.write(*arguments, out, saved, **options))
+        return out
     with checkpoint.atomic_write(out) as f:
         if to == "html":
-            tell(module.write(model, describe(saved, charset), f, saved, bits or 16))
+            tell(module.write(*arguments, f, saved, **options))
         else:
-            module.write(model, describe(saved, charset), f)
+            module.write(*arguments, f)
     return out
 
 
