@@ -53,7 +53,7 @@ class Training:
         graph: bool = False,
     ):
         self.model, self.inputs, self.targets = model, inputs, targets
-        self.low = PRECISIONS[precision]
+        self.precision = precision
         self.state = model.initial_state(inputs.size(1))
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.RMSprop(self.parameters, lr=1e-3, alpha=0.95)
@@ -81,7 +81,7 @@ class Training:
             self.scaler.update()
 
     def _forward(self) -> tuple[Tensor, Tensor]:
-        with self._precision():
+        with autocast(self.inputs.device, self.precision):
             loss, self.next = self.model.loss(self.inputs, self.targets, self.state)
         return loss, loss
 
@@ -94,7 +94,8 @@ class Training:
         self.next = None  # which would keep the autograd graph
         nn.utils.clip_grad_value_(self.parameters, 5.0)
 
-    def _precision(self) -> contextlib.AbstractContextManager:
-        if self.low is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.inputs.device.type, self.low)
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Return the context of a forward pass in one of ``PRECISIONS``."""
+    low = PRECISIONS[precision]
+    return contextlib.nullcontext() if low is None else torch.autocast(device.type, low)

@@ -4,7 +4,8 @@ N rows, H hidden size, V vocabulary size.
 
 For each chunk of rows the forward pass computes logits, nats and the gradient, which overwrites
 the logits, and from it the gradients of the layer (as in Liger Kernel, Hsu et al. 2024,
-arXiv:2410.10989).
+arXiv:2410.10989). Under autocast with bfloat16 one function of ``csrc`` does all of it, with
+bfloat16 operands (:mod:`charrnn.gru.bf16`).
 """
 
 import ctypes
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from charrnn.gru import native
+from charrnn.gru import bf16, native
 
 CHUNK = 1 << 18
 """Logits per chunk: 1 MiB of float32 stays in the processor's cache."""
@@ -42,8 +43,21 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
         return loss.linear_cross_entropy(inputs, weight, bias, targets)
     kept = torch.float64 if inputs.dtype == torch.float64 else torch.float32
     tensors = [tensor.to(kept) for tensor in (inputs, weight, bias)]
-    loss = LinearCrossEntropy.apply(*tensors, targets, torch.is_grad_enabled())
+    path = bf16.path() if kept == torch.float32 else 0
+    loss = LinearCrossEntropy.apply(*tensors, targets, path, torch.is_grad_enabled())
     return loss.to(inputs.dtype)
+
+
+@torch.no_grad()
+def linear_nats(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Return the nats of every target, (N), without a gradient; arguments as above.
+
+    On a CPU, under autocast with bfloat16 (:func:`charrnn.gru.bf16.path` is not 0).
+    """
+    tensors = [tensor.float().contiguous() for tensor in (inputs, weight, bias)]
+    nats = native.empty(tensors[0], len(inputs))
+    fused(*tensors, targets.contiguous(), bf16.path(), each=nats)
+    return nats
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -51,7 +65,7 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx, inputs, weight, bias, targets, training):
+    def forward(ctx, inputs, weight, bias, targets, path, training):
         needs = [training and need for need in ctx.needs_input_grad[:3]]
         count, size = targets.numel(), weight.size(0)
         targets, bias = targets.contiguous(), bias.contiguous()
@@ -62,7 +76,11 @@ class LinearCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight) if needs[1] else None
         d_bias = torch.zeros_like(bias) if any(needs) else None
         rows = max(1, CHUNK // size)
-        for i in range(0, count, rows):
+        if path:
+            inputs, weight = inputs.contiguous(), weight.contiguous()
+            grads = {"d_inputs": d_inputs, "d_weight": d_weight, "d_bias": d_bias}
+            nats = fused(inputs, weight, bias, targets, path, scale, **grads)
+        for i in range(0, 0 if path else count, rows):
             part = inputs[i : i + rows]
             logits = part @ weight.t()
             cross_entropy(logits, bias, targets[i : i + rows], nats, scale, d_bias)
@@ -80,7 +98,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         grads = ctx.saved_tensors
         if grad.item() != 1:
             grads = [None if g is None else g * grad for g in grads]
-        return *grads, None, None
+        return *grads, None, None, None
 
 
 IGNORED = -100
@@ -102,3 +120,28 @@ def cross_entropy(
     native.call(
         "cross_entropy", logits, bias, targets, ctypes.addressof(nats), scale, d_bias, *logits.shape
     )
+
+
+def fused(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    path: int,
+    scale: float = 1.0,
+    each: Tensor | None = None,
+    d_inputs: Tensor | None = None,
+    d_weight: Tensor | None = None,
+    d_bias: Tensor | None = None,
+) -> ctypes.c_double:
+    """Return the sum of the nats of all rows, computed with bfloat16 operands.
+
+    Unless they are None, writes the nats of every row to ``each`` and scale times the gradients to
+    d_inputs and d_weight, and adds them to d_bias, which is needed if any of the other two is.
+    """
+    nats = ctypes.c_double(0)
+    native.call(
+        "linear_cross_entropy", inputs, weight, bias, targets, ctypes.addressof(nats), scale,
+        each, d_inputs, d_weight, d_bias, *inputs.shape[:1], *weight.shape, path=path,
+    )  # fmt: skip
+    return nats

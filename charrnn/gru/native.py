@@ -6,10 +6,15 @@ T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
 A layer is one call in each direction, including the products with its inputs and all gradients.
 If inputs are indices, W_ih x is computed for the V rows of the table and gathered.
+
+Under autocast with bfloat16, products take bfloat16 operands where the processor is faster with
+them: see :mod:`charrnn.gru.bf16`.
 """
 
 import ctypes
 import functools
+import math
+import weakref
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +22,7 @@ from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from charrnn.gru import build, cuda
+from charrnn.gru import bf16, build, cuda
 
 OUT_OF_RANGE, NO_MEMORY, NOT_FINITE = 1, 2, 3
 """Error codes of the functions of ``csrc``."""
@@ -53,7 +58,8 @@ def forward(
         return cuda.forward(inputs, table, state, weights, **settings)
     dtype = state.dtype
     kept = dtype if dtype == torch.float64 else torch.float32
-    variant = (reset == "before", gate == "hard_sigmoid", torch.is_grad_enabled())
+    path = bf16.path() if kept == torch.float32 else 0
+    variant = (reset == "before", gate == "hard_sigmoid", path, torch.is_grad_enabled())
     inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
     final = []
     for layer, tensors in enumerate(weights):
@@ -71,7 +77,7 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx, inputs, table, state, w_ih, w_hh, b_ih, b_hh, before, hard, training):
+    def forward(ctx, inputs, table, state, w_ih, w_hh, b_ih, b_hh, before, hard, path, training):
         training = training and any(ctx.needs_input_grad)
         w_ih, w_hh = w_ih.contiguous(), w_hh.contiguous()
         x = index = gates = None
@@ -84,14 +90,14 @@ class Layer(torch.autograd.Function):
         steps, rows, hidden, _ = sizes
         states = empty(state, steps + 1, rows, hidden)
         states[0] = state
-        saved = empty(state, steps, rows, 4 * hidden) if training else None
+        saved = kept_empty(state, steps, rows, 4 * hidden) if training else None
         call(
             "gru_forward", x, gates, index, len(gates) if x is None else 0, w_ih, w_hh,
-            b_ih.contiguous(), b_hh.contiguous(), states, saved, *sizes, before, hard,
+            b_ih.contiguous(), b_hh.contiguous(), states, saved, *sizes, before, hard, path=path,
         )  # fmt: skip
         if training:
             ctx.save_for_backward(x, table, index, w_ih, w_hh, states, saved)
-            ctx.sizes, ctx.variant = sizes, (before, hard)
+            ctx.sizes, ctx.variant, ctx.path = sizes, (before, hard), path
         return states[1:]
 
     @staticmethod
@@ -111,7 +117,7 @@ class Layer(torch.autograd.Function):
         d_gates = empty(grad, size, 3 * hidden) if folded else None
         call(
             "gru_backward", grad.contiguous(), x, index, size, w_ih, w_hh, states, saved, d_x,
-            d_state, d_bias, d_w_hh, d_w_ih, d_gates, *ctx.sizes, *ctx.variant,
+            d_state, d_bias, d_w_hh, d_w_ih, d_gates, *ctx.sizes, *ctx.variant, path=ctx.path,
         )  # fmt: skip
         if folded and need_w_ih:
             d_w_ih = d_gates.t() if table is None else d_gates.t() @ table
@@ -120,7 +126,7 @@ class Layer(torch.autograd.Function):
         inside = d_bias if before else d_bias[[1, 2, 0]]
         return (
             d_x, d_table, d_state, d_w_ih, d_w_hh, d_bias[-3:].flatten(), inside.flatten(),
-            None, None, None,
+            None, None, None, None,
         )  # fmt: skip
 
 
@@ -129,8 +135,40 @@ def empty(like: Tensor, *size: int) -> Tensor:
     return torch.empty(size, dtype=like.dtype)
 
 
-def call(name: str, *args: Tensor | int | None) -> None:
+def kept_empty(like: Tensor, *size: int) -> Tensor:
+    """:func:`empty` in memory that the kernels keep from step to step, where it is large.
+
+    New pages from the system took 4 % of a training step at (H, L, B) = (512, 2, 64).
+    """
+    count = math.prod(size)
+    bytes = count * like.element_size()
+    if bytes < 1 << 20:
+        return empty(like, *size)
+    library = memory()
+    address = library.memory_take(bytes)
+    if not address:
+        raise MemoryError(f"no memory for {bytes} bytes")
+    block = (ctypes.c_char * bytes).from_address(address)
+    # The tensor's memory holds the block, which is given back when the last tensor on it is gone.
+    weakref.finalize(block, library.memory_give, address, bytes).atexit = False
+    return torch.frombuffer(block, dtype=like.dtype, count=count).view(size)
+
+
+@functools.cache
+def memory() -> ctypes.CDLL:
+    """Return the library with the types of its functions of ``csrc/memory.h``."""
+    library = build.library()
+    library.memory_take.argtypes, library.memory_take.restype = [ctypes.c_long], ctypes.c_void_p
+    library.memory_give.argtypes = [ctypes.c_void_p, ctypes.c_long]
+    library.memory_kept.restype = ctypes.c_long
+    return library
+
+
+def call(name: str, *args: Tensor | int | None, path: int = 0) -> None:
     """Call a function of ``csrc`` for the type of its first tensor, on torch's threads.
+
+    Args:
+        path: of :func:`charrnn.gru.bf16.path`; unless it is 0, the function for bfloat16 operands.
 
     Raises:
         IndexError: an index is out of range.
@@ -139,7 +177,8 @@ def call(name: str, *args: Tensor | int | None) -> None:
     """
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
     dtype = next(a.dtype for a in args if isinstance(a, Tensor))
-    code = function(name, dtype)(*pointers, torch.get_num_threads())
+    called = function(name, torch.bfloat16 if path else dtype)
+    code = called(*pointers, *([path] if path else []), torch.get_num_threads())
     if code == OUT_OF_RANGE:
         raise IndexError("an input or target is no index of the vocabulary")
     if code == NO_MEMORY:
@@ -149,21 +188,29 @@ def call(name: str, *args: Tensor | int | None) -> None:
 
 
 ARGUMENTS = {
-    # p a pointer, l a long, i an int, d a double, as in the sources.
+    # p a pointer, l a long, i an int, d a double, as in the sources; those for bfloat16 operands
+    # have one more int.
     "gru_forward": "ppplpppppplllliii",
     "gru_backward": "ppplpppppppppplllliii",
     "cross_entropy": "ppppdplli",
+    "linear_cross_entropy": "pppppdppppllli",
     "sampler_open": "pppppplllliii",
     "sampler_run": "pppppldlddi",
     "sampler_close": "p",
     "coder_run": "pppppplii",
 }
+SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 
 
 @functools.cache
 def function(name: str, dtype: torch.dtype):
-    """Return a function of ``csrc`` for float32 or float64, with its argument types."""
-    found = getattr(build.library(), f"{name}_{'f64' if dtype == torch.float64 else 'f32'}")
+    """Return a function of ``csrc``, with its argument types.
+
+    Args:
+        dtype: of its arrays; bfloat16 for float32 arrays and bfloat16 operands of products.
+    """
+    found = getattr(build.library(), f"{name}_{SUFFIXES[dtype]}")
     types = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "d": ctypes.c_double}
-    found.argtypes = [types[letter] for letter in ARGUMENTS[name]]
+    letters = ARGUMENTS[name] + ("i" if dtype == torch.bfloat16 else "")
+    found.argtypes = [types[letter] for letter in letters]
     return found

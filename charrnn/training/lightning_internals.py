@@ -13,7 +13,7 @@ from collections import OrderedDict
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
-from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.trainer.call import _call_lightning_module_hook
@@ -29,8 +29,8 @@ MODULE_HOOKS = ("backward", "optimizer_zero_grad", "optimizer_step", *HOOKS)
 class DirectOptimization(_AutomaticOptimization):
     """Lightning's automatic optimization without the calls of hooks that are not overridden.
 
-    Some forty such calls cost half a millisecond a window. If a hook is overridden, or with mixed
-    precision, several devices, a profiler or an optimizer that needs a closure, Lightning's own
+    Some forty such calls cost half a millisecond a window. If a hook is overridden, or with scaled
+    gradients, several devices, a profiler or an optimizer that needs a closure, Lightning's own
     implementation runs.
     """
 
@@ -50,7 +50,8 @@ class DirectOptimization(_AutomaticOptimization):
         trainer, progress = self.trainer, self.optim_progress.optimizer
         task = trainer.lightning_module
         with torch.enable_grad():
-            output = _call_lightning_module_hook(trainer, "training_step", *kwargs.values())
+            with trainer.precision_plugin.train_step_context():
+                output = _call_lightning_module_hook(trainer, "training_step", *kwargs.values())
             if isinstance(output, torch.Tensor):
                 loss, result = output, {"loss": output.detach()}
             else:  # a dictionary, which Lightning validates
@@ -80,9 +81,10 @@ class DirectOptimization(_AutomaticOptimization):
 
     def can_be_direct(self, optimizer) -> bool:
         """Whether skipping the calls changes nothing."""
-        trainer = self.trainer
+        trainer, precision = self.trainer, self.trainer.precision_plugin
+        mixed = type(precision) is MixedPrecision and precision.scaler is None
         return (
-            type(trainer.precision_plugin) is Precision
+            (mixed or type(precision) is Precision)
             and isinstance(trainer.strategy, SingleDeviceStrategy)
             and trainer.accumulate_grad_batches == 1
             and self.listener(optimizer) is None

@@ -23,6 +23,7 @@ def full_of_nan(monkeypatch):
         return torch.full(size, torch.nan, dtype=like.dtype)
 
     monkeypatch.setattr(native, "empty", empty)
+    monkeypatch.setattr(native, "kept_empty", empty)
 
 
 @pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
@@ -172,9 +173,6 @@ def test_bfloat16_is_computed_in_float32():
     inputs, state, table = window("table", gru, 5, 3)
     gru.backend = "native"
     expected, _ = gru(inputs, state, table)
-    with torch.autocast("cpu", torch.bfloat16):
-        found, _ = gru(inputs, state, table.bfloat16().float())
-    assert_near([found], [expected], 1e-2)
     gru.bfloat16()
     found, final = gru(inputs, state.bfloat16(), table.bfloat16())
     found.float().sum().backward()

@@ -10,6 +10,7 @@ SCRIPT = """
 import torch
 from charrnn.gru import GRU, build
 build.FLAGS = ["-O0", *build.FLAGS[1:]]  # compiles faster
+build.SOURCES = [s for s in build.SOURCES if not s.name.startswith("bf16")]
 gru = GRU(3, 4, backend="native")
 print(gru(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(1, 1, 4))[0].shape)
 """

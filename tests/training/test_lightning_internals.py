@@ -83,8 +83,11 @@ class Hooked(Callback):
         pass
 
 
-@pytest.mark.parametrize("clip", [None, "value", "norm"])
-def test_direct_optimization_equals_lightnings(tmp_path, clip):
+@pytest.mark.parametrize(
+    ("clip", "precision"),
+    [(None, "32-true"), ("value", "32-true"), ("norm", "32-true"), ("value", "bf16-mixed")],
+)
+def test_direct_optimization_equals_lightnings(tmp_path, clip, precision):
     """Weights bit for bit, and counters; and only without overridden hooks."""
     found = []
     for callbacks in ([], [Hooked()]):
@@ -92,7 +95,8 @@ def test_direct_optimization_equals_lightnings(tmp_path, clip):
         settings = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": clip} if clip else {}
         task, _ = fit(
             tmp_path, SHORT, model, task={"l2": 0.3}, data=DATA, max_steps=1,
-            log_every_n_steps=1, limit_val_batches=0, callbacks=callbacks, **settings,
+            log_every_n_steps=1, limit_val_batches=0, callbacks=callbacks, precision=precision,
+            **settings,
         )  # fmt: skip
         loop = task.trainer.fit_loop.epoch_loop.automatic_optimization
         assert loop.direct is not bool(callbacks)

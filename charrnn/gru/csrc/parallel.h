@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <new>
 
 // Return codes of the functions that Python calls.
 enum { DONE, OUT_OF_RANGE, NO_MEMORY, NOT_FINITE };
@@ -19,20 +20,27 @@ inline int threads_for(long operations, int threads) {
 
 // Calls work(i) once for each i in [0, count). The assignment to threads is dynamic, so results
 // must not depend on it.
+// Throws std::bad_alloc if a call does, after the others.
 template <class Work>
 void parallel_for(long count, int threads, const Work &work) {
     struct Job {
         const Work &work;
         std::atomic<long> next;
         long count;
-    } job{work, {0}, count};
+        std::atomic<bool> failed;
+    } job{work, {0}, count, {false}};
     auto run = [](void *data) {
         Job &job = *static_cast<Job *>(data);
-        for (long i; (i = job.next++) < job.count;) job.work(i);
+        for (long i; (i = job.next++) < job.count;) try {
+                job.work(i);
+            } catch (const std::bad_alloc &) {  // must not leave a thread of OpenMP
+                job.failed = true;
+            }
     };
     if (threads > count) threads = count;
     if (threads > 1 && openmp_parallel)
         openmp_parallel(run, &job, threads, 0);
     else
         run(&job);
+    if (job.failed) throw std::bad_alloc();
 }

@@ -7,27 +7,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
+#include "memory.h"
 #include "parallel.h"
 #include "vec.h"
 
 constexpr int TILE_VECTORS = 3;
-
-// Aligned memory of one call; its content is undefined.
-template <class T>
-struct Buffer {
-    T *data;
-    explicit Buffer(long size) {
-        long bytes = (size * sizeof(T) + 127) / 64 * 64;
-        data = static_cast<T *>(std::aligned_alloc(64, bytes));
-        if (!data) throw std::bad_alloc();
-    }
-    ~Buffer() { std::free(data); }
-    Buffer(const Buffer &) = delete;
-    operator T *() const { return data; }
-};
 
 template <class T>
 inline void add(T *p, V<T> v, long n) {

@@ -1,0 +1,211 @@
+// A GRU layer over a window, backward, with bfloat16 operands. See bf16_layer.h and backward.cpp.
+
+#include "bf16_path.h"
+
+#ifdef HAS_BF16_KERNELS
+#include "bf16_layer.h"
+#include "bf16_weights.h"
+
+#include "bf16_on.h"
+
+namespace {
+
+struct Sums {
+    float *bias, *w_hh, *w_ih, *gates;
+};
+
+// grads: (T B, gates x Hp) in bfloat16, dq dr dz dn, or dr dz dn where the reset comes before.
+template <class E, bool before, bool hard>
+void backward_block(const Layer &l, const Block &b, const float *dout, float *keep, bf16 *grads,
+                    long ldg, const bf16 *hidden, const bf16 *candidate, float *bias,
+                    float *folded) {
+    const long H = l.hidden, Hp = l.hp();
+    constexpr long R = before ? 0 : 1;  // number of dr among the gates
+    const long blocks = (before ? 2 : 3) * Hp / 32;
+    alignas(64) float out[32 * 32] = {};
+    E::begin(b.rows);
+    auto grad = [&](long t, long row) { return grads + (t * l.rows + row) * ldg; };
+    for (long t = l.steps - 1; t >= -1; t--) {  // -1: what reaches the initial state
+        for (long p = 0; p < Hp / 32; p++) {
+            auto body = [&](long first, long rows) {
+                for (long u = 32 * p; u < std::min(32 * p + 32, H); u += 16) {
+                    const __mmask16 m = mask(H - u);
+                    V sum_q{}, sum_r{}, sum_z{}, sum_n{};
+                    for (long i = 0; i < rows; i++) {
+                        const long row = first + i;
+                        float *k = keep + row * H + u;
+                        if (t < 0) {
+                            add(k, load(out + 32 * i + u % 32), m);
+                            continue;
+                        }
+                        V dh = load(dout + (t * l.rows + row) * H + u, m);
+                        if (t + 1 < l.steps) dh += load(k, m) + load(out + 32 * i + u % 32);
+                        const float *a = l.saved_at(t, row) + u;
+                        V r = load(a, m), z = load(a + H, m), cand = load(a + 2 * H, m);
+                        V h = load(l.state(t, row) + u, m);
+                        V dn = dh * (1.f - z) * (1.f - cand * cand);
+                        V dz = dh * (h - cand) * slope<hard>(z);
+                        store(k, dh * z, m);
+                        bf16 *g = grad(t, row) + u;
+                        store_bf16(g + (R + 1) * Hp, dz), store_bf16(g + (R + 2) * Hp, dn);
+                        sum_z += dz, sum_n += dn;
+                        float *f = folded ? folded + l.index[t * l.rows + row] * 3 * H + u : nullptr;
+                        if (f) add(f + H, dz, m), add(f + 2 * H, dn, m);
+                        if (before) continue;
+                        V dq = dn * r, dr = dn * load(a + 3 * H, m) * slope<hard>(r);
+                        store_bf16(g, dq), store_bf16(g + Hp, dr);
+                        sum_q += dq, sum_r += dr;
+                        if (f) add(f, dr, m);
+                    }
+                    if (t < 0) continue;
+                    add(bias + (R + 1) * H + u, sum_z, m), add(bias + (R + 2) * H + u, sum_n, m);
+                    if (!before) add(bias + u, sum_q, m), add(bias + H + u, sum_r, m);
+                }
+            };
+            if (t + 1 < l.steps)
+                rows_times_panel<E, 2>(out, b, grad(t + 1, b.begin), ldg,
+                                       hidden + p * blocks * 2 * TILE, blocks, body);
+            else
+                for (long i = 0; i < b.size(); i += 32) body(b.begin + i, std::min(32L, b.size() - i));
+        }
+        if (!before || t < 0) continue;
+        for (long p = 0; p < Hp / 32; p++)
+            rows_times_panel<E, 2>(out, b, grad(t, b.begin) + 2 * Hp, ldg,
+                                   candidate + p * Hp / 32 * 2 * TILE, Hp / 32,
+                                   [&](long first, long rows) {
+                for (long u = 32 * p; u < std::min(32 * p + 32, H); u += 16) {
+                    const __mmask16 m = mask(H - u);
+                    V sum_r{};
+                    for (long i = 0; i < rows; i++) {
+                        const long row = first + i;
+                        V dp = load(out + 32 * i + u % 32), r = load(l.saved_at(t, row) + u, m);
+                        V dr = dp * load(l.state(t, row) + u, m) * slope<hard>(r);
+                        store_bf16(grad(t, row) + u, dr);
+                        add(keep + row * H + u, dp * r, m);
+                        if (folded) add(folded + l.index[t * l.rows + row] * 3 * H + u, dr, m);
+                        sum_r += dr;
+                    }
+                    add(bias + u, sum_r, m);
+                }
+            });
+    }
+    E::end();
+}
+
+template <class E, bool before, bool hard>
+void backward(const Layer &l, const float *dout, long vocabulary, float *dx, float *dstate,
+              const Sums &total, int threads) {
+    const long H = l.hidden, Hp = l.hp(), I = l.inputs, T = l.steps, B = l.rows;
+    const long blocks = std::min<long>(threads, B), gates = before ? 3 : 4, outer = gates - 3;
+    const long ldg = row_size(gates * Hp), folded = total.gates ? vocabulary * 3 * H : 0;
+    Buffer<bf16> hidden(3 * Hp * Hp), input(dx ? 3 * Hp * up(I, 32) : 0);
+    Buffer<bf16> grads((up(T * B, 32) + 32) * ldg);
+    Buffer<float> bias(blocks * gates * H), sums(blocks * folded);
+    // Rows that pad the last tiles; a unit that pads a row is written as zero with its vector, but
+    // for whole vectors of padding.
+    memset(grads + T * B * ldg, 0, (up(T * B, 32) + 32 - T * B) * ldg * sizeof(bf16));
+    if (up(H, 16) < Hp)
+        for (long k = 0; k < T * B; k++)
+            for (long g = 0; g < gates; g++)
+                memset(grads + k * ldg + g * Hp + up(H, 16), 0, 16 * sizeof(bf16));
+    bf16 *candidate = hidden + 2 * Hp * Hp;
+    auto row = [&](const float *w, long size, long k, long gate) {
+        return k % Hp < H ? w + (gate * H + k % Hp) * size : nullptr;
+    };
+    if (before) {
+        pack_rows(hidden, 2 * Hp / 32, H, threads, [&](long k) { return row(l.w_hh, H, k, k / Hp); });
+        pack_rows(candidate, Hp / 32, H, threads, [&](long k) { return row(l.w_hh, H, k, 2); });
+    } else {  // in the order of grads: q r z
+        pack_rows(hidden, 3 * Hp / 32, H, threads,
+                  [&](long k) { return row(l.w_hh, H, k, (k / Hp + 2) % 3); });
+    }
+    std::fill(bias.data, bias.data + blocks * gates * H, 0.f);
+    std::fill(sums.data, sums.data + blocks * folded, 0.f);
+    parallel_for(blocks, threads, [&](long i) {
+        backward_block<E, before, hard>(l, Block(B, i, blocks), dout, dstate, grads, ldg, hidden,
+                                        candidate, bias + i * gates * H,
+                                        folded ? sums + i * folded : nullptr);
+    });
+    for (long j = 0; j < gates * H; j++) {
+        total.bias[j] = bias[j];
+        for (long i = 1; i < blocks; i++) total.bias[j] += bias[i * gates * H + j];
+    }
+    for (long j = 0; j < folded; j++) {
+        total.gates[j] = sums[j];
+        for (long i = 1; i < blocks; i++) total.gates[j] += sums[i * folded + j];
+    }
+    // Weight gradients, once for all steps.
+    if (total.w_hh || total.w_ih) {
+        Terms h(total.w_hh ? T * B : 0, H), x(total.w_ih ? T * B : 0, I);
+        Terms reset(before && total.w_hh ? T * B : 0, H);
+        if (total.w_hh) h.pack(l.states, H, H, threads);
+        if (total.w_ih) x.pack(l.x, I, I, threads);
+        if (before && total.w_hh) reset.pack(l.saved + 3 * H, 4 * H, H, threads);
+        // Few units to a task, if that takes more to busy all threads.
+        const long group = std::clamp(up(gates * H / (2 * threads), 32), 32L, 128L);
+        const long groups = (H + group - 1) / group;
+        parallel_for(gates * groups, threads, [&](long i) {
+            const long gate = i / groups, u = i % groups * group, units = std::min(group, H - u);
+            // dq is only for the hidden weights, dn only for the input's where the reset is after.
+            const bool dq = !before && gate == 0, dn = gate == gates - 1;
+            Outer products[2];
+            int count = 0;
+            if (total.w_hh && (before || !dn))
+                products[count++] = {before && dn ? &reset : &h,
+                                     total.w_hh + ((dq ? 2 : gate - outer) * H + u) * H, H};
+            if (total.w_ih && !dq)
+                products[count++] = {&x, total.w_ih + ((gate - outer) * H + u) * I, I};
+            if (count) weight_gradient<E>(grads, ldg, gate * Hp + u, units, products, count);
+        });
+    }
+    if (!dx) return;
+    pack_rows(input, 3 * Hp / 32, I, threads, [&](long k) { return row(l.w_ih, I, k, k / Hp); });
+    const long step = 128;
+    parallel_for((T * B + step - 1) / step, threads, [&](long s) {
+        alignas(64) float out[32 * 32];
+        E::begin(16);
+        const long begin = s * step, end = std::min(begin + step, T * B);
+        for (long p = 0; p < up(I, 32) / 32; p++)
+            for (long i = begin; i < end; i += 32) {
+                E::template product<2, 2>(out, 32, Left{grads + i * ldg + outer * Hp, ldg, 16 * ldg, 32},
+                                          16, input + p * 3 * Hp * 32, 3 * Hp / 32);
+                for (long j = i; j < std::min(i + 32, end); j++)
+                    for (long u = 32 * p; u < std::min(32 * p + 32, I); u += 16)
+                        store(dx + j * I + u, load(out + (j - i) * 32 + u % 32), mask(I - u));
+            }
+        E::end();
+    });
+}
+
+template <class E>
+void run(const Layer &l, const float *dout, long vocabulary, float *dx, float *dstate,
+         const Sums &total, bool before, bool hard, int threads) {
+    if (before)
+        hard ? backward<E, true, true>(l, dout, vocabulary, dx, dstate, total, threads)
+             : backward<E, true, false>(l, dout, vocabulary, dx, dstate, total, threads);
+    else
+        hard ? backward<E, false, true>(l, dout, vocabulary, dx, dstate, total, threads)
+             : backward<E, false, false>(l, dout, vocabulary, dx, dstate, total, threads);
+}
+
+}  // namespace
+
+#include "bf16_off.h"
+
+extern "C" int gru_backward_bf16(const float *dout, const float *x, const int64_t *index,
+                                 long vocabulary, const float *w_ih, const float *w_hh,
+                                 const float *states, const float *saved, float *dx, float *dstate,
+                                 float *dbias, float *dw_hh, float *dw_ih, float *dgates, long steps,
+                                 long rows, long hidden, long inputs, int before, int hard,
+                                 int path, int threads) try {
+    const Layer l{steps, rows, hidden, inputs, x, nullptr, index, w_ih, w_hh,
+                  const_cast<float *>(states), const_cast<float *>(saved)};
+    const Sums total{dbias, dw_hh, dw_ih, dgates};
+    threads = threads_for(steps * rows * hidden * (hidden + inputs), threads);
+    (path == AMX ? run<Amx> : run<Dot>)(l, dout, vocabulary, dx, dstate, total, before, hard,
+                                        threads);
+    return DONE;
+} catch (const std::bad_alloc &) {
+    return NO_MEMORY;
+}
+#endif

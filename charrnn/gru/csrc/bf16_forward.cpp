@@ -1,0 +1,171 @@
+// A GRU layer over a window, forward, with bfloat16 operands. See bf16_layer.h.
+
+#include "bf16_path.h"
+
+#ifdef HAS_BF16_KERNELS
+#include "bf16_layer.h"
+
+#include "bf16_on.h"
+
+namespace {
+
+constexpr long CHUNK_ROWS = 256;  // rows of a product with the inputs at a time
+
+struct Weights {
+    const bf16 *hidden, *candidate, *input;
+    const float *bias;  // r z n outside and n inside the hidden product, Hp each
+};
+
+template <class E, bool before, bool hard>
+void forward_block(const Layer &l, const Block &b, const Weights &w) {
+    const long H = l.hidden, Hp = l.hp(), I = l.inputs, n = b.size(), R = b.padded();
+    const long lda = row_size(H), ldx = row_size(I), wide = Hp / 16 * 48;
+    const long hb = Hp / 32, ib = l.ip() / 32;  // blocks of terms
+    const long chunk = std::max(1L, CHUNK_ROWS / R);
+    Buffer<bf16> state(2 * R * lda), product(before ? R * lda : 0);
+    Buffer<bf16> x(l.x ? chunk * R * ldx : 0);
+    Buffer<float> gates(l.x ? chunk * R * wide : 0), scratch(before && !l.saved ? n * 4 * H : 0);
+    const bool far = l.steps * l.rows * 4 * H * 4 > 16 << 20;  // more than a cache keeps till then
+    alignas(64) float out[32 * 48];
+    memset(state, 0, 2 * R * lda * sizeof(bf16));
+    if (before) memset(product, 0, R * lda * sizeof(bf16));
+    if (l.x) memset(x, 0, chunk * R * ldx * sizeof(bf16));
+    for (long i = 0; i < n; i++) round_row(state + i * lda, l.state(0, b.begin + i), H);
+    E::begin(b.rows);
+    for (long t = 0; t < l.steps; t++) {
+        const bf16 *h = state + t % 2 * R * lda;
+        bf16 *next = state + (t + 1) % 2 * R * lda;
+        if (l.x && t % chunk == 0) {  // in order of (step, row of the block, 16 units, gate, unit)
+            const long steps = std::min(chunk, l.steps - t), tiles = steps * b.tiles;
+            for (long s = 0; s < steps; s++)
+                for (long i = 0; i < n; i++)
+                    round_row(x + (s * R + i) * ldx, l.x + ((t + s) * l.rows + b.begin + i) * I, I);
+            for (long c = 0; c < Hp / 16; c++)
+                for (long i = 0; i < tiles; i += 2) {
+                    const Left left{x + i * b.rows * ldx, ldx, b.rows * ldx, 32};
+                    float *to = gates + i * b.rows * wide + c * 48;
+                    const bf16 *panel = w.input + c * ib * 3 * TILE;
+                    if (i + 1 < tiles)
+                        E::template product<2, 3>(to, wide, left, b.rows, panel, ib);
+                    else
+                        E::template product<1, 3>(to, wide, left, b.rows, panel, ib);
+                }
+        }
+        // Where the input's part of 16 units of gate 0 is, and how far apart the gates are.
+        auto input = [&](long row, long c) -> const float * {
+            return l.x ? gates + (t % chunk * R + row - b.begin) * wide + c * 48
+                       : l.gates + l.index[t * l.rows + row] * 3 * H + c * 16;
+        };
+        const long apart = l.x ? 16 : H;
+        auto saved = [&](long row) {
+            return l.saved ? l.saved_at(t, row) : scratch + (row - b.begin) * 4 * H;
+        };
+        constexpr int G = before ? 2 : 3;
+        for (long c = 0; c < (H + 15) / 16; c++) {
+            const long u = 16 * c;
+            const __mmask16 m = mask(H - u);
+            const V bias_r = load(w.bias + u), bias_z = load(w.bias + Hp + u);
+            const V bias_n = load(w.bias + 2 * Hp + u), bias_q = load(w.bias + 3 * Hp + u);
+            rows_times_panel<E, G>(out, b, h, lda, w.hidden + c * hb * G * TILE, hb,
+                                   [&](long first, long rows) {
+                for (long i = 0; i < rows; i++) {
+                    const float *g = input(first + i, c), *sum = out + i * 16 * G;
+                    V r = load(sum) + load(g, m) + bias_r;
+                    V z = load(sum + 16) + load(g + apart, m) + bias_z;
+                    squash<hard>(r, z);
+                    V old = load(l.state(t, first + i) + u, m);
+                    const long row = first + i - b.begin;
+                    if (before) {
+                        V q = r * old;
+                        float *s = saved(first + i) + u;
+                        store(s, r, m), store(s + H, z, m), store(s + 3 * H, q, m);
+                        store_bf16(product + row * lda + u, q);
+                        continue;
+                    }
+                    V q = load(sum + (G - 1) * 16) + bias_q;
+                    V cand = tanh(load(g + 2 * apart, m) + bias_n + r * q);
+                    V now = cand + z * (old - cand);
+                    store(l.state(t + 1, first + i) + u, now, m);
+                    store_bf16(next + row * lda + u, now);
+                    if (!l.saved) continue;
+                    float *s = l.saved_at(t, first + i) + u;
+                    stream(s, r, m, far), stream(s + H, z, m, far);
+                    stream(s + 2 * H, cand, m, far), stream(s + 3 * H, q, m, far);
+                }
+            });
+        }
+        if (!before) continue;
+        for (long p = 0; p < Hp / 32; p++)
+            rows_times_panel<E, 2>(out, b, product, lda, w.candidate + p * hb * 2 * TILE, hb,
+                                   [&](long first, long rows) {
+                for (long u = 32 * p; u < std::min(32 * p + 32, H); u += 16) {
+                    const __mmask16 m = mask(H - u);
+                    const V bias = load(w.bias + 2 * Hp + u) + load(w.bias + 3 * Hp + u);
+                    for (long i = 0; i < rows; i++) {
+                        V x = load(input(first + i, u / 16) + 2 * apart, m);
+                        V cand = tanh(load(out + i * 32 + u % 32) + x + bias);
+                        float *s = saved(first + i) + u;
+                        V old = load(l.state(t, first + i) + u, m);
+                        V now = cand + load(s + H, m) * (old - cand);
+                        store(l.state(t + 1, first + i) + u, now, m);
+                        store_bf16(next + (first + i - b.begin) * lda + u, now);
+                        store(s + 2 * H, cand, m);
+                    }
+                }
+            });
+    }
+    E::end();
+}
+
+template <class E, bool before, bool hard>
+void forward(const Layer &l, const float *bias_ih, const float *bias_hh, int threads) {
+    const long H = l.hidden, Hp = l.hp(), I = l.x ? l.inputs : 0;
+    const long blocks = std::min<long>(threads, l.rows);
+    Buffer<float> bias(4 * Hp);
+    Buffer<bf16> hidden(3 * Hp * Hp), input(3 * Hp * up(I, 32));
+    std::fill(bias.data, bias.data + 4 * Hp, 0.f);
+    for (long g = 0; g < 3; g++)
+        for (long u = 0; u < H; u++)
+            bias[g * Hp + u] = bias_ih[g * H + u] + (g < 2 ? bias_hh[g * H + u] : 0.f);
+    std::copy(bias_hh + 2 * H, bias_hh + 3 * H, bias + 3 * Hp);
+    bf16 *candidate = hidden + 2 * Hp * Hp;
+    pack_gates(hidden, l.w_hh, H, H, before ? 2 : 3, threads);
+    if (before)
+        pack_columns(candidate, H, H, threads, [&](long j) { return l.w_hh + (2 * H + j) * H; });
+    if (l.x) pack_gates(input, l.w_ih, H, I, 3, threads);
+    const Weights w{hidden, candidate, input, bias};
+    parallel_for(blocks, threads, [&](long i) {
+        forward_block<E, before, hard>(l, Block(l.rows, i, blocks), w);
+    });
+}
+
+template <class E>
+void run(const Layer &l, const float *bias_ih, const float *bias_hh, bool before, bool hard,
+         int threads) {
+    if (before)
+        hard ? forward<E, true, true>(l, bias_ih, bias_hh, threads)
+             : forward<E, true, false>(l, bias_ih, bias_hh, threads);
+    else
+        hard ? forward<E, false, true>(l, bias_ih, bias_hh, threads)
+             : forward<E, false, false>(l, bias_ih, bias_hh, threads);
+}
+
+}  // namespace
+
+#include "bf16_off.h"
+
+extern "C" int gru_forward_bf16(const float *x, const float *gates, const int64_t *index,
+                                long vocabulary, const float *w_ih, const float *w_hh,
+                                const float *bias_ih, const float *bias_hh, float *states,
+                                float *saved, long steps, long rows, long hidden, long inputs,
+                                int before, int hard, int path, int threads) try {
+    for (long i = 0; index && i < steps * rows; i++)
+        if (index[i] < 0 || index[i] >= vocabulary) return OUT_OF_RANGE;
+    Layer l{steps, rows, hidden, inputs, x, gates, index, w_ih, w_hh, states, saved};
+    threads = threads_for(steps * rows * hidden * (hidden + inputs), threads);
+    (path == AMX ? run<Amx> : run<Dot>)(l, bias_ih, bias_hh, before, hard, threads);
+    return DONE;
+} catch (const std::bad_alloc &) {
+    return NO_MEMORY;
+}
+#endif

@@ -1,0 +1,269 @@
+"""Products of bfloat16 operands: against float64 with rounded operands, dispatch, and memory.
+
+T time steps, B rows, V vocabulary size, H hidden size, I input size.
+"""
+
+import functools
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from charrnn.errors import InputError
+from charrnn.gru import GATES, RESETS, bf16, build, loss, module, native, reference
+from charrnn.models import GRUEncode
+
+BEST = build.library().bf16_path()
+PATHS = [name for name, number in bf16.PATHS.items() if 0 < number <= BEST]
+needs_path = pytest.mark.skipif(not PATHS, reason="the processor has neither AMX nor AVX512-BF16")
+
+
+@pytest.fixture(autouse=True)
+def forget_choices():
+    yield
+    bf16.choose.cache_clear()
+    module.print_once.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def full_of_nan(monkeypatch):
+    """Elements that a kernel does not write are NaN; so is the memory that kernels keep."""
+
+    def empty(like, *size):
+        return torch.full(size, torch.nan, dtype=like.dtype)
+
+    monkeypatch.setattr(native, "empty", empty)
+    monkeypatch.setattr(native, "kept_empty", empty)
+
+
+@pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=PATHS or ["amx"])
+def mixed(request, monkeypatch):
+    """A context in which products take bfloat16 operands, by one path of this processor."""
+    monkeypatch.setenv(bf16.VARIABLE, request.param)
+    return functools.partial(torch.autocast, "cpu", torch.bfloat16)
+
+
+class RoundedLinear(torch.autograd.Function):
+    """x W^T with the operands of all three products rounded to bfloat16, sums in float64."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        x, w = (t.to(torch.bfloat16).double() for t in (x, w))
+        ctx.save_for_backward(x, w)
+        return x @ w.t()
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        g = g.to(torch.bfloat16).double()
+        return g @ w, g.flatten(0, -2).t() @ x.flatten(0, -2)
+
+
+def rounded_linear(x, w, b):
+    return RoundedLinear.apply(x, w) + b
+
+
+def forward_and_gradients(backend, inputs, leaves, gate, reset):
+    """Outputs, final state and all gradients of one layer."""
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    x = inputs if inputs.dtype == torch.int64 else leaves[-1]
+    output, final = backend.forward(
+        x, None, leaves[0][None], [tuple(leaves[1:5])], reset=reset, gate=gate
+    )
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(output.shape, generator=generator).to(output.dtype)
+    objective = (output * weights).sum() + (final * final).sum()
+    return [output, final, *torch.autograd.grad(objective, leaves)]
+
+
+@needs_path
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("kind", ["features", "one_hot"])
+def test_layers_equal_rounded_float64(kind, reset, gate, threads, mixed, monkeypatch):
+    # One of everything; less than a tile and a bit more than one; more rows than two tiles, several
+    # chunks of terms and of input rows.
+    for steps, rows, hidden, size in [(1, 1, 1, 1), (6, 17, 33, 20), (40, 50, 47, 31)]:
+        torch.manual_seed(hidden)
+        w = [torch.randn(3 * hidden, k) * k**-0.5 for k in (size, hidden)]
+        leaves = [torch.randn(rows, hidden), *w, *torch.randn(2, 3 * hidden)]
+        if kind == "features":
+            inputs = torch.randn(steps, rows, size)
+            leaves.append(inputs)
+        else:
+            inputs = torch.randint(size, (steps, rows))
+        with mixed():
+            found = forward_and_gradients(native, inputs, leaves, gate, reset)
+            again = forward_and_gradients(native, inputs, leaves, gate, reset)
+        assert all(map(torch.equal, found, again))
+        rounded = types.SimpleNamespace(embedding=F.embedding, linear=rounded_linear)
+        monkeypatch.setattr(reference, "F", rounded)
+        expected = forward_and_gradients(
+            reference, inputs, [leaf.double() for leaf in leaves], gate, reset
+        )
+        monkeypatch.setattr(reference, "F", F)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == torch.float32
+            # A rounding that falls the other way, and what follows from it. A hard gate on the
+            # other side of its corner changes one element by all of its gradient.
+            assert (a - b).norm() <= (2e-2 if gate == "hard_sigmoid" else 3e-3) * b.norm()
+
+
+@needs_path
+@pytest.mark.parametrize("size", [1, 31, 300])
+def test_loss_equals_rounded_float64(size, threads, mixed):
+    torch.manual_seed(size)
+    leaves = [torch.randn(*n, requires_grad=True) for n in ((290, 45), (size, 45), (size,))]
+    targets = torch.randint(size, (290,))
+    targets[3] = -100
+    with mixed():
+        found = loss.linear_cross_entropy(*leaves, targets)
+        with torch.no_grad():
+            assert torch.equal(loss.linear_cross_entropy(*leaves, targets), found)
+        nats = loss.linear_nats(*leaves, targets)
+    doubles = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    logits = rounded_linear(*doubles)
+    each = F.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(nats.double(), each, rtol=1e-5, atol=1e-5)
+    expected = each.sum() / 289
+    assert abs(found.item() - expected.item()) <= 1e-5 * expected.item()
+    for factor in (1, 3):
+        a = torch.autograd.grad(found * factor, leaves, retain_graph=True)
+        b = torch.autograd.grad(expected * factor, doubles, retain_graph=True)
+        for x, y in zip(a, b):
+            assert (x - y).norm() <= 5e-3 * max(y.norm(), 1e-6)
+
+
+@needs_path
+def test_loss_of_frozen_weights_and_of_a_bad_target(mixed):
+    inputs, weight = torch.randn(6, 4, requires_grad=True), torch.randn(5, 4)
+    bias, targets = torch.randn(5), torch.randint(5, (6,))
+    with mixed():
+        (found,) = torch.autograd.grad(
+            loss.linear_cross_entropy(inputs, weight, bias, targets), [inputs]
+        )
+        with pytest.raises(IndexError, match="vocabulary"):
+            loss.linear_cross_entropy(inputs, weight, bias, targets + 5)
+    (expected,) = torch.autograd.grad(
+        F.cross_entropy(F.linear(inputs, weight, bias), targets), [inputs]
+    )
+    assert (found - expected).norm() <= 2e-2 * expected.norm()
+
+
+@needs_path
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so(bad, mixed):
+    inputs = torch.randn(40, 9)
+    inputs[33, 2] = bad
+    weight, bias, targets = torch.ones(20, 9), torch.zeros(20), torch.zeros(40, dtype=torch.int64)
+    state = torch.zeros(1, 40, 9)
+    weights = [torch.full((27, 9), 0.1), torch.zeros(27, 9), torch.zeros(27), torch.zeros(27)]
+    with mixed():
+        assert not loss.linear_cross_entropy(inputs, weight, bias, targets).isfinite()
+        output, _ = native.forward(
+            inputs[None], None, state, [weights], reset="after", gate="sigmoid"
+        )
+    if bad is torch.nan:
+        assert output[0, 33].isnan().all() and output[0, :33].isfinite().all()
+
+
+@needs_path
+@pytest.mark.parametrize("reset", RESETS)
+def test_a_model_keeps_float32(reset, mixed):
+    """State, gradients and losses; evaluation is the mean of what training reports."""
+    torch.manual_seed(0)
+    model = GRUEncode(31, 40, 2, reset=reset, backend="native")
+    inputs, targets = torch.randint(31, (2, 30, 5))
+    state = model.initial_state(5)
+    mean, _ = model.loss(inputs, targets, state)
+    exact = torch.autograd.grad(mean, list(model.parameters()))
+    with mixed():
+        found, after = model.loss(inputs, targets, state)
+        with torch.no_grad():
+            nats, final = model.nll(inputs, targets, state)
+            units = model.activations(inputs, state)
+    assert found.dtype == nats.dtype == after.dtype == units.dtype == torch.float32
+    assert torch.equal(after, final) and torch.equal(units[:, -1], final)
+    torch.testing.assert_close(nats.mean(), found.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, mean, rtol=1e-3, atol=0)
+    for a, b in zip(torch.autograd.grad(found, list(model.parameters())), exact):
+        assert 0 < (a - b).norm() <= 3e-2 * b.norm()
+
+
+def outputs(path):
+    """Of a small layer under autocast, and a path of the environment variable."""
+    torch.manual_seed(0)
+    weights = [torch.randn(12, 4), torch.randn(12, 4), torch.randn(12), torch.randn(12)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=path is not None):
+        inputs, state = torch.randn(5, 3, 4), torch.zeros(1, 3, 4)
+        return native.forward(inputs, None, state, [weights], reset="after", gate="sigmoid")[0]
+
+
+def test_off_is_float32(monkeypatch, capfd):
+    monkeypatch.setenv(bf16.VARIABLE, "off")
+    assert torch.equal(outputs("off"), outputs(None))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("best", [0, 1], ids=["nothing", "avx512"])
+def test_without_amx_one_line_and_float32(best, monkeypatch, capfd):
+    monkeypatch.delenv(bf16.VARIABLE, raising=False)
+    monkeypatch.setattr(build, "library", lambda: types.SimpleNamespace(bf16_path=lambda: best))
+    assert bf16.choose("auto") == bf16.choose("auto") == 0
+    bf16.choose.cache_clear()
+    assert bf16.choose("auto") == 0
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1 and "float32" in printed and "AMX" in printed
+    with pytest.raises(InputError, match="does not have"):
+        bf16.choose("amx")
+
+
+@pytest.mark.skipif(BEST < bf16.PATHS["amx"], reason="the processor has no AMX")
+def test_auto_is_amx(monkeypatch, capfd):
+    monkeypatch.delenv(bf16.VARIABLE, raising=False)
+    found = outputs("auto")
+    monkeypatch.setenv(bf16.VARIABLE, "amx")
+    assert torch.equal(found, outputs("amx")) and not torch.equal(found, outputs(None))
+    assert capfd.readouterr().err == ""
+
+
+def test_an_unknown_value(monkeypatch):
+    monkeypatch.setenv(bf16.VARIABLE, "vnni")
+    with pytest.raises(InputError, match="CHARRNN_BF16=vnni: must be auto, off, avx512, amx"):
+        outputs("vnni")
+
+
+def test_float16_and_float64_are_as_ever(monkeypatch):
+    monkeypatch.setenv(bf16.VARIABLE, "amx")
+    with torch.autocast("cpu", torch.float16):
+        assert bf16.path() == 0
+    model = GRUEncode(5, 6, 1, backend="native").double()
+    inputs, state = torch.randint(5, (4, 2)), model.initial_state(2)
+    expected, _ = model.loss(inputs, inputs, state)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = model.loss(inputs, inputs, state)
+    assert found.dtype == torch.float64 and torch.equal(found, expected)
+
+
+@needs_path
+def test_kept_memory_has_no_influence(mixed):
+    """Large blocks that an earlier call gave back, full of NaN."""
+    torch.manual_seed(0)
+    model = GRUEncode(96, 140, 2, reset="before", backend="native")
+    inputs, targets = torch.randint(96, (2, 40, 40))
+    found = []
+    for state in (torch.zeros(2, 40, 140), torch.full((2, 40, 140), torch.nan)) * 2:
+        with mixed():
+            mean, _ = model.loss(inputs, targets, state)
+        found.append([mean, *torch.autograd.grad(mean, list(model.parameters()))])
+    assert found[1][0].isnan()
+    assert all(map(torch.equal, found[0], found[2]))
