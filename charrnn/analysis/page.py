@@ -11,15 +11,18 @@ import numpy as np
 from torch import nn
 
 from charrnn import checkpoint
-from charrnn.analysis.activations import compute_activations
+from charrnn.analysis.activations import compute_activations, compute_gates
 from charrnn.analysis.page_data import page_data
 from charrnn.analysis.template import fill_page
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check, escape_control
+from charrnn.models import contract
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MAX_ACTIVATIONS = 150_000_000
 """Maximum number of activations of a page, one byte each, that a browser still opens at once."""
+MAX_WITH_GATES = 20_000_000
+"""Maximum number of activations beside which a page has the gates too, twice as many values."""
 
 
 def write_page(
@@ -28,6 +31,7 @@ def write_page(
     out: str | Path | None = None,
     length: int = 10_000,
     allow_targets: Sequence[str] = (),
+    other: str | Path | None = None,
 ) -> Path:
     """Write the page of a checkpoint along the beginning of a text, atomically.
 
@@ -37,6 +41,7 @@ def write_page(
         out: the page to write; None puts it beside the checkpoint.
         length: number of characters to read (bytes with unit="byte").
         allow_targets: as in :func:`charrnn.load`.
+        other: a second checkpoint, whose units are shown beside those of the first.
 
     Returns:
         The file of the page.
@@ -49,13 +54,25 @@ def write_page(
     file = checkpoint.find_checkpoint(path)
     model, charset = checkpoint.build_model(checkpoint.read(file), allow_targets)
     characters = read_beginning(Path(text), charset, length)
-    run = file.parent.parent.name if file.parent.name == "checkpoints" else file.name
+    name, second = name_of_run(file), None
+    if other is not None:
+        other = checkpoint.find_checkpoint(other)
+        names = name, name_of_run(other)
+        if names[0] == names[1]:  # two checkpoints of a run
+            names = tuple(f"{name}/{each.stem}" for each in (file, other))
+        name = names[0]
+        second = *checkpoint.build_model(checkpoint.read(other), allow_targets), names[1]
     out = file.with_suffix(".html") if out is None else Path(out)
-    if out.exists() and any(out.samefile(f) for f in (file, text)):
+    if out.exists() and any(out.samefile(f) for f in (file, text, *([other] if other else []))):
         raise InputError(f"--out {out}: is what the page is made from; give another file")
     with checkpoint.atomic_write(out, "w") as f:
-        f.write(render_page(model, charset, characters, run, Path(text).name))
+        f.write(render_page(model, charset, characters, name, Path(text).name, second))
     return out
+
+
+def name_of_run(file: Path) -> str:
+    """Name a checkpoint by its run's folder, or by its file where it lies elsewhere."""
+    return file.parent.parent.name if file.parent.name == "checkpoints" else file.name
 
 
 def read_beginning(file: Path, charset: Charset, length: int) -> str | bytes:
@@ -73,30 +90,67 @@ def read_beginning(file: Path, charset: Charset, length: int) -> str | bytes:
 
 
 def render_page(
-    model: nn.Module, charset: Charset, text: str | bytes, name: str, text_name: str
+    model: nn.Module,
+    charset: Charset,
+    text: str | bytes,
+    name: str,
+    text_name: str,
+    other: tuple[nn.Module, Charset, str] | None = None,
 ) -> str:
     """Render the page, which needs no other file and no network.
 
     Args:
         name, text_name: of the model and of the text, for the title.
+        other: a second model, its charset and its name, beside the first.
 
     Raises:
-        InputError: there are more activations than ``MAX_ACTIVATIONS``.
+        InputError: there are more values than ``MAX_ACTIVATIONS``, or the models read the text
+            differently.
     """
-    layers, hidden, _ = compute_activations(model, charset, "").shape
-    units = layers * hidden
-    if units * len(text) > MAX_ACTIVATIONS:
+    shown = [(model, charset, name)] + [other] * (other is not None)
+    sizes = [units_of(each, its_charset) for each, its_charset, _ in shown]
+    if sum(sizes) * len(text) > MAX_ACTIVATIONS:
         raise InputError(
-            f"--length: {len(text):,} characters and {units:,} units make a page too large to open;"
-            f" give at most --length {MAX_ACTIVATIONS // units}"
+            f"--length: {len(text):,} characters and {sum(sizes):,} units make a page too large to"
+            f" open; give at most --length {MAX_ACTIVATIONS // sum(sizes)}"
         )
-    activations = compute_activations(model, charset, text)
-    title = escape_control(f"Neurons of {name} along {text_name}")
-    data = page_data(model, charset, text, activations) | {"title": title}
-    # Those of a GRU are between -1 and 1: a new state is a mean of the last one and a tanh. Others
-    # are scaled, and the page's values with them.
-    scale = max(1.0, float(np.abs(activations).max()))
-    data["scale"] = scale
-    quantized = np.rint(activations / scale * 127).astype(np.int8).tobytes()
-    activations = base64.b64encode(quantized).decode()
-    return fill_page(TEMPLATE, title, data=data, activations=activations)
+    if len({(c.unit, c.preprocess(text)) for _, c, _ in shown}) > 1:
+        raise InputError("--with: that model reads the text differently (unit, case, newlines)")
+    with_gates = sum(sizes) * len(text) <= MAX_WITH_GATES
+    models, elements = [], []
+    for number, (each, its_charset, its_name) in enumerate(shown):
+        signals, scale = signals_of(each, its_charset, text, with_gates)
+        data = page_data(each, its_charset, text, signals["activation"])
+        data |= {"name": escape_control(its_name), "scale": scale, "signals": [*signals]}
+        data["unitName"] = data.pop("unit")
+        models.append(data)
+        for signal, values in signals.items():
+            scaled = np.rint(values / (scale if signal == "activation" else 1) * 127)
+            encoded = base64.b64encode(scaled.astype(np.int8).tobytes()).decode()
+            kind = f'type="application/octet-stream" id="{signal}-{number}"'
+            elements.append(f"<script {kind}>{encoded}</script>")
+    names = " and ".join(its_name for _, _, its_name in shown)
+    title = escape_control(f"Neurons of {names} along {text_name}")
+    scripts = (TEMPLATE.with_name("marks.js"), TEMPLATE.with_name("page.js"))
+    data = {"title": title, "models": models}
+    return fill_page(TEMPLATE, title, scripts, data=data, signals="\n".join(elements))
+
+
+def units_of(model: nn.Module, charset: Charset) -> int:
+    """Return the number of units of all layers."""
+    layers, hidden, _ = compute_activations(model, charset, "").shape
+    return layers * hidden
+
+
+def signals_of(
+    model: nn.Module, charset: Charset, text: str | bytes, with_gates: bool
+) -> tuple[dict[str, np.ndarray], float]:
+    """Return the signals (L, H, T) of all units by name, and the scale of the activations.
+
+    Those of a GRU are between -1 and 1: a new state is a mean of the last one and a tanh. Others
+    are scaled, and the page's values with them.
+    """
+    signals = {"activation": compute_activations(model, charset, text)}
+    if with_gates and contract.method(model, "gates"):
+        signals["reset"], signals["update"] = compute_gates(model, charset, text)
+    return signals, max(1.0, float(np.abs(signals["activation"]).max()))

@@ -8,7 +8,7 @@ from charrnn import __version__, checkpoint
 from charrnn.data.charset import Charset
 from charrnn.errors import check
 
-ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt", "html": ".html"}
+ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt", "html": ".page.html"}
 ENDINGS |= {"folder": ""}
 """Formats, each in a module of its name, and the endings of their files."""
 DEFAULTS = {"html": {"bits": 16}, "folder": {"bits": 16, "license": "unknown"}}

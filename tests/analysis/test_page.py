@@ -16,6 +16,7 @@ from charrnn.analysis import page
 from charrnn.analysis.page import render_page, write_page
 from charrnn.analysis.page_data import page_data, predict
 from charrnn.checkpoint import save
+from charrnn.models import LSTM
 
 
 def test_predictions_match_scores():
@@ -41,20 +42,24 @@ def test_neither_texts_nor_names_escape_into_the_markup():
     harmless = render_page(model.model, model.charset, "ab" * len(NASTY), "a", "b")
     found, expected = Elements(rendered), Elements(harmless)
     assert [tag for tag, _ in found.tags] == [tag for tag, _ in expected.tags]
-    assert "comment" not in dict(found.tags) and len(found.texts) == 4
-    title, data, activations, script = found.texts
+    assert "comment" not in dict(found.tags) and len(found.texts) == 6
+    title, data, activations, reset, update, script = found.texts
     assert title == 'Neurons of </script><!--<script>\\x1b along "><img src=x onerror=alert(1)>'
-    assert script == expected.texts[3]
-    data = json.loads(data)
+    assert script == expected.texts[5]
+    assert json.loads(data)["title"] == title
+    (data,) = json.loads(data)["models"]
     shown = "".join(data["characters"])
     assert shown == NASTY.encode("unicode_escape").decode().replace(r"\n", "\n") + "zz"
     assert data["unknown"] == [len(NASTY), len(NASTY) + 1]
-    assert data["title"] == title
+    assert data["name"] == "</script><!--<script>\\x1b" and len(data["signals"]) == 3
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", rendered)
     rendered.encode("utf-8")
     values = np.frombuffer(base64.b64decode(activations), np.int8)
     expected = model.activations(NASTY + "zz").ravel()
     np.testing.assert_allclose(values / 127, expected, atol=0.51 / 127)
+    for shown, gate in zip((reset, update), model.gates(NASTY + "zz")):
+        values = np.frombuffer(base64.b64decode(shown), np.int8)
+        np.testing.assert_allclose(values / 127, gate.ravel(), atol=0.51 / 127)
 
 
 def test_the_page_needs_no_network():
@@ -87,7 +92,9 @@ def saved(tmp_path):
 
 
 def shown_text(file):
-    return "".join(json.loads(Elements(file.read_text("utf-8")).texts[1])["characters"])
+    return "".join(
+        json.loads(Elements(file.read_text("utf-8")).texts[1])["models"][0]["characters"]
+    )
 
 
 def test_a_page_is_written_beside_the_checkpoint(saved):
@@ -122,5 +129,28 @@ def test_bad_arguments_are_errors_and_change_nothing(saved, arguments, message, 
 def test_a_page_too_large_to_open_is_refused(monkeypatch):
     monkeypatch.setattr(page, "MAX_ACTIVATIONS", 10 * 30 - 1)
     render_page(make().model, make().charset, "a" * 29, "a", "b")
+    monkeypatch.setattr(page, "MAX_WITH_GATES", 10 * 20)
+    rendered = render_page(make().model, make().charset, "a" * 21, "a", "b")
+    assert len(Elements(rendered).texts) == 4  # without gates
+    with pytest.raises(InputError, match="give at most --length 14"):
+        other = make().model, make().charset, "c"
+        render_page(make().model, make().charset, "a" * 15, "a", "b", other)
     with pytest.raises(InputError, match="give at most --length 29"):
         render_page(make().model, make().charset, "a" * 30, "a", "b")
+
+
+def test_two_models_side_by_side(saved, invoke):
+    save(saved_model(LSTM, TEXT, 7, 1)[2], saved / "other.ckpt")
+    save(saved_model(GRUEncode, TEXT, unit="byte")[2], saved / "bytes.ckpt")
+    done = invoke("neurons", "run", "--text", "text.txt", "--length", 40, "--with", "other.ckpt",
+                  "--out", "two.html", cwd=saved)  # fmt: skip
+    assert done.code == 0, done
+    texts = Elements((saved / "two.html").read_text("utf-8")).texts
+    assert texts[0] == "Neurons of run and other.ckpt along text.txt"
+    models = json.loads(texts[1])["models"]
+    assert [len(model["signals"]) for model in models] == [3, 1]
+    assert [len(base64.b64decode(text)) for text in texts[2:6]] == [15 * 40] * 3 + [7 * 40]
+    write_page(saved / "run", saved / "text.txt", saved / "two.html", 9, other=saved / "run")
+    assert "Neurons of run/last and run/last along" in (saved / "two.html").read_text("utf-8")
+    with pytest.raises(InputError, match="--with: that model reads the text differently"):
+        write_page(saved / "run", saved / "text.txt", length=9, other=saved / "bytes.ckpt")

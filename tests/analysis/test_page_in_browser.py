@@ -63,6 +63,30 @@ def test_units_and_characters_are_selected(tmp_path):
                          "find('measure').dispatchEvent(new Event('change'))")  # fmt: skip
         strengths = correlations(expected, text_properties(text)["position in line"][None])[:, 0]
         check_colors(browser, expected[np.abs(strengths).argmax()])
+        # Surprisal, a gate, and the units that follow a part of the text.
+        change = "find('{0}').value = '{1}', find('{0}').dispatchEvent(new Event('change'))"
+        browser.evaluate(change.format("colour", "bits"))
+        bits = model.score(text) / np.log(2)
+        check_colors(browser, np.concatenate([[0], (bits / 8).clip(max=1)]), signed=False)
+        browser.evaluate(change.format("colour", "unit") + ";" + change.format("signal", "update"))
+        unit = browser.evaluate("m.unit")
+        update = model.gates(text)[1].reshape(10, -1)
+        check_colors(browser, update[unit], signed=False)
+        browser.evaluate(change.format("signal", "activation"))
+        browser.evaluate(
+            "(() => { const range = document.createRange(), at = (i) => m.spans[i].firstChild;"
+            " range.setStart(at(100), 0); range.setEnd(at(129), 1);"
+            " getSelection().removeAllRanges(); getSelection().addRange(range) })()"
+        )
+        browser.click("#mark")
+        marked = np.zeros(len(text))
+        marked[100:130] = 1
+        strengths = correlations(np.rint(expected * 127), marked[None])[:, 0]
+        found = browser.evaluate("m.measures.at(-1).strengths")
+        np.testing.assert_allclose(found, strengths, atol=1e-6)
+        assert browser.evaluate("m.unit") == np.abs(strengths).argmax()
+        browser.click("#unmark")
+        assert "marked text" not in browser.evaluate("find('measure').textContent")
         assert not browser.complaints()
         assert [url.partition("#")[0] for url in browser.requests()] in (
             [file.as_uri()], ["about:blank", file.as_uri()]
@@ -71,13 +95,38 @@ def test_units_and_characters_are_selected(tmp_path):
         browser.close()
 
 
-def check_colors(browser, activations):
+def check_colors(browser, activations, signed=True):
     """Each character has the color of its activation: blue below 0, orange above."""
-    colors = browser.evaluate("spans.map(s => getComputedStyle(s).backgroundColor)")
+    colors = browser.evaluate("m.spans.map(s => getComputedStyle(s).backgroundColor)")
     found = np.array([re.findall(r"\d+", color)[:3] for color in colors], int)
     levels = np.rint(activations * 127)
     palette = np.array(browser.evaluate("colors"))
     np.testing.assert_array_equal(found, palette[levels.astype(int) + 127])
     assert len(np.unique(levels)) > 5
+    if not signed:
+        return
     assert (found[levels < -20][:, 0] < found[levels < -20][:, 2]).all()
     assert (found[levels > 20][:, 0] > found[levels > 20][:, 2]).all()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_two_models_side_by_side(tmp_path):
+    first, second, text = make(TEXT), make(TEXT, hidden=3, layers=1), TEXT[:300]
+    file = tmp_path / "page.html"
+    other = second.model, second.charset, "second"
+    file.write_text(render_page(first.model, first.charset, text, "first", "text", other), "utf-8")
+    browser = Browser(tmp_path)
+    try:
+        browser.open(file)
+        assert browser.evaluate("[models.length, m.count]") == [2, 10]
+        check_colors(browser, first.activations(text).reshape(10, -1)[browser.evaluate("m.unit")])
+        browser.click("#text-1 .row:nth-child(3) span:nth-child(2)")
+        assert browser.evaluate("[m.count, m.name]") == [3, "second"]
+        assert browser.evaluate("document.querySelectorAll('.unit').length") == 3
+        check_colors(browser, second.activations(text)[0, browser.evaluate("m.unit")])
+        position = browser.evaluate("state.position")
+        here = browser.evaluate("[...document.querySelectorAll('.here')].map((s) => s.position)")
+        assert here.count(position) == 2 and position > 0
+        assert not browser.complaints()
+    finally:
+        browser.close()

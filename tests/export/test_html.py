@@ -83,7 +83,7 @@ def test_what_has_no_page(tmp_path, invoke, monkeypatch):
     assert listing(tmp_path) == before
     monkeypatch.undo()
     done = invoke("export", *"model.ckpt --to html --bits 8".split(), cwd=tmp_path)
-    assert done.code == 0 and "model.html: 0.0" in done.out and "8 bits cost" in done.out
+    assert done.code == 0 and "model.page.html: 0.0" in done.out and "8 bits cost" in done.out
 
 
 def test_the_scores_that_a_browser_is_compared_with(tmp_path):
