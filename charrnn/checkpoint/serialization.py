@@ -60,6 +60,11 @@ def load(file: Path) -> object:
         # torch.load does not verify the archive's checksums.
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
+            # For torch.load, a record that is longer than its bytes, or a folder, is memory as it
+            # happens to be; testzip passes both.
+            if any(i.file_size != i.compress_size or i.is_dir() or i.external_attr & 0x10
+                   for i in archive.infolist()):  # fmt: skip
+                raise zipfile.BadZipFile("a record without its bytes")
     except Exception as error:  # the type depends on where the damage is
         raise Damaged(f"{file}: it is torn or no checkpoint; give another checkpoint") from error
     if bad is not None:

@@ -1,12 +1,13 @@
-"""Saving containers and tensors: an error of the disk is an OSError, wherever the disk was full."""
+"""Saving and verifying files: errors of the disk are OSErrors, and changed bytes are found."""
 
 import errno
 import io
 
 import pytest
 import torch
+from helpers import same
 
-from charrnn.checkpoint import files, save
+from charrnn.checkpoint import files, save, serialization
 
 
 class FullDisk(io.FileIO):
@@ -42,3 +43,20 @@ def test_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch, room):
     assert caught.value.errno == errno.ENOSPC
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.ckpt"]
+
+
+@pytest.mark.parametrize("mask", [1, 16, 64, 255])
+def test_a_changed_directory_is_an_error_or_changes_nothing(tmp_path, mask):
+    """Also what zipfile's own check of the archive passes and torch reads as memory."""
+    file = tmp_path / "weights.ckpt"
+    content = {"weights": torch.arange(6.0), "bias": torch.ones(300, dtype=torch.int32)}
+    serialization.save(content, file)
+    data = file.read_bytes()
+    detected = 0
+    for position in range(data.index(b"PK\1\2"), len(data)):
+        file.write_bytes(data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :])
+        try:
+            assert same(serialization.load(file), content)
+        except serialization.Damaged:
+            detected += 1
+    assert detected > 100
