@@ -16,7 +16,7 @@ from charrnn.cli.arguments import Program, absolute
 from charrnn.cli.instantiate import instantiate
 from charrnn.cli.overrides import CORPUS_PATHS, escape
 from charrnn.cli.schema import check_settings
-from charrnn.cli.trainer import build_trainer
+from charrnn.cli.trainer import build_trainer, set_precision
 from charrnn.data.datamodule import CharDataModule
 from charrnn.errors import InputError, check
 from charrnn.models import contract
@@ -101,6 +101,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     build = functools.partial(build_model, settings["model"])
     model = build(len(charset))
     model.boundary = charset.boundary
+    if config.trainer.get("precision") == "auto":
+        settings["trainer"]["precision"] = set_precision(trainer, model, data, saved)
     trainer.precision_plugin.convert_module(model)  # to the type of the weights that it gets
     if config.init_from:
         taken = checkpoint.initialize_model(model, charset, config.init_from, build)

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import (
     ProgressBar,
     StochasticWeightAveraging,
 )
+from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities import rank_zero_only
@@ -19,6 +20,7 @@ from charrnn.cli.instantiate import instantiate
 from charrnn.cli.loggers import build_loggers
 from charrnn.errors import InputError
 from charrnn.training.distributed import current_ranks
+from charrnn.training.precision import choose_precision
 
 REFUSED = {
     LearningRateFinder: "tries rates on the run itself; sweep=lr searches for one",
@@ -39,6 +41,9 @@ def build_trainer(config: DictConfig, job) -> Trainer:
     Raises:
         InputError: a callback or logger cannot be built, or does not go with a run.
     """
+    if config.trainer.get("precision") == "auto":  # until set_precision, which needs the model
+        config = config.copy()
+        config.trainer.precision = "32-true"
     parts = build_callbacks(config, job)
     # Lightning refuses a ModelCheckpoint without it, and adds one where there is none.
     own = {}
@@ -59,6 +64,29 @@ def build_trainer(config: DictConfig, job) -> Trainer:
         # To a file of the run's folder, since Lightning's logs are left out.
         profiler.dirpath, profiler.filename = str(job.folder), "profile"
     return trainer
+
+
+def set_precision(trainer: Trainer, task_model, data, saved: dict | None) -> str:
+    """Choose the precision for ``trainer.precision=auto``, say so, and return its name.
+
+    Args:
+        data: the datamodule, whose windows are measured.
+        saved: of a run that is resumed, which stays in its precision.
+    """
+    device = trainer.strategy.root_device
+    if saved:
+        name, why = saved["charrnn"]["settings"]["trainer"]["precision"], "as before"
+    elif device.type != "cpu" or trainer.world_size > 1:
+        name, why = "32-true", "auto measures on a CPU, in one process"
+    else:
+        stream = data.stream
+        name, why = choose_precision(
+            task_model, len(data.corpus.charset), stream.batch_size, stream.seq_len
+        )
+    if name == "bf16-mixed":
+        trainer.strategy.precision_plugin = MixedPrecision(name, device.type)
+    print(f"trainer.precision=auto: {name} ({why})")
+    return name
 
 
 def build_callbacks(config: DictConfig, job) -> list[Callback]:

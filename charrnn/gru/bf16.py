@@ -33,7 +33,11 @@ def path() -> int:
     enabled = torch.is_autocast_enabled("cpu")
     if not enabled or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return 0
-    return choose(os.environ.get(VARIABLE, "auto"))
+    name = os.environ.get(VARIABLE, "auto")
+    number = choose(name)
+    if name == "auto" and not number:
+        print_once("bf16-mixed on this CPU computes in float32: it has no AMX instructions")
+    return number
 
 
 @functools.cache
@@ -41,12 +45,20 @@ def choose(name: str) -> int:
     """Return the path that a value of the environment variable names; see :func:`path`."""
     best = build.library().bf16_path()
     if name == "auto":
-        if best == PATHS["amx"]:
-            return best
-        print_once("bf16-mixed on this CPU computes in float32: it has no AMX instructions")
-        return 0
+        return best if best == PATHS["amx"] else 0
     if name not in PATHS:
         raise InputError(f"{VARIABLE}={name}: must be auto, {', '.join(PATHS)}")
     if PATHS[name] > best:
         raise InputError(f"{VARIABLE}={name}: this machine does not have these instructions")
     return PATHS[name]
+
+
+def why_not() -> str | None:
+    """Return why :func:`path` is 0 under autocast with bfloat16 too; None if it is not."""
+    try:
+        name = os.environ.get(VARIABLE, "auto")
+        if choose(name):
+            return None
+        return f"{VARIABLE}=off" if name == "off" else "this CPU has no AMX instructions"
+    except build.BuildError as error:
+        return str(error)

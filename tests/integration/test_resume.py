@@ -120,21 +120,6 @@ def test_more_rounds_than_were_asked_for(command, whole, text_file, tmp_path):
     assert same(state(run), state(whole("adaptive", text_file)))
 
 
-def test_in_mixed_precision(command, text_file, tmp_path):
-    """On a CPU: kernels for bfloat16 operands, where the processor has the instructions."""
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    for folder in (whole, run):
-        settings = [a for a in arguments(folder, "cosine", text_file) if "trainer." not in a]
-        settings += ["trainer.precision=bf16-mixed", "model.backend=native"]
-        settings += ["trainer.limit_train_batches=9", "trainer.max_epochs=2"]
-        result = command("train.py", *settings)
-        assert result.code == 0, result.err
-    assert same(state(run), state(whole))
-    result = command("train.py", f"resume={run}/checkpoints/round_0001.ckpt")
-    assert result.code == 0, result.err
-    assert same(state(run), state(whole))
-
-
 def test_killed_before_the_first_checkpoint(command, whole, text_file, tmp_path):
     run = tmp_path / "run"
     process = command.start(

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from helpers import metrics, same, state
+from helpers import load, metrics, same, state
 from pytorch_lightning import Trainer
 from runs_in_process import WINDOWS, settings, trained
 
@@ -65,6 +65,13 @@ def in_bfloat16(run, folder):
     assert run.trainer.precision == "bf16-mixed"
 
 
+def measured(run, folder):
+    """Ours, and a run that is resumed stays in it."""
+    as_ever(run, folder)
+    chosen = load(folder / "checkpoints" / "last.ckpt")["charrnn"]["settings"]["trainer"]
+    assert run.trainer.precision == chosen["precision"] != "auto"
+
+
 def overfitted(run, folder):
     """The windows of a pass are those of overfit_batches."""
     assert len(run.data.stream) == 2 and run.task.round_windows == 0
@@ -100,6 +107,7 @@ TABLE = {
         ("bf16-mixed", weights_are(torch.float32)),
         ("bf16-true", weights_are(torch.bfloat16)),
         ("16-mixed", in_bfloat16),
+        ("auto", measured),
         ("16-true", "trainer.precision=16-true"),
         ("transformer-engine", "trainer: .*transformer_engine"),
     ],
