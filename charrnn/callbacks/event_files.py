@@ -17,8 +17,12 @@ from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import escape_control
 
 PATTERN = "events.out.tfevents.*"
-BY_CHARACTERS = "by_characters/"
-"""Prefix of the tags whose step counts characters and not windows."""
+BY_CHARACTERS = "versus_characters/"
+"""Prefix of the tags whose step counts characters and not windows. TensorBoard sorts tags:
+``train`` and ``val`` come before it."""
+WAS_BY_CHARACTERS = "by_characters/"
+"""What the prefix was in 0.1."""
+PREFIXES = BY_CHARACTERS, WAS_BY_CHARACTERS
 
 
 def rewind_event_files(folder: Path, windows: int, characters_per_window: int) -> None:
@@ -47,7 +51,7 @@ def window_of(record: bytes, characters_per_window: int) -> float:
     event = Event.FromString(record)
     if not event.HasField("summary"):
         return -1
-    by_characters = any(value.tag.startswith(BY_CHARACTERS) for value in event.summary.value)
+    by_characters = any(value.tag.startswith(PREFIXES) for value in event.summary.value)
     return event.step / characters_per_window if by_characters else event.step
 
 

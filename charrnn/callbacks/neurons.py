@@ -17,8 +17,12 @@ from charrnn.models import contract
 
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
 """Colours of -1, 0 and 1."""
-CELL, MARGIN, FOOT = 8, 30, 14
+CELL, MARGIN, FOOT = 10, 30, 16
 """Pixels of a cell (a unit at a character), and of the left and bottom margins with labels."""
+WIDTH = 32
+"""Characters of a band: with the margin 350 pixels, at which TensorBoard shows pictures."""
+WITHIN = "within/"
+"""Prefix of the tags. TensorBoard sorts them: ``train`` and ``val`` come before it."""
 
 
 class Neurons(Callback):
@@ -107,8 +111,12 @@ class Neurons(Callback):
         shares = {}
         for name in parts.keys() - {"activations"}:
             for layer, gate in enumerate(parts[name]):
-                shares[f"saturation/{name}_below_0.1/layer_{layer}"] = float((gate < 0.1).mean())
-                shares[f"saturation/{name}_above_0.9/layer_{layer}"] = float((gate > 0.9).mean())
+                shares[f"{WITHIN}saturation/{name}_below_0.1/layer_{layer}"] = float(
+                    (gate < 0.1).mean()
+                )
+                shares[f"{WITHIN}saturation/{name}_above_0.9/layer_{layer}"] = float(
+                    (gate > 0.9).mean()
+                )
         to_loggers(trainer, lambda logger: logger.log_metrics(shares, step=windows))
 
         def add(logger) -> None:
@@ -116,13 +124,13 @@ class Neurons(Callback):
                 return
             for layer, values in enumerate(parts["activations"]):
                 picture = heat_map(values[self.chosen], self.chosen, self.labels)
-                tag = f"neurons/layer_{layer}"
+                tag = f"{WITHIN}neurons/layer_{layer}"
                 logger.experiment.add_image(tag, picture, windows, dataformats="HWC")
             for name, part in parts.items():
                 bound = max(1, np.ceil(np.abs(part).max()))  # 1 for a GRU
                 bins = np.linspace(-bound if name == "activations" else 0, bound, 41)
                 for layer, values in enumerate(part):
-                    tag = f"{name}/layer_{layer}"
+                    tag = f"{WITHIN}{name}/layer_{layer}"
                     logger.experiment.add_histogram(tag, values, windows, bins=bins)
 
         to_loggers(trainer, add)
@@ -131,22 +139,26 @@ class Neurons(Callback):
 def heat_map(activations: np.ndarray, units: list[int], labels: list[str]) -> np.ndarray:
     """Draw activations (U, T) of U units over their text as pixels (height, width, 3) uint8.
 
-    Where some are outside [-1, 1], all are scaled.
+    The text is divided into bands of ``WIDTH`` characters, one below the other. Where some are
+    outside [-1, 1], all are scaled.
     """
     weight = np.abs(activations)[..., None]
     weight = weight / max(1, weight.max())
     ends = np.where(activations[..., None] < 0, LOW, HIGH)
     colours = np.rint(MIDDLE + weight * (ends - MIDDLE)).astype(np.uint8)
     cells = colours.repeat(CELL, 0).repeat(CELL, 1)
-    height, width, _ = cells.shape
-    picture = Image.new("RGB", (MARGIN + width, height + FOOT), "white")
-    picture.paste(Image.fromarray(cells), (MARGIN, 0))
+    starts = range(0, len(labels), WIDTH)
+    high, width = len(units) * CELL, min(WIDTH, len(labels)) * CELL
+    picture = Image.new("RGB", (MARGIN + width, len(starts) * (high + FOOT)), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
-    for row in range(0, len(units), 2):  # every second label, or they would overlap
-        point = (MARGIN - 4, CELL * (row + 0.5))
-        draw.text(point, str(units[row]), fill=(88, 100, 115), font=font, anchor="rm")
-    for t, name in enumerate(labels):
-        glyph = {"\n": "|", "\t": "»"}.get(name, name if len(name) == 1 else "·")
-        point = (MARGIN + CELL * (t + 0.5), height + FOOT - 4)
-        draw.text(point, glyph, fill=(22, 32, 43), font=font, anchor="ms")
+    for band, start in enumerate(starts):
+        top, end = band * (high + FOOT), start + WIDTH
+        picture.paste(Image.fromarray(cells[:, start * CELL : end * CELL]), (MARGIN, top))
+        for row in range(0, len(units), 2):  # every second label, or they would overlap
+            point = (MARGIN - 4, top + CELL * (row + 0.5))
+            draw.text(point, str(units[row]), fill=(88, 100, 115), font=font, anchor="rm")
+        for t, name in enumerate(labels[start:end]):
+            glyph = {"\n": "|", "\t": "»"}.get(name, name if len(name) == 1 else "·")
+            point = (MARGIN + CELL * (t + 0.5), top + high + FOOT - 5)
+            draw.text(point, glyph, fill=(22, 32, 43), font=font, anchor="ms")
     return np.array(picture)

@@ -7,7 +7,16 @@ from helpers import TEXT, fit, same
 
 import charrnn
 from charrnn.callbacks import neurons
-from charrnn.callbacks.neurons import CELL, FOOT, HIGH, LOW, MARGIN, Neurons, heat_map
+from charrnn.callbacks.neurons import (
+    CELL,
+    FOOT,
+    HIGH,
+    LOW,
+    MARGIN,
+    WIDTH,
+    Neurons,
+    heat_map,
+)
 
 
 def train(folder, *callbacks):
@@ -44,6 +53,16 @@ def test_heat_map_has_a_cell_for_each_unit_and_character():
     white = np.full(3, 255)
     expected = [[LOW, white, HIGH], [(white + HIGH) / 2, (white + LOW) / 2, white]]
     np.testing.assert_allclose(cells, expected, atol=1)
+
+
+def test_long_texts_are_drawn_in_bands():
+    values = np.linspace(-1, 1, 2 * (WIDTH + 3)).reshape(2, -1)
+    picture = heat_map(values, [3, 7], ["a"] * (WIDTH + 3))
+    assert picture.shape == (2 * (2 * CELL + FOOT), MARGIN + WIDTH * CELL, 3)
+    first, second = heat_map(values[:, :WIDTH], [3, 7], ["a"] * WIDTH), picture[2 * CELL + FOOT :]
+    np.testing.assert_array_equal(picture[: 2 * CELL + FOOT], first)
+    cells = second[CELL // 2, MARGIN + CELL // 2 :: CELL]
+    assert (cells[:3] != 255).any(1).all() and (cells[3:] == 255).all()
 
 
 @pytest.mark.parametrize(("settings", "message"), [

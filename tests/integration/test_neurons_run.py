@@ -32,21 +32,21 @@ def check_events(run, windows, text):
     """Check both layers at these windows, and the last against the saved weights."""
     model = charrnn.load(run)
     activations, (reset, update) = model.activations(text), model.gates(text)
-    events = EventAccumulator(str(run / "tensorboard"), {"images": 0, "histograms": 0}).Reload()
+    events = EventAccumulator(str(run), {"images": 0, "histograms": 0}).Reload()
     for layer in (0, 1):
-        pictures = events.Images(f"neurons/layer_{layer}")
+        pictures = events.Images(f"within/neurons/layer_{layer}")
         assert [picture.step for picture in pictures] == windows
         found = np.array(Image.open(io.BytesIO(pictures[-1].encoded_image_string)))
         expected = heat_map(activations[layer, [5, 3]], [5, 3], list(text))
         np.testing.assert_array_equal(found, expected)
         parts = {"activations": activations, "reset_gate": reset, "update_gate": update}
         for name, part in parts.items():
-            histograms = events.Histograms(f"{name}/layer_{layer}")
+            histograms = events.Histograms(f"within/{name}/layer_{layer}")
             assert [histogram.step for histogram in histograms] == windows
             last = histograms[-1].histogram_value
             assert last.num == sum(last.bucket) == part[layer].size
             assert last.sum == pytest.approx(part[layer].sum(dtype=np.float64), rel=1e-4)
         for name, gate in (("reset_gate", reset), ("update_gate", update)):
             for side, share in (("below_0.1", gate[layer] < 0.1), ("above_0.9", gate[layer] > 0.9)):
-                last = events.Scalars(f"saturation/{name}_{side}/layer_{layer}")[-1]
+                last = events.Scalars(f"within/saturation/{name}_{side}/layer_{layer}")[-1]
                 assert (last.step, last.value) == (windows[-1], pytest.approx(share.mean()))
