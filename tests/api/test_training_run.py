@@ -47,6 +47,7 @@ def test_plot(run, monkeypatch):
 
     matplotlib.use("Agg")
     (axes,) = run.plot().axes
+    assert run.report() == run.folder / "report.html" and run.report().is_file()
     assert [line.get_label() for line in axes.lines] == ["train", "val"]
     assert [len(line.get_xdata()) for line in axes.lines] == [3, 2]
     monkeypatch.setitem(sys.modules, "matplotlib", None)

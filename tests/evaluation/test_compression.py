@@ -49,7 +49,7 @@ def test_any_file_comes_back(tmp_path, monkeypatch, kind, dynamic, unit):
     monkeypatch.setattr(compression, "BLOCK", 200)  # so that there are several
     compressor = saved(tmp_path, kind, TEXT, unit)
     for name, data in FILES.items():
-        if kind is LSTM and len(data) > 700:  # the plain coder
+        if kind is LSTM and len(data) > 300:  # the plain coder, which is slow
             continue
         archive, result = archive_of(compressor, data, dynamic=dynamic, streams=3)
         file = io.BytesIO()
