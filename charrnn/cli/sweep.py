@@ -110,12 +110,13 @@ def finish(command: Command, sweep: Path, made: list[Path], results) -> None:
     if not any(sweep.glob("*/.hydra/")):
         remove_empty(sweep, made)
         return
+    unwritten = False
     remove_scratch(sweep)
     try:
         jobs = report_sweep(sweep, command.program.train)
     except InputError as error:  # a full disk, or one that may not be written to
         print(escape_control(f"error: {error}"), file=sys.stderr)
-        jobs = read_jobs(sweep)
+        jobs, unwritten = read_jobs(sweep), True
     arguments = list(command.arguments)
     if not any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
         arguments.append(f"hydra.sweep.dir={relative_path(sweep)}")
@@ -123,7 +124,7 @@ def finish(command: Command, sweep: Path, made: list[Path], results) -> None:
     if left or not all(job.state in DONE for job in jobs) or sys.exc_info()[0]:
         line = f"start again      {command.program.train} {shlex.join(arguments)}"
         print(escape_control(line))
-    if (left or any(job.state == "failed" for job in jobs)) and not sys.exc_info()[0]:
+    if (left or unwritten or any(job.state == "failed" for job in jobs)) and not sys.exc_info()[0]:
         sys.exit(1)
 
 

@@ -5,13 +5,16 @@ all) and prints a line of JSON: how many were tried and held, by scenario and ki
 those that did not hold was seen. Each point is a forked child.
 """
 
+import contextlib
 import ctypes
 import errno
+import gc
 import hashlib
 import importlib
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -184,8 +187,31 @@ class Train(Scenario):
     name, rounds = "train", 2
 
     def act(self, folder: Path) -> None:
+        """As the command does, from settings that were composed once."""
+        from charrnn.cli.errors import one_line_errors
+        from charrnn.cli.streams import make_lenient
+        from charrnn.cli.train import run_single
+
         os.chdir(folder)
-        train(*self.arguments("run"))
+        make_lenient()
+        with one_line_errors(self.command):
+            run_single(self.app, self.command, self.config)
+
+    def compose(self) -> None:
+        from charrnn.cli import hydra_internals
+        from charrnn.cli.arguments import Program, parse
+        from charrnn.cli.keys import CONF
+
+        self.command = parse("train", self.arguments("run"), Program(), {})
+        self.open = contextlib.ExitStack()
+        self.app = self.open.enter_context(
+            hydra_internals.application("train", CONF, "train", None, None)
+        )
+        self.config = self.app.compose(list(self.command.overrides))
+
+    def prepare(self) -> None:
+        self.compose()
+        super().prepare()
 
     def arguments(self, run: str) -> list[str]:
         return [f"data.path={self.text}", f"data.cache_dir={self.cache}", f"hydra.run.dir={run}",
@@ -238,11 +264,15 @@ class Resume(Train):
         super().__init__(base, text, cache)
         first = Train(base / "first", text, cache) if (base / "first").mkdir() is None else None
         first.rounds = 1
+        first.compose()
         ended = run_child(lambda: first.act(self.template), self.template, COUNT, 0, 0)
         assert ended.code == 0, ended.out
 
     def act(self, folder: Path) -> None:
         self.resume(folder)
+
+    def compose(self) -> None:
+        pass
 
     def windows(self, saved: int) -> int:
         return 1 + saved
@@ -279,9 +309,10 @@ class Sweep(Scenario):
                 return f"again: {again.out[-500:]}"
         if not same(self.results(folder), self.expected):
             return f"other jobs: {ended.out[-300:]}"
-        rows = (folder / "sweep" / "results.csv").read_text().splitlines()
-        if len(rows) != 3:
-            return f"results.csv has {len(rows)} rows"
+        file = folder / "sweep" / "results.csv"
+        rows = len(file.read_text().splitlines()) if file.exists() else 0
+        if rows != 3:
+            return f"results.csv has {rows} rows"
         left = leftovers(folder)
         return f"left behind: {left}" if left else ""
 
@@ -418,10 +449,17 @@ def main() -> None:
         scenarios.append(Export(base, text, cache, base / "train-whole" / "run"))
         scenarios[-1].prepare()
     tallies, number = {}, [0]
+    gc.freeze()  # so that children do not copy what they only look at
     for scenario in scenarios:
         if chosen is None or scenario.name in chosen:
             try_calls(scenario, share, tallies, number)
             try_power_cuts(scenario, share, tallies, number)
+        seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        tried = sum(tally.tried for tally in tallies.values())
+        line = (
+            f"{scenario.name}: {scenario.whole.count} calls; {tried} points so far, {seconds:.0f} s"
+        )
+        print(line, file=sys.stderr, flush=True)
     json.dump({name: vars(tally) for name, tally in tallies.items()}, sys.stdout)
 
 
