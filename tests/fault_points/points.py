@@ -1,8 +1,8 @@
 """Fault points, tried one after the other by a process that has imported everything once.
 
-``python points.py FOLDER [SHARE]`` with the shim in LD_PRELOAD tries SHARE of all points (1 tries
-all) and prints a line of JSON: how many were tried and held, by scenario and kind, and what of
-those that did not hold was seen. Each point is a forked child.
+``python points.py FOLDER SHARE [MINUTES]`` with the shim in LD_PRELOAD tries SHARE of all points (1
+tries all), begins none after some minutes, and prints a line of JSON: how many were tried and held,
+by scenario and kind, and what was seen of those that did not hold. Each point is a forked child.
 """
 
 import contextlib
@@ -66,7 +66,6 @@ class Tally:
     tried: int = 0
     held: int = 0
     failures: list = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def run_child(act, root: Path, how: int, at: int, error: int) -> Ended:
@@ -322,9 +321,9 @@ class Export(Scenario):
 
     name = "export"
 
-    def __init__(self, base: Path, text: Path, cache: Path, run: Path):
+    def __init__(self, base: Path, text: Path, cache: Path):
         super().__init__(base, text, cache)
-        self.run = run
+        self.run = base / "train-whole" / "run"
         for ending in ("pt", "safetensors"):
             (self.template / f"model.{ending}").write_bytes(b"old")
 
@@ -371,21 +370,45 @@ class Encode(Scenario):
         return "" if again.out == self.expected else f"again: {again.out[-500:]}"
 
 
-def try_calls(scenario: Scenario, share: float, tallies: dict, number: list) -> None:
+class Points:
+    """Which points are tried, and what became of them.
+
+    Args:
+        share: of all points, evenly spread.
+        end: the time after which no point begins.
+    """
+
+    def __init__(self, share: float, end: float):
+        self.share, self.end = share, end
+        self.number, self.tallies = 0, {}
+
+    def is_taken(self) -> bool:
+        """Whether the next point is tried."""
+        self.number += 1
+        taken = int(self.number * self.share) != int((self.number - 1) * self.share)
+        return taken and time.monotonic() < self.end
+
+    def note(self, scenario: Scenario, kind: str, at: int, problem: str) -> None:
+        tally = self.tallies.setdefault(f"{scenario.name}: {kind}", Tally())
+        tally.tried += 1
+        tally.held += not problem
+        if problem:
+            tally.failures.append(f"call {at}: {problem}")
+
+
+def try_calls(scenario: Scenario, points: Points) -> None:
     """Fail and kill at every call, or at a share of them."""
     kinds = [(FAIL, error, errno.errorcode[error]) for error in ERRORS]
     kinds += [(KILL_BEFORE, 0, "killed before"), (KILL_AFTER, 0, "killed after")]
     for at in range(1, scenario.whole.count + 1):
         for how, error, name in kinds:
-            if not is_taken(share, number):
-                continue
-            begin = time.process_time()
-            folder = scenario.fresh("run")
-            ended = run_child(lambda f=folder: scenario.act(f), folder, how, at, error)
-            note(tallies, scenario, name, at, scenario.settle(folder, ended), begin)
+            if points.is_taken():
+                folder = scenario.fresh("run")
+                ended = run_child(lambda f=folder: scenario.act(f), folder, how, at, error)
+                points.note(scenario, name, at, scenario.settle(folder, ended))
 
 
-def try_power_cuts(scenario: Scenario, share: float, tallies: dict, number: list) -> None:
+def try_power_cuts(scenario: Scenario, points: Points) -> None:
     """Replay every beginning of the log, with what was not flushed lost in several ways."""
     source = scenario.fresh("source")
     disk, killed = Disk(source), Ended(-signal.SIGKILL, "", [], 0)
@@ -398,30 +421,14 @@ def try_power_cuts(scenario: Scenario, share: float, tallies: dict, number: list
             if how.startswith("cut"):
                 how = "cut at a page"
             key = hashlib.sha256(repr(sorted(image.items())).encode()).digest()
-            if key in seen or not is_taken(share, number):
+            if key in seen or not points.is_taken():
                 continue
             seen.add(key)
-            begin = time.process_time()
             folder = scenario.base / f"{scenario.name}-cut"
             shutil.rmtree(folder, ignore_errors=True)
             write_image(image, disk.root, folder)
             folder.mkdir(exist_ok=True)
-            note(tallies, scenario, how, at, scenario.settle(folder, killed), begin)
-
-
-def is_taken(share: float, number: list) -> bool:
-    """Whether the next point is one of an evenly spread share."""
-    number[0] += 1
-    return int(number[0] * share) != int((number[0] - 1) * share)
-
-
-def note(tallies: dict, scenario: Scenario, kind: str, at: int, problem: str, begin: float) -> None:
-    tally = tallies.setdefault(f"{scenario.name}: {kind}", Tally())
-    tally.tried += 1
-    tally.held += not problem
-    tally.seconds += time.process_time() - begin
-    if problem:
-        tally.failures.append(f"call {at}: {problem}")
+            points.note(scenario, how, at, scenario.settle(folder, killed))
 
 
 def main() -> None:
@@ -434,33 +441,25 @@ def main() -> None:
 
     torch.set_num_threads(1)
     base, share = Path(sys.argv[1]).resolve(), float(sys.argv[2])
-    chosen = sys.argv[3].split(",") if len(sys.argv) > 3 else None
+    points = Points(share, time.monotonic() + 60 * float((sys.argv[3:] or ["inf"])[0]))
     text, cache = base / "text.txt", base / "cache"
     text.write_text(TEXT[:1000], "utf-8")
     os.environ["XDG_CACHE_HOME"] = str(cache)
     with redirect_stdout(io.StringIO()):
         importlib.import_module("charrnn.cli.main").main(["train", "--cfg", "job"])
     scenarios = []
-    for kind in (Train, Resume, Sweep, Encode):
-        if chosen is None or kind.name in (*chosen, "train"):
-            scenarios.append(kind(base, text, cache))
-            scenarios[-1].prepare()
-    if chosen is None or "export" in chosen:
-        scenarios.append(Export(base, text, cache, base / "train-whole" / "run"))
+    for kind in (Train, Resume, Encode, Export, Sweep):
+        scenarios.append(kind(base, text, cache))
         scenarios[-1].prepare()
-    tallies, number = {}, [0]
     gc.freeze()  # so that children do not copy what they only look at
     for scenario in scenarios:
-        if chosen is None or scenario.name in chosen:
-            try_calls(scenario, share, tallies, number)
-            try_power_cuts(scenario, share, tallies, number)
+        try_calls(scenario, points)
+        try_power_cuts(scenario, points)
         seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-        tried = sum(tally.tried for tally in tallies.values())
-        line = (
-            f"{scenario.name}: {scenario.whole.count} calls; {tried} points so far, {seconds:.0f} s"
-        )
-        print(line, file=sys.stderr, flush=True)
-    json.dump({name: vars(tally) for name, tally in tallies.items()}, sys.stdout)
+        tried = sum(tally.tried for tally in points.tallies.values())
+        line = f"{scenario.name}: {scenario.whole.count} calls; {tried} points until here"
+        print(f"{line}, {seconds:.0f} s of their processes", file=sys.stderr, flush=True)
+    json.dump({name: vars(tally) for name, tally in points.tallies.items()}, sys.stdout)
 
 
 if __name__ == "__main__":
