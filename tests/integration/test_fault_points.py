@@ -1,9 +1,9 @@
 """Every moment at which a disk or a process may fail: see tests/fault_points.
 
-Counted are the calls by which a run, a resumed run, a sweep, an export and an encoding change files:
-writes, flushes, renames, links, folders, truncations, large mappings. Each fails in four ways, or
-the process is killed before or after it; and after each the power is cut, which loses or cuts what
-was not flushed.
+Counted are the calls by which a run, a resumed run, a sweep, an export and an encoding change
+files: writes, flushes, renames, links, folders, truncations, large mappings. Each fails in four
+ways, or the process is killed before or after it; and after each the power is cut, which loses or
+cuts what was not flushed.
 """
 
 import json
