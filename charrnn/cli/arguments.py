@@ -21,7 +21,7 @@ from charrnn.cli.overrides import (
 )  # fmt: skip
 from charrnn.cli.schema import conf_yaml
 from charrnn.data.files import user_path
-from charrnn.errors import InputError, escape_control
+from charrnn.errors import InputError, check, escape_control
 
 MODES = ("train", "evaluate")
 OWN_CLASSES = ("model", "optimizer", "scheduler")
@@ -178,7 +178,9 @@ def with_own_classes(overrides: list[str]) -> list[str]:
 def as_requeued(overrides: list[str], environ: Mapping[str, str]) -> list[str]:
     """The overrides of a job that SLURM started again: its run is resumed where there is one."""
     folder = last_value(overrides, "hydra.run.dir")
-    if not int(environ.get("SLURM_RESTART_COUNT") or 0) or folder is None:
+    restarts = environ.get("SLURM_RESTART_COUNT") or "0"
+    check("SLURM_RESTART_COUNT", restarts, restarts.isdecimal(), "a whole number")
+    if not int(restarts) or folder is None:
         return overrides
     if not (user_path(folder) / ".hydra").is_dir():
         return overrides

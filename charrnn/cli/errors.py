@@ -66,6 +66,8 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return f"a file cannot be written ({error.strerror})"
     if isinstance(error, MemoryError):
         return "not enough memory for these sizes"
+    if isinstance(error, RuntimeError) and text == "can't start new thread":
+        return "the system starts no more threads; allow more by ulimit -u, or more memory by -v"
     if match := re.match(r"Could not (?:override|append to|delete) '([^']*)'", text):
         return no_such_key(match[1], command)
     if text.startswith("Config group override must be a string"):

@@ -1,5 +1,6 @@
 """charrnn evaluate: how well a model predicts a text; nothing is written but the file asked for."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -42,6 +43,8 @@ def evaluate(settings: dict, command: Command) -> None:
     check_call(build_report, asked, "evaluate.")
     check_call(CharDataModule, data, "data.")
     file: Path | None = None if output is None else user_path(output)
+    if file is None and sys.stdout is None:
+        raise InputError("standard output is closed, and evaluate.output names no file")
     if file is not None and not file.parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
     if file is not None and (not file.name or file.is_dir()):

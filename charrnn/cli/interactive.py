@@ -68,6 +68,8 @@ class Shell:
 
     def run(self) -> None:
         """Answer lines until the user ends it."""
+        if sys.stdin is None:
+            raise InputError("interactive=true: standard input is closed; there is nothing to read")
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         with history():
             while True:

@@ -35,7 +35,9 @@ def main(
         program: how the user started the program otherwise.
     """
     from charrnn.cli.errors import one_line_errors
+    from charrnn.cli.streams import reserve_descriptors
 
+    reserve_descriptors()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     with one_line_errors():

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from charrnn import checkpoint
-from charrnn.cli import checks
+from charrnn.cli import checks, memory
 from charrnn.cli.arguments import Program, absolute
 from charrnn.cli.instantiate import instantiate
 from charrnn.cli.overrides import CORPUS_PATHS, escape
@@ -99,6 +100,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     if saved and config.model.get("parameters"):
         checks.no_changes(saved["charrnn"]["settings"], settings)
     build = functools.partial(build_model, settings["model"])
+    if distributed.is_rank_zero():
+        warn_of_shortage(config, build, len(charset), trainer.strategy.root_device)
     model = build(len(charset))
     model.boundary = charset.boundary
     if config.trainer.get("precision") == "auto":
@@ -149,6 +152,21 @@ def check_ranges(config: DictConfig, optimizer, scheduler) -> None:
         model.pop("parameters", None)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             instantiate("model", OmegaConf.create(escape(model)), vocab_size=2)
+
+
+def warn_of_shortage(config: DictConfig, build, vocab_size: int, device: torch.device) -> None:
+    """Print a line where a model of charrnn is larger than the free memory, before it is made."""
+    if not config.model._target_.startswith("charrnn."):
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = build(vocab_size)
+    optimizer = config.optimizer._target_.rpartition(".")[2]
+    is_native = config.model.get("backend") in ("auto", "native")
+    data = config.data
+    length, rows = data.get("seq_len", 100), data.get("batch_size", 16)
+    needed = memory.needed_bytes(model, length, rows, optimizer, is_native)
+    if line := memory.shortage(needed, memory.free_bytes(device)):
+        print(line, file=sys.stderr)
 
 
 def with_hidden_size(settings: dict, vocab_size: int) -> dict:

@@ -91,6 +91,19 @@ def prefixed_output(name: str) -> Iterator[None]:
                 stream.write("\n")
 
 
+def reserve_descriptors() -> None:
+    """Open /dev/null as standard input, output and error where these were closed.
+
+    Otherwise the next files that are opened would get their numbers, and what libraries write to
+    standard error would go into them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
 def make_lenient() -> None:
     """Make standard output and error lose what they cannot write and escape what is unknown."""
     for name in ("stdout", "stderr"):

@@ -9,6 +9,7 @@ import datetime
 import multiprocessing
 import multiprocessing.reduction
 import os
+import re
 import signal
 import sys
 import threading
@@ -44,13 +45,25 @@ def current_ranks() -> Ranks | None:
     """
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:  # torchrun and launch()
-        found = Ranks(*(int(env[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+        found = Ranks(*map(whole_number, ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
     elif "SLURM_PROCID" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        tasks, nodes = (int(env.get(f"SLURM_{k}", 1)) for k in ("NTASKS", "NNODES"))
-        found = Ranks(int(env["SLURM_PROCID"]), tasks, tasks // nodes)
+        tasks, nodes = (whole_number(f"SLURM_{k}", "1") for k in ("NTASKS", "NNODES"))
+        found = Ranks(whole_number("SLURM_PROCID"), tasks, tasks // max(1, nodes))
     else:
         return None
     return found if found.world_size > 1 else None
+
+
+def whole_number(name: str, default: str = "") -> int:
+    """The number that an environment variable holds.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    value = os.environ.get(name, default)
+    if not re.fullmatch("[0-9]+", value):
+        raise InputError(f"{name}={value}: this environment variable must be a whole number")
+    return int(value)
 
 
 def is_rank_zero() -> bool:
