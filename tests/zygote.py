@@ -45,6 +45,8 @@ def child(request: dict) -> None:
         file = os.open(name, os.O_RDONLY if number == 0 else writing)
         os.dup2(file, number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # less what this process has read
+    if "tty" in request:  # these were opened as what they are no longer
+        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
     for key, value in request["env"].items():
         os.environ.pop(key, None) if value is None else os.environ.update({key: value})
     share_ranks(names[1:])

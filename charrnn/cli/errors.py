@@ -45,7 +45,8 @@ def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
         sys.exit(1)
     except Exception as error:
         line = explain(error, command)
-        if not line:
+        if not line and not getattr(error, "is_reported", False):
+            error.is_reported = True  # such blocks are nested
             print(BUG, file=sys.stderr, flush=True)
         if os.environ.get("CHARRNN_TRACEBACK") or not line:
             raise

@@ -461,3 +461,11 @@ def test_bad_options(invoke, folder, line):
     before = listing(folder)
     assert_one_line(invoke(*line.split(), cwd=folder), BAD_OPTIONS[line])
     assert listing(folder) == before
+
+
+def test_an_unexpected_error_says_once_what_to_send(capsys):
+    from charrnn.cli.errors import BUG, one_line_errors
+
+    with pytest.raises(ZeroDivisionError), one_line_errors(), one_line_errors():
+        print(1 // 0)
+    assert capsys.readouterr().err == f"{BUG}\n"

@@ -1,13 +1,14 @@
-"""sample.py interactive=true at a terminal."""
+"""At a terminal: sample.py interactive=true, and a run whose terminal goes away."""
 
 import os
 import pty
 import re
 import select
+import signal
 import time
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, TINY, load
 
 import charrnn
 from charrnn.errors import escape_control
@@ -104,3 +105,19 @@ def test_a_session_at_a_terminal(command, trained, model, tmp_path, terminal):
     assert command.ask({"wait": pid}) == 0
     history = (tmp_path / "state" / "charrnn" / "history").read_text("utf-8").splitlines()
     assert history[:2] == ["import ", "/set top_p 3"]
+
+
+def test_a_run_whose_terminal_goes_away_saves(command, text_file, tmp_path):
+    """With SIGHUP, and with output that cannot be written from then on."""
+    terminal, run = Terminal(), tmp_path / "run"
+    arguments = [f"data.path={text_file}", *TINY, "hydra.run.dir=run", "callbacks.samples=null",
+                 "trainer.max_epochs=100000", "trainer.limit_train_batches=3",
+                 "data.valid_size=50"]  # fmt: skip
+    pid = command.ask({
+        "argv": [str(ROOT / "train.py"), *arguments], "cwd": str(tmp_path), "tty": terminal.name,
+        "env": {"TERM": "dumb"},
+    })  # fmt: skip
+    terminal.until("window 9, ")
+    terminal.close()
+    assert command.ask({"wait": pid}) == 128 + signal.SIGHUP
+    assert load(run / "checkpoints" / "last.ckpt")["charrnn"]["windows"] >= 6
