@@ -2,7 +2,6 @@
 
 import functools
 import math
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,7 +165,7 @@ def warn_of_shortage(config: DictConfig, build, vocab_size: int, device: torch.d
     length, rows = data.get("seq_len", 100), data.get("batch_size", 16)
     needed = memory.needed_bytes(model, length, rows, optimizer, is_native)
     if line := memory.shortage(needed, memory.free_bytes(device)):
-        print(line, file=sys.stderr)
+        print(line)
 
 
 def with_hidden_size(settings: dict, vocab_size: int) -> dict:

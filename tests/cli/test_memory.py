@@ -47,10 +47,10 @@ def test_a_run_that_cannot_fit_says_so_before_its_model_is_made(monkeypatch, cap
     warn = functools.partial(prepare.warn_of_shortage, config, build, 100, torch.device("cpu"))
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10**9)
     warn()
-    line = capsys.readouterr().err
+    line = capsys.readouterr().out
     assert line.startswith("memory: this run needs about ") and line.count("\n") == 1
     assert "GB, and 1.0 GB are free; a smaller model.hidden_size" in line and built == ["meta"]
     for free in (10**12, None):
         monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: free)
         warn()
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
