@@ -28,6 +28,8 @@ COMMANDS = {
     "a page to send": "export {run} --to html",
     "what its units do": "neurons {run} --text FILE",
 }
+WITH_PAGE = ("charrnn.models.GRUEncode", "charrnn.models.GRUResize")
+"""Models that ``charrnn export --to html`` writes."""
 
 
 def write_report(run: Path, points: int = 1000, samples: int = 60) -> Path:
@@ -160,14 +162,20 @@ def flat(settings: dict, prefix: str = ""):
 
 
 def commands(run: Path, config: dict) -> list[list[str]]:
-    """Return commands to go on with the run."""
+    """Return commands to go on with the run, those that its model supports."""
     trainer = config.get("trainer") if isinstance(config.get("trainer"), dict) else {}
     epochs = trainer.get("max_epochs")
     epochs = 2 * epochs if isinstance(epochs, int) and epochs > 0 else 12
     where = run.resolve()
     where = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
     name = shlex.quote(str(where))
+    model = config.get("model") if isinstance(config.get("model"), dict) else {}
+    has_page = model.get("_target_") in WITH_PAGE
+    allowed = config.get("allow_targets")
+    allowed = ",".join(map(str, allowed)) if isinstance(allowed, list) else ""
+    after = " " + shlex.quote(f"allow_targets=[{allowed}]") if allowed else ""
     return [
-        [what, escape_control(f"charrnn {line.format(run=name, epochs=epochs)}")]
+        [what, escape_control(f"charrnn {line.format(run=name, epochs=epochs)}{after}")]
         for what, line in COMMANDS.items()
+        if has_page or "--to html" not in line
     ]

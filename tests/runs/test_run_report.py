@@ -10,7 +10,7 @@ from pages import NASTY, Elements
 
 from charrnn.callbacks.samples_file import append_sample, read_samples
 from charrnn.runs import write_record, write_report
-from charrnn.runs.run_report import thin
+from charrnn.runs.run_report import commands, thin
 
 
 def data_of(file):
@@ -52,6 +52,18 @@ def test_runs_of_which_little_is_left(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,val/bpc,train/bpc\n0,6.5,\n10,nan,3\n20,5,in")
     data = data_of(write_report(tmp_path))
     assert data["curves"] == {"train/bpc": [[10], [3.0]], "val/bpc": [[0, 20], [6.5, 5.0]]}
+
+
+def test_commands_are_those_that_a_model_supports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"trainer": {"max_epochs": 3}, "model": {"_target_": "charrnn.models.GRUResize"}}
+    assert ["a page to send", "charrnn export run --to html"] in commands(tmp_path / "run", config)
+    config |= {"model": {"_target_": "mypackage.Cell"}, "allow_targets": ["mypackage", "other"]}
+    found = dict(commands(tmp_path / "run", config))
+    assert found["go on"] == (
+        "charrnn train resume=run trainer.max_epochs=6 'allow_targets=[mypackage,other]'"
+    )
+    assert "a page to send" not in found and "what its units do" in found
 
 
 def test_what_is_long_is_thinned_and_what_is_nasty_escaped(tmp_path):
