@@ -15,6 +15,7 @@ from charrnn.analysis.activations import compute_activations, compute_gates
 from charrnn.analysis.page_data import page_data
 from charrnn.analysis.template import fill_page
 from charrnn.data.charset import Charset
+from charrnn.data.files import user_path
 from charrnn.errors import InputError, check, escape_control
 from charrnn.models import contract
 
@@ -53,7 +54,8 @@ def write_page(
     check("length", length, length >= 1, "a whole number, at least 1")
     file = checkpoint.find_checkpoint(path)
     model, charset = checkpoint.build_model(checkpoint.read(file), allow_targets)
-    characters = read_beginning(Path(text), charset, length)
+    text = user_path(text)
+    characters = read_beginning(text, charset, length)
     name, second = name_of_run(file), None
     if other is not None:
         other = checkpoint.find_checkpoint(other)
@@ -62,11 +64,11 @@ def write_page(
             names = tuple(f"{name}/{each.stem}" for each in (file, other))
         name = names[0]
         second = *checkpoint.build_model(checkpoint.read(other), allow_targets), names[1]
-    out = file.with_suffix(".html") if out is None else Path(out)
+    out = file.with_suffix(".html") if out is None else user_path(out)
     if out.exists() and any(out.samefile(f) for f in (file, text, *([other] if other else []))):
         raise InputError(f"--out {out}: is what the page is made from; give another file")
     with checkpoint.atomic_write(out, "w") as f:
-        f.write(render_page(model, charset, characters, name, Path(text).name, second))
+        f.write(render_page(model, charset, characters, name, text.name, second))
     return out
 
 

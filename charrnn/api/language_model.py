@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from charrnn import checkpoint, evaluation
 from charrnn.analysis import compute_activations, compute_gates
 from charrnn.data.charset import Charset
+from charrnn.data.files import user_path
 from charrnn.errors import InputError, check
 from charrnn.generation import Session, generate_texts
 from charrnn.models.contract import device_of
@@ -81,7 +82,7 @@ class LanguageModel:
                 "validation_text")  # fmt: skip
         state = {checkpoint.PREFIX + k: v.cpu() for k, v in self.model.state_dict().items()}
         ours = {key: self.saved[key] for key in kept if key in self.saved}
-        checkpoint.save({"charrnn": ours, "state_dict": state}, Path(path).expanduser())
+        checkpoint.save({"charrnn": ours, "state_dict": state}, user_path(path))
 
     @suggest_keywords
     def generate(

@@ -8,6 +8,7 @@ from pathlib import Path
 from charrnn import checkpoint
 from charrnn.api.language_model import LanguageModel, load
 from charrnn.data.charset import Charset
+from charrnn.data.files import user_path
 from charrnn.errors import InputError
 from charrnn.runs import write_report
 
@@ -167,5 +168,5 @@ def train(
     if path is not None:
         settings["data.path"] = path
     if folder is not None:
-        settings["hydra.run.dir"] = Path(folder).expanduser()
+        settings["hydra.run.dir"] = user_path(folder)
     return TrainingRun(from_python.train(overrides, settings))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import charrnn
+from charrnn.checkpoint import atomic_write
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
@@ -111,5 +112,5 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def write_json(file: str | None, about: dict, results: list[dict]) -> None:
     """Write machine and results to a file, if one is given."""
     if file:
-        content = json.dumps({"about": about, "results": results}, indent=1)
-        Path(file).write_text(content + "\n", "utf-8")
+        with atomic_write(file, "w") as f:
+            f.write(json.dumps({"about": about, "results": results}, indent=1) + "\n")

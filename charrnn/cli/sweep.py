@@ -14,7 +14,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from charrnn.checkpoint.files import remove_scratch
+from charrnn.checkpoint.files import atomic_write, remove_scratch
 from charrnn.cli.arguments import Command, Program
 from charrnn.cli.checks import check_pairs
 from charrnn.cli.errors import BUG, explain
@@ -224,8 +224,11 @@ class OtherJob(InputError):
 def record_failure(job: Job, error: Exception) -> None:
     """Record and print why a job failed."""
     if not (line := explain(error)):
-        with suppress_full_disk():
-            (job.folder / "error.txt").write_text(f"{BUG}\n{traceback.format_exc()}", "utf-8")
+        with (
+            suppress_full_disk(),
+            atomic_write(job.folder / "error.txt", "w", errors="replace") as f,
+        ):
+            f.write(f"{BUG}\n{traceback.format_exc()}")
         first, *rest = str(error).strip().splitlines() or [""]
         text = f"{first}: {rest[-1].strip()}" if rest else first
         line = f"{type(error).__name__}: {text} (see error.txt there)"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from charrnn import __version__, checkpoint
 from charrnn.data.charset import Charset
+from charrnn.data.files import user_path
 from charrnn.errors import check
 
 ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt", "html": ".page.html"}
@@ -53,7 +54,7 @@ def export(
     file = checkpoint.find_checkpoint(path)
     saved = checkpoint.read(file)
     model, charset = checkpoint.build_model(saved, allow_targets)
-    out = file.with_suffix(ENDINGS[to]) if out is None else Path(out)
+    out = file.with_suffix(ENDINGS[to]) if out is None else user_path(out)
     module = importlib.import_module(f"charrnn.export.{to}")
     arguments = model, describe(saved, charset)
     if to == "folder":
