@@ -18,7 +18,7 @@ COMMANDS = {
     "decompress": "turn such an archive into the file again",
     "export": "write a model as a web page, safetensors, ONNX or torch",
     "corpus": "list or clear the cache of encoded texts",
-    "benchmarks": "measure speed: training, loop, sampling, encoding, scaling",
+    "benchmarks": "measure speed, or check the kernels on a GPU",
 }
 WITH_SETTINGS = ("train", "sample", "evaluate")
 """Commands whose arguments are settings KEY=VALUE; the others have options of their own."""

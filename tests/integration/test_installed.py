@@ -10,6 +10,7 @@ import pytest
 from helpers import ROOT, TEXT, TINY
 
 import charrnn
+from charrnn.cli.main import COMMANDS
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
 
@@ -49,7 +50,7 @@ def test_version_and_help(installed):
     assert "Lightning 2." in version and "Hydra 1." in version
     lines = installed("--help").stdout.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
-    for name in ("train", "sample", "evaluate", "sweep-report", "neurons", "export", "corpus"):
+    for name in COMMANDS:
         assert any(line.startswith(f"  {name} ") for line in lines)
 
 
