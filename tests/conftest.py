@@ -17,11 +17,13 @@ torch.set_num_threads(1)  # tensors are small here, and threads would wait for o
 
 
 def pytest_configure(config):
+    """Hide the GPU unless tests for it are selected by -m gpu."""
     if "gpu" not in (config.option.markexpr or "").replace("not gpu", ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests on every machine
 
 
 def pytest_collection_modifyitems(items):
+    """Skip the tests for a GPU where there is none."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -45,6 +47,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory, cache):
+    """A function that runs a command line as a process: ``command("train.py", "seed=2", ...)``."""
     from charrnn.gru import build
 
     with contextlib.suppress(build.BuildError):
@@ -81,6 +84,7 @@ def invoke(monkeypatch, capfd):
 
 @pytest.fixture
 def text_file(tmp_path):
+    """A file with ``TEXT``."""
     file = tmp_path / "text.txt"
     file.write_text(TEXT, "utf-8")
     return file

@@ -19,6 +19,7 @@ variants = pytest.mark.parametrize(
 
 
 def saved(folder, kind, reset, gate, **settings):
+    """A model of a variant, its charset, and the file of its checkpoint."""
     model, charset, whole = saved_model(kind, ALPHABET, reset=reset, gate=gate, **settings)
     save(whole, folder / "model.ckpt")
     return model, charset, folder / "model.ckpt"

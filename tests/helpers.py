@@ -28,6 +28,8 @@ TINY = ("model.hidden_size=8", "data.batch_size=3", "data.seq_len=7", "callbacks
 
 @dataclass
 class Result:
+    """What a command line came to: its exit code and what it printed."""
+
     code: int
     out: str
     err: str
@@ -108,6 +110,7 @@ def fit(folder: Path, text: str, model, task=None, data=None, optimizer=None, **
 
 
 def load(file: Path) -> dict:
+    """A checkpoint's dictionary."""
     return torch.load(file, weights_only=True)
 
 
@@ -123,6 +126,7 @@ def same(a: object, b: object) -> bool:
 
 
 def metrics(run: Path) -> list[dict]:
+    """The rows of a run's metrics.csv, as text by column."""
     with open(run / "metrics.csv", newline="") as f:
         return list(csv.DictReader(f))
 

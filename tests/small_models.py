@@ -54,6 +54,7 @@ def greedy(model, prompt, length):
 def native_model(
     kind=GRUEncode, hidden=13, layers=2, dtype=torch.float64, backend="native", **variant
 ):
+    """A model with large weights that the kernels support, and its charset."""
     torch.manual_seed(hidden)
     charset = Charset(ALPHABET)
     model = kind(len(charset), hidden, layers, backend=backend, **variant).to(dtype)
@@ -64,6 +65,7 @@ def native_model(
 
 
 def drawn(model, charset, samples, decoding, prompt="ab", length=300):
+    """Indices (length, samples) that generation draws after a prompt, with seed 5."""
     if not isinstance(decoding, Decoding):
         decoding = Decoding(*decoding)
     steps = generation.generate_indices(
@@ -73,6 +75,7 @@ def drawn(model, charset, samples, decoding, prompt="ab", length=300):
 
 
 def by_the_loop(model, *settings):
+    """What :func:`drawn` returns of the plain loop in Python."""
     model.gru.backend = "reference"
     try:
         assert not supports_model(model)

@@ -96,7 +96,7 @@ def fresh(code, *arguments):
     return process.stdout
 
 
-def test_import_alone_costs_nothing():
+def test_importing_charrnn_costs_nothing():
     out = fresh("import sys, charrnn; print(*sys.modules)").split()
     assert not {"torch", "numpy", "hydra", "pytorch_lightning"} & set(out)
 

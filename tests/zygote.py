@@ -32,6 +32,7 @@ IMPORTED = (
 
 
 def child(request: dict) -> None:
+    """Run a command line, in the process that was forked for it."""
     os.chdir(request["cwd"])
     names = os.devnull, request.get("out"), request.get("err")
     if "tty" in request or request["session"]:
@@ -112,6 +113,7 @@ def wait(pid: int, seconds: float = 300) -> int:
 
 
 def main() -> None:
+    """Import, and then start a child for each request."""
     sys.path[0] = os.path.dirname(sys.path[0])  # where train.py is
     for name in IMPORTED:
         importlib.import_module(name)

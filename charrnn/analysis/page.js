@@ -8,7 +8,7 @@ const MARKS = { "\n": "\u21b5", "\t": "\u21e5", " ": "\u2423" };
 const SIGNALS = { activation: "activation", reset: "reset gate", update: "update gate" };
 const MARKED = "marked text";
 
-const state = { position: 0, signal: "activation", colour: "unit" };
+const state = { position: 0, signal: "activation", color: "unit" };
 const models = data.models.map((own, number) => ({
   ...own, number, count: own.layers * own.hidden, unit: 0, measure: 0, order: [], rank: [], spans: [],
   arrays: {}, options: [],
@@ -84,7 +84,7 @@ function makePalette() {
 function paintText(model) {
   const values = signalOf(model), start = model.unit * length;
   for (let t = 0; t < length; t++) {
-    const level = state.colour === "unit" ? values[start + t]
+    const level = state.color === "unit" ? values[start + t]
       : Math.round(127 * Math.min(1, bitsAt(model, t) / MOST_BITS));
     model.spans[t].style.backgroundColor = paints[level + 127];
   }
@@ -96,7 +96,7 @@ const bitsAt = (model, position) =>
 
 function paintAll() {
   models.forEach(paintText);
-  const [low, bar, high] = find("legend").children, bits = state.colour !== "unit";
+  const [low, bar, high] = find("legend").children, bits = state.color !== "unit";
   const signed = !bits && state.signal === "activation";
   low.textContent = signed ? "\u22121" : "0";
   high.textContent = bits ? `${MOST_BITS} bits` : signed ? "+1" : "1";
@@ -152,14 +152,14 @@ function detailRange() {
   return [from, from + columns];
 }
 
-function heatMap(canvas, from, to, labelled) {
+function heatMap(canvas, from, to, labeled) {
   const scale = window.devicePixelRatio || 1;
   const width = canvas.clientWidth, height = canvas.clientHeight;
   canvas.width = width * scale;
   canvas.height = height * scale;
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
-  const values = signalOf(m), units = shownUnits(), floor = labelled ? height - 18 : height;
+  const values = signalOf(m), units = shownUnits(), floor = labeled ? height - 18 : height;
   const columns = clamp(Math.round((width - LEFT) * scale), 1, to - from);
   const image = new ImageData(columns, units.length);
   units.forEach((unit, row) => {
@@ -181,8 +181,8 @@ function heatMap(canvas, from, to, labelled) {
   const ink = style.getPropertyValue("--ink"), soft = style.getPropertyValue("--soft");
   const selected = units.indexOf(m.unit), high = floor / ROWS;
   pen.strokeStyle = pen.fillStyle = ink;
-  pen.lineWidth = labelled ? 1.5 : 1;
-  if (labelled) {
+  pen.lineWidth = labeled ? 1.5 : 1;
+  if (labeled) {
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     units.forEach((unit, row) => {
@@ -355,8 +355,8 @@ function listen() {
     drawMaps();
     inspect(state.position);
   });
-  find("colour").addEventListener("change", (e) => {
-    state.colour = e.target.value;
+  find("color").addEventListener("change", (e) => {
+    state.color = e.target.value;
     paintAll();
   });
   find("mark").addEventListener("click", markSelection);

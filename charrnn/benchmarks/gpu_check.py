@@ -126,18 +126,18 @@ def check_speed(seconds: float) -> Iterator[Finding]:
             times = step_times(size, precision, seconds)
             hidden, _, rows = size
             ours, before, eager, graph = times.values()
-            wanted = (0.97, 0.97)
+            goal = (0.97, 0.97)
             if 256 <= hidden <= 512 and rows <= 128:
-                wanted = (3.0, 2.0)
+                goal = (3.0, 2.0)
             elif hidden == 1024 and rows <= 128:
-                wanted = (1.5, 1.5)
+                goal = (1.5, 1.5)
             where = f"H,L,B {','.join(map(str, size))} {precision}"
             ratios = eager / ours, graph / ours
             text = (
                 f"{where}: {ours:.2f} ms; nn.GRU {eager:.2f} eager, {graph:.2f} graph:"
-                f" {ratios[0]:.2f}x, {ratios[1]:.2f}x; at least {wanted[0]}x, {wanted[1]}x"
+                f" {ratios[0]:.2f}x, {ratios[1]:.2f}x; at least {goal[0]}x, {goal[1]}x"
             )
-            yield Finding(5, ratios[0] >= wanted[0] and ratios[1] >= wanted[1], text)
+            yield Finding(5, ratios[0] >= goal[0] and ratios[1] >= goal[1], text)
             text = f"{where}: reset=before takes {before / ours:.2f} times reset=after, at most 1.5"
             yield Finding(5, before <= 1.5 * ours, text)
             if precision == "32-true" and size in targets:
@@ -171,11 +171,11 @@ def check_sampling() -> Iterator[Finding]:
         texts.append(generated(model, 1, 64)[0])
     share = (texts[0] == texts[1]).double().mean().item()
     yield Finding(6, share == 1, f"64 characters as on the CPU: {share:.0%} the same")
-    for rows, wanted in ((1, 60_000), (16, None), (256, 5_000_000), (1024, None)):
+    for rows, goal in ((1, 60_000), (16, None), (256, 5_000_000), (1024, None)):
         _, rate = generated(model, rows, 64 * 20)
         text = f"H 512, L 2, {rows} samples: {rate:,.0f} characters a second"
-        text += f", at least {wanted:,}" if wanted else ""
-        yield Finding(6, wanted is None or rate >= wanted, text)
+        text += f", at least {goal:,}" if goal else ""
+        yield Finding(6, goal is None or rate >= goal, text)
 
 
 @torch.inference_mode()

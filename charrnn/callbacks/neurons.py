@@ -16,7 +16,7 @@ from charrnn.generation.generate import evaluation_mode
 from charrnn.models import contract
 
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
-"""Colours of -1, 0 and 1."""
+"""Colors of -1, 0 and 1."""
 CELL, MARGIN, FOOT = 10, 30, 16
 """Pixels of a cell (a unit at a character), and of the left and bottom margins with labels."""
 WIDTH = 32
@@ -145,8 +145,8 @@ def heat_map(activations: np.ndarray, units: list[int], labels: list[str]) -> np
     weight = np.abs(activations)[..., None]
     weight = weight / max(1, weight.max())
     ends = np.where(activations[..., None] < 0, LOW, HIGH)
-    colours = np.rint(MIDDLE + weight * (ends - MIDDLE)).astype(np.uint8)
-    cells = colours.repeat(CELL, 0).repeat(CELL, 1)
+    colors = np.rint(MIDDLE + weight * (ends - MIDDLE)).astype(np.uint8)
+    cells = colors.repeat(CELL, 0).repeat(CELL, 1)
     starts = range(0, len(labels), WIDTH)
     high, width = len(units) * CELL, min(WIDTH, len(labels)) * CELL
     picture = Image.new("RGB", (MARGIN + width, len(starts) * (high + FOOT)), "white")

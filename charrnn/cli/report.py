@@ -28,12 +28,14 @@ def report_run(settings, folder: Path) -> Path | None:
     from charrnn.runs import write_report
     from charrnn.training.distributed import is_rank_zero
 
-    wanted = settings.callbacks.get("report")
-    ours = wanted and wanted.get("_target_") == "charrnn.callbacks.Report"
+    callback = settings.callbacks.get("report")
+    ours = callback and callback.get("_target_") == "charrnn.callbacks.Report"
     if not (ours and is_rank_zero() and (folder / "metrics.csv").is_file()):
         return None
     try:
-        return write_report(folder, **{k: wanted[k] for k in ("points", "samples") if k in wanted})
+        return write_report(
+            folder, **{k: callback[k] for k in ("points", "samples") if k in callback}
+        )
     except OSError as error:
         print(escape_control(f"{folder / 'report.html'}: cannot be written ({error.strerror})"))
         return None

@@ -55,18 +55,18 @@ const Engine = (() => {
       this.decoder = matrix(tensors["decoder.weight"], vocabulary, H);
       this.bias = tensors["decoder.bias"];
       this.table = new Map();  // W_ih x + b_ih of layer 0, of the characters that occurred
-      this.place(matrices, module);
+      this.layOut(matrices, module);
     }
 
     // Puts matrices and vectors into one memory, rows and their lengths padded to multiples of 4.
-    place(matrices, module) {
+    layOut(matrices, module) {
       const H = up4(this.hidden);
       const vectors = { x: H, gates: 3 * H, sums: 3 * H, reset: H, scores: up4(this.vocabulary) };
       for (let l = 0; l < this.layers; l++) vectors[`h${l}`] = H;
       let size = 0;
       for (const m of matrices) { m.at = size; size += m.height * m.width; }
-      const places = {};
-      for (const name in vectors) { places[name] = size; size += vectors[name]; }
+      const offsets = {};
+      for (const name in vectors) { offsets[name] = size; size += vectors[name]; }
       let buffer;
       if (module) {
         const memory = new WebAssembly.Memory({ initial: Math.ceil((4 * size) / 65536) });
@@ -80,7 +80,7 @@ const Engine = (() => {
         delete m.values;
       }
       for (const name in vectors)
-        this[name] = this.memory.subarray(places[name], places[name] + vectors[name]);
+        this[name] = this.memory.subarray(offsets[name], offsets[name] + vectors[name]);
       this.states = Array.from({ length: this.layers }, (_, l) => this[`h${l}`]);
     }
 
@@ -266,7 +266,7 @@ const Engine = (() => {
     }
   }
 
-  // The first place where a text after `start` contains a stop string, counted to its end; or -1.
+  // The first position where a text after `start` contains a stop string, counted to its end; or -1.
   function stopAt(text, stops, start) {
     const ends = stops.map((stop) => [text.indexOf(stop, start), stop.length]);
     const found = ends.filter(([at]) => at >= 0).map(([at, length]) => at + length);

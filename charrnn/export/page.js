@@ -1,8 +1,8 @@
-// The page: its form, texts of coloured characters, and the characters at the caret.
+// The page: its form, texts of colored characters, and the characters at the caret.
 
 const find = (id) => document.getElementById(id);
 const MARKS = { "\n": "\u21b5", "\t": "\u21e5", " ": "\u2423", "": "\u2205" };
-const MOST_BITS = 8;  // the surprisal of the darkest colour
+const MOST_BITS = 8;  // the surprisal of the darkest color
 
 function take(id) {
   const element = find(id), binary = atob(element.textContent.trim());
@@ -41,9 +41,9 @@ function label(index) {
   return MARKS[symbol] ?? escaped(symbol);
 }
 
-// Colours.
-function colourOf(step) {
-  const kind = find("colour").value;
+// Colors.
+function colorOf(step) {
+  const kind = find("color").value;
   let value = 0, end = "--high";
   if (kind === "bits") value = Math.min(1, step.bits / MOST_BITS);
   if (kind === "unit" && step.units) {
@@ -54,7 +54,7 @@ function colourOf(step) {
 }
 
 function paint() {
-  const kind = find("colour").value;
+  const kind = find("color").value;
   find("unit-label").hidden = kind !== "unit";
   find("legend").hidden = !kind;
   const [low, bar, high] = find("legend").children;
@@ -64,8 +64,8 @@ function paint() {
     + " var(--page), var(--high))";
   if (kind === "bits") bar.style.background = "linear-gradient(90deg, var(--page), var(--high))";
   for (const text of view.texts) {
-    text.body.classList.toggle("coloured", Boolean(kind));
-    for (const span of text.spans) span.style.backgroundColor = colourOf(span.step);
+    text.body.classList.toggle("colored", Boolean(kind));
+    for (const span of text.spans) span.style.backgroundColor = colorOf(span.step);
   }
 }
 
@@ -74,7 +74,7 @@ function addText(title) {
   const text = new Writer.Text(model, charset, true), article = make(find("texts"), "article");
   Object.assign(text, { article, title: make(article, "h2", "", title), spans: [], drawn: 0 });
   text.body = make(article, "div", "text");
-  text.body.classList.toggle("coloured", Boolean(find("colour").value));
+  text.body.classList.toggle("colored", Boolean(find("color").value));
   text.body.addEventListener("click", (event) => {
     const span = event.target.closest("span");
     if (span) moveCaret(text, span.number + 1);
@@ -96,7 +96,7 @@ function draw(text) {
     if (step.index === 0) span.classList.add("unknown");
     span.step = step;
     span.number = text.drawn;
-    span.style.backgroundColor = colourOf(step);
+    span.style.backgroundColor = colorOf(step);
     text.spans.push(span);
   }
   text.body.append(whole);
@@ -128,12 +128,12 @@ function settings() {
 
 // Runs one thing at a time; a newer one, or Stop, ends it.
 async function run(work) {
-  const number = ++view.running, wanted = () => view.running === number;
+  const number = ++view.running, isCurrent = () => view.running === number;
   setRunning(true);
   tell("");
   const begin = performance.now();
   try {
-    const count = await work(wanted);
+    const count = await work(isCurrent);
     const seconds = (performance.now() - begin) / 1000;
     if (count) tell(`${count.toLocaleString("en")} ${description.unit}, ${
       Math.round(count / Math.max(seconds, 0.001)).toLocaleString("en")} a second${
@@ -141,7 +141,7 @@ async function run(work) {
   } catch (error) {
     tell(error.message, true);
   }
-  if (wanted()) setRunning(false);
+  if (isCurrent()) setRunning(false);
 }
 
 function draws(text) {
@@ -153,18 +153,18 @@ function draws(text) {
 }
 
 function writeAll() {
-  return run(async (wanted) => {
+  return run(async (isCurrent) => {
     const indices = charset.encode(find("prompt").value), samples = numberOf("samples") ?? 1;
     if (!Number.isInteger(samples) || samples < 1 || samples > 100)
       throw new Error(`Samples must be a whole number from 1 to 100`);
     find("texts").replaceChildren();
     view.texts = [];
     let count = 0;
-    for (let sample = 0; sample < samples && wanted(); sample++) {
+    for (let sample = 0; sample < samples && isCurrent(); sample++) {
       const text = addText(samples > 1 ? `Sample ${sample + 1}` : "");
       Object.assign(text, { promptLength: indices.length, sample });
-      await text.readAll(indices, wanted);
-      await text.write({ ...settings(), sample }, draws(text), wanted);
+      await text.readAll(indices, isCurrent);
+      await text.write({ ...settings(), sample }, draws(text), isCurrent);
       draw(text);
       count += text.steps.length - indices.length;
       moveCaret(text, text.steps.length);
@@ -174,12 +174,12 @@ function writeAll() {
 }
 
 function readText() {
-  return run(async (wanted) => {
+  return run(async (isCurrent) => {
     find("texts").replaceChildren();
     view.texts = [];
     const text = addText("");
     Object.assign(text, { promptLength: 0, sample: 0 });
-    await text.readAll(charset.encode(find("prompt").value, "replace"), wanted);
+    await text.readAll(charset.encode(find("prompt").value, "replace"), isCurrent);
     const symbols = charset.bytes ? [] : charset.preprocess(find("prompt").value);
     text.steps.forEach((step, i) => { step.text = symbols[i] ?? step.text; });
     draw(text);
@@ -191,8 +191,8 @@ function readText() {
   });
 }
 
-// A text of the first `count` steps of another, which takes its place.
-async function cutText(text, count, wanted) {
+// A text of the first `count` steps of another, which it replaces.
+async function cutText(text, count, isCurrent) {
   const steps = text.steps.slice(0, count);
   text.spans.splice(text.spans.findIndex((span) => span.number >= count) >>> 0)
     .forEach((span) => span.remove());
@@ -204,14 +204,14 @@ async function cutText(text, count, wanted) {
   text.enter();
   text.begin();
   if (text.promptLength === 0) text.writing = true;
-  await text.readAll(steps.map((step) => step.index), wanted);
+  await text.readAll(steps.map((step) => step.index), isCurrent);
   text.steps.splice(0, count, ...steps);
 }
 
 function choose(index) {
   const { text, caret } = view;
-  return run(async (wanted) => {
-    await cutText(text, caret, wanted);
+  return run(async (isCurrent) => {
+    await cutText(text, caret, isCurrent);
     text.read(index);
     draw(text);
     moveCaret(text, caret + 1);
@@ -220,9 +220,9 @@ function choose(index) {
 
 function goOn() {
   const { text, caret } = view;
-  return run(async (wanted) => {
-    await cutText(text, caret, wanted);
-    await text.write({ ...settings(), sample: text.sample }, draws(text), wanted);
+  return run(async (isCurrent) => {
+    await cutText(text, caret, isCurrent);
+    await text.write({ ...settings(), sample: text.sample }, draws(text), isCurrent);
     draw(text);
     moveCaret(text, text.steps.length);
     return text.steps.length - caret;
@@ -256,7 +256,7 @@ function showCaret() {
   find("values").replaceChildren();
   addValue("Character", `${caret.toLocaleString("en")} of ${text.steps.length.toLocaleString("en")}`);
   if (step && !isNaN(step.bits)) addValue("Surprisal", `${step.bits.toFixed(2)} bits`);
-  if (step?.units && find("colour").value === "unit")
+  if (step?.units && find("color").value === "unit")
     addValue(`Unit ${unitName()}`, (step.units[Number(find("unit").value)] / 127).toFixed(2));
   find("nexts").replaceChildren();
   find("back").disabled = running || caret < 1;
@@ -313,7 +313,7 @@ function listen() {
   find("temperature").addEventListener("input", () => {
     find("temperature-value").textContent = find("temperature").value;
   });
-  for (const id of ["colour", "unit"]) find(id).addEventListener("input", () => {
+  for (const id of ["color", "unit"]) find(id).addEventListener("input", () => {
     const unit = Number(find("unit").value), most = description.hidden * description.layers - 1;
     find("unit").value = Math.min(most, Math.max(0, Math.floor(unit) || 0));
     paint();

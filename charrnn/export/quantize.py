@@ -28,7 +28,7 @@ def quantize(weight: Tensor, bits: int) -> tuple[bytes, Tensor]:
 
 
 def quantize_model(model: nn.Module, bits: int) -> tuple[list[dict], bytes, nn.Module]:
-    """Return the parameters' names, shapes and places, their bytes, and a model of these values."""
+    """Return the parameters' names, shapes and offsets, their bytes, and a model with them."""
     other = copy_model(model).float()
     parameters, tensors, data = dict(other.named_parameters()), [], bytearray()
     for name, weight in model.named_parameters():

@@ -108,22 +108,22 @@ const Writer = (() => {
       return step;
     }
 
-    // Reads indices; stops early where `wanted` says so.
-    async readAll(indices, wanted = () => true) {
+    // Reads indices; stops early where `isCurrent` says so.
+    async readAll(indices, isCurrent = () => true) {
       let until = performance.now() + SLICE;
       for (const index of indices) {
         this.enter();
         this.read(index);
         if (performance.now() < until) continue;
         await pause();
-        if (!wanted()) return;
+        if (!isCurrent()) return;
         until = performance.now() + SLICE;
       }
     }
 
     // Writes more characters; calls onStep with each. Ends at the length, a stop string (which
     // belongs to the text), or where a document would begin.
-    async write(settings, onStep = () => {}, wanted = () => true) {
+    async write(settings, onStep = () => {}, isCurrent = () => true) {
       const { length, stops, seed, sample, ...filters } = checked(settings, this.steps.length);
       const uniform = Engine.uniforms(seed, sample), { vocabulary, scores } = this.model;
       const longest = Math.max(1, ...stops.map((stop) => stop.length));
@@ -142,7 +142,7 @@ const Writer = (() => {
         tail = text.slice(Math.max(0, text.length - longest + 1));
         if (performance.now() < until) continue;
         await pause();
-        if (!wanted()) break;
+        if (!isCurrent()) break;
         until = performance.now() + SLICE;
       }
     }

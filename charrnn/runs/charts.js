@@ -1,7 +1,7 @@
-// Charts of uPlot in the page's own colours, and the elements that the pages share.
+// Charts of uPlot in the page's own colors, and the elements that the pages share.
 
 const find = (id) => document.getElementById(id);
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function make(parent, tag, name, text) {
   const element = document.createElement(tag);
@@ -21,8 +21,8 @@ const short = (value) => {
 
 const drawn = [];
 
-// Draws a chart, and again where the colours or the width change.
-// build: a function to uPlot's options without width, axes' colours; data: its columns.
+// Draws a chart, and again where the colors or the width change.
+// build: a function to uPlot's options without width, axes' colors; data: its columns.
 function chart(parent, height, build, data) {
   const entry = { parent, height, build, data, plot: null };
   drawn.push(entry);
@@ -36,9 +36,9 @@ function redraw(entry) {
   entry.plot?.destroy();
   const options = { width: entry.parent.clientWidth, height: entry.height, ...entry.build() };
   options.axes = options.axes.map((axis, number) => ({
-    stroke: colour("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
+    stroke: color("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif",
     space: number ? 40 : 75,
-    grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 },
+    grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line"), width: 1 },
     values: (plot, splits) => splits.map(short), ...axis,
   }));
   entry.plot = new uPlot(options, entry.data, entry.parent);

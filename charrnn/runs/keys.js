@@ -1,23 +1,23 @@
 // Pictures of a sweep's keys: parallel coordinates with brushes, and best bpc against each key.
 
-// An axis: the place of a job's value on it, from 0 to 1, and its marks.
+// An axis: the position of a job's value on it, from 0 to 1, and its marks.
 function axisOf(name, values) {
   const present = values.filter((value) => value !== null);
   const isNumber = present.length && present.every((value) => typeof value === "number");
   if (!isNumber) {
     const names = [...new Set(present)].sort(compare);
-    const place = (value) => (names.length > 1 ? names.indexOf(value) / (names.length - 1) : 0.5);
-    const marks = names.map((value) => [place(value), text(value)]);
-    return { name, place, marks, ordered: names, isNumber };
+    const position = (value) => (names.length > 1 ? names.indexOf(value) / (names.length - 1) : 0.5);
+    const marks = names.map((value) => [position(value), text(value)]);
+    return { name, position, marks, ordered: names, isNumber };
   }
   const low = Math.min(...present), high = Math.max(...present);
   const wide = low > 0 && high >= 8 * low, scale = wide ? Math.log10 : Number;
-  const place = (value) => (high > low ? (scale(value) - scale(low)) / (scale(high) - scale(low)) : 0.5);
+  const position = (value) => (high > low ? (scale(value) - scale(low)) / (scale(high) - scale(low)) : 0.5);
   const distinct = [...new Set(present)].sort((a, b) => a - b);
   let marked = distinct;
   if (distinct.length > 6) marked = [0, 0.25, 0.5, 0.75, 1].map((share) => wide
     ? low * (high / low) ** share : low + share * (high - low));
-  return { name, place, marks: marked.map((value) => [place(value), short(value)]), isNumber, wide };
+  return { name, position, marks: marked.map((value) => [position(value), short(value)]), isNumber, wide };
 }
 
 const AXES = [
@@ -28,7 +28,7 @@ const valueOn = (axis, job) => (axis < keys.length ? jobs[job].values[axis] : jo
 
 function positionOf(axis, job) {
   const value = valueOn(axis, job);
-  return value === null ? null : AXES[axis].place(value);
+  return value === null ? null : AXES[axis].position(value);
 }
 
 function drawAxes(plot) {
@@ -39,7 +39,7 @@ function drawAxes(plot) {
   ctx.textBaseline = "middle";
   AXES.forEach(({ name, marks }, i) => {
     const x = plot.valToPos(i, "x", true), last = i === AXES.length - 1;
-    ctx.strokeStyle = colour("--soft");
+    ctx.strokeStyle = color("--soft");
     ctx.beginPath();
     ctx.moveTo(x, bbox.top);
     ctx.lineTo(x, bbox.top + bbox.height);
@@ -47,7 +47,7 @@ function drawAxes(plot) {
     const range = state.ranges.get(i);
     if (range) {
       const [top, bottom] = [range[1], range[0]].map((share) => plot.valToPos(share, "y", true));
-      ctx.fillStyle = colour("--low");
+      ctx.fillStyle = color("--low");
       ctx.globalAlpha = 0.3;
       ctx.fillRect(x - 6 * ratio, top, 12 * ratio, bottom - top);
       ctx.globalAlpha = 1;
@@ -56,16 +56,16 @@ function drawAxes(plot) {
     for (const [share, label] of marks) {
       const y = plot.valToPos(share, "y", true), shown = label.length > 18 ? `${label.slice(0, 17)}…` : label;
       const width = ctx.measureText(shown).width, left = last ? x - 8 * ratio - width : x + 6 * ratio;
-      ctx.fillStyle = colour("--page");
+      ctx.fillStyle = color("--page");
       ctx.globalAlpha = 0.75;
       ctx.fillRect(left - 2 * ratio, y - 7 * ratio, width + 4 * ratio, 14 * ratio);
       ctx.globalAlpha = 1;
-      ctx.fillStyle = colour("--ink");
+      ctx.fillStyle = color("--ink");
       ctx.fillText(shown, last ? x - 8 * ratio : x + 6 * ratio, y);
     }
     ctx.textAlign = i === 0 ? "left" : last ? "right" : "center";
     ctx.font = `600 ${11 * ratio}px system-ui, sans-serif`;
-    ctx.fillStyle = colour("--ink");
+    ctx.fillStyle = color("--ink");
     const room = bbox.width / Math.max(1, AXES.length - 1) / (6.2 * ratio);
     const title = name.length > room ? `${name.slice(0, Math.max(3, room - 1))}…` : name;
     ctx.fillText(title, i === 0 ? x - 6 * ratio : last ? x + 6 * ratio : x, bbox.top - 12 * ratio);
@@ -94,12 +94,12 @@ function drawParallel() {
 // A drag along an axis keeps the jobs in its range; a click there drops the range.
 function brush(entry) {
   let axis = -1, start = 0;
-  const place = (event) => {
+  const position = (event) => {
     const box = entry.plot.over.getBoundingClientRect();
     return [event.clientX - box.left, entry.plot.posToVal(event.clientY - box.top, "y")];
   };
   entry.parent.addEventListener("pointerdown", (event) => {
-    const [x, share] = place(event);
+    const [x, share] = position(event);
     axis = AXES.findIndex((_, i) => Math.abs(entry.plot.valToPos(i, "x") - x) < 14);
     start = share;
     state.down = axis >= 0;
@@ -109,14 +109,14 @@ function brush(entry) {
   });
   entry.parent.addEventListener("pointermove", (event) => {
     if (axis < 0) return;
-    const [, share] = place(event);
+    const [, share] = position(event);
     if (Math.abs(share - start) < 0.02) return;
     state.ranges.set(axis, [Math.min(start, share), Math.max(start, share)]);
     update();
   });
   const end = (event) => {
     if (axis < 0) return;
-    if (Math.abs(place(event)[1] - start) < 0.02) state.ranges.delete(axis);
+    if (Math.abs(position(event)[1] - start) < 0.02) state.ranges.delete(axis);
     axis = -1;
     update();
     setTimeout(() => { state.down = false; });  // after the click that ends the drag
@@ -132,9 +132,9 @@ function drawKey(number) {
   if (!shown.length) return;
   const box = make(find("keys"), "div", "chart");
   make(box, "h3", "", keys[number].name);
-  const place = (i) => (axis.isNumber ? jobs[i].values[number] : axis.ordered.indexOf(jobs[i].values[number]));
-  const xs = [...new Set(shown.map(place))].sort((a, b) => a - b);
-  const columns = [xs, ...shown.map((i) => xs.map((x) => (x === place(i) ? jobs[i].best : null)))];
+  const position = (i) => (axis.isNumber ? jobs[i].values[number] : axis.ordered.indexOf(jobs[i].values[number]));
+  const xs = [...new Set(shown.map(position))].sort((a, b) => a - b);
+  const columns = [xs, ...shown.map((i) => xs.map((x) => (x === position(i) ? jobs[i].best : null)))];
   const names = axis.isNumber ? {} : {
     splits: () => axis.ordered.map((_, i) => i),
     values: () => axis.ordered.map((name) => (name.length > 16 ? `${name.slice(0, 15)}…` : name)),

@@ -92,5 +92,5 @@ def value_data(text: str | None) -> float | str | None:
 
 
 def finite(value: float | None) -> float | None:
-    """Return a number of five places; None for NaN, infinity and None."""
+    """Return a number with seven significant digits; None for NaN, infinity and None."""
     return None if value is None or not math.isfinite(value) else rounded(value, 7)

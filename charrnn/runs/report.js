@@ -8,14 +8,14 @@ const NAMES = {
   "train/bpc": "training", "val/bpc": "validation", "train/lr": "Learning rate",
   "train/grad_norm": "Norm of the gradient", "train/chars_per_second": "Characters a second",
 };
-const COLOURS = { "train/bpc": "--low", "val/bpc": "--high" };
+const COLORS = { "train/bpc": "--low", "val/bpc": "--high" };
 
 // The line of the selected sample, over the curves of loss.
 function markSample(plot) {
   if (!samples.length) return;
   const x = plot.valToPos(samples[state.sample].window, "x", true), { ctx, bbox } = plot;
   ctx.save();
-  ctx.strokeStyle = colour("--ink");
+  ctx.strokeStyle = color("--ink");
   ctx.lineWidth = devicePixelRatio;
   ctx.beginPath();
   ctx.moveTo(x, bbox.top);
@@ -30,7 +30,7 @@ function lossOptions(names) {
     scales: { x: { time: false } },
     axes: [{ label: "windows", labelSize: 20 }, { size: 46 }],
     series: [{}, ...names.map((name) => ({
-      label: NAMES[name], stroke: colour(COLOURS[name]), width: name === "val/bpc" ? 2 : 1.2,
+      label: NAMES[name], stroke: color(COLORS[name]), width: name === "val/bpc" ? 2 : 1.2,
       spanGaps: true, points: { show: name === "val/bpc", size: 5 },
     }))],
     hooks: { draw: [markSample] },
@@ -42,7 +42,7 @@ function smallOptions() {
     cursor: { points: { size: 6 } },
     scales: { x: { time: false } },
     axes: [{}, { size: 50 }],
-    series: [{}, { stroke: colour("--low"), width: 1.3, spanGaps: true, points: { show: false } }],
+    series: [{}, { stroke: color("--low"), width: 1.3, spanGaps: true, points: { show: false } }],
   };
 }
 
@@ -51,7 +51,7 @@ function drawCurves() {
   const names = ["train/bpc", "val/bpc"].filter((name) => curves[name]);
   for (const name of names)
     make(find("legend"), "span", "", `${NAMES[name]} bpc`)
-      .style.setProperty("--key", `var(${COLOURS[name]})`);
+      .style.setProperty("--key", `var(${COLORS[name]})`);
   if (names.length) {
     loss = chart(find("loss"), 330, () => lossOptions(names), joined(names.map((n) => curves[n])));
     find("loss").addEventListener("click", () => {

@@ -6,11 +6,11 @@ const { jobs, keys, groups } = data;
 // over: a job or -1; picked: jobs; ranges: of axes of the parallel picture, by number.
 const state = { over: -1, picked: new Set(), ranges: new Map(), sort: null, down: false };
 
-// Neighbours in rank have hues far apart: the golden angle divides the circle ever more finely.
+// Neighbors in rank have hues far apart: the golden angle divides the circle ever more finely.
 const hue = (rank) => (215 + rank * 137.508) % 360;
 const paint = (job) => {
-  const light = parseFloat(colour("--light")) + [0, 10, -8][job % 3];
-  return `hsl(${hue(job).toFixed(0)} ${colour("--chroma")} ${light}%)`;
+  const light = parseFloat(color("--light")) + [0, 10, -8][job % 3];
+  return `hsl(${hue(job).toFixed(0)} ${color("--chroma")} ${light}%)`;
 };
 const faded = (job) => `hsl(${hue(job).toFixed(0)} 20% 55% / 0.18)`;
 

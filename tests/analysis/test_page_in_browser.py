@@ -65,10 +65,10 @@ def test_units_and_characters_are_selected(tmp_path):
         check_colors(browser, expected[np.abs(strengths).argmax()])
         # Surprisal, a gate, and the units that follow a part of the text.
         change = "find('{0}').value = '{1}', find('{0}').dispatchEvent(new Event('change'))"
-        browser.evaluate(change.format("colour", "bits"))
+        browser.evaluate(change.format("color", "bits"))
         bits = model.score(text) / np.log(2)
         check_colors(browser, np.concatenate([[0], (bits / 8).clip(max=1)]), signed=False)
-        browser.evaluate(change.format("colour", "unit") + ";" + change.format("signal", "update"))
+        browser.evaluate(change.format("color", "unit") + ";" + change.format("signal", "update"))
         unit = browser.evaluate("m.unit")
         update = model.gates(text)[1].reshape(10, -1)
         check_colors(browser, update[unit], signed=False)

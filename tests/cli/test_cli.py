@@ -228,9 +228,9 @@ def test_folders_have_the_names_that_are_given(invoke, folder, tmp_path, name):
 def test_a_part_that_is_left_out(invoke, folder):
     before = listing(folder)
     words = {"": ["samples.length: ", "samples=null"], "++": ["callbacks.samples={", "_target_"]}
-    for plus, wanted in words.items():
+    for plus, shown in words.items():
         arguments = ("callbacks.samples=null", f"{plus}callbacks.samples.length=5")
-        assert_one_line(invoke("train", *arguments, "data.path=good.txt", cwd=folder), wanted)
+        assert_one_line(invoke("train", *arguments, "data.path=good.txt", cwd=folder), shown)
     assert listing(folder) == before
 
 

@@ -100,7 +100,7 @@ def test_without_webassembly(browser, tmp_path):
 
 
 def settled(browser):
-    """Wait until nothing runs; returns what is said then."""
+    """Wait until nothing runs; return the page's note."""
     while not browser.evaluate("find('halt').disabled"):
         pass
     return browser.evaluate("find('note').textContent")
@@ -133,7 +133,7 @@ def test_clicks(browser, tmp_path):
     found = browser.evaluate("view.text.steps[10].top")
     assert [index for index, _ in found] == top.indices.tolist()
     np.testing.assert_allclose([p for _, p in found], top.values.tolist(), rtol=1e-4)
-    # Another character in its place, a step back, and on as Python goes on.
+    # Another character instead, a step back, and on as Python goes on.
     browser.click(".next:nth-child(2)")
     settled(browser)
     symbol = ("\ufffd" + model.charset.alphabet)[top.indices[1]]
@@ -145,11 +145,11 @@ def test_clicks(browser, tmp_path):
     expected = before[:10] + model.session(seed=7).feed(before[:10]).generate(80)
     assert expected.startswith(before)
     assert shown(browser) == [expected, *model.generate_many(3, "ab\n", 80, seed=7)[1:]]
-    # Reading, in colours of a unit.
+    # Reading, in colors of a unit.
     browser.click("#read-mode")
     browser.evaluate("find('prompt').value = 'abc\\n世 </script><b>\\u202e'")
     browser.evaluate(
-        "find('colour').value = 'unit', find('colour').dispatchEvent(new Event('input'))"
+        "find('color').value = 'unit', find('color').dispatchEvent(new Event('input'))"
     )
     browser.click("#go")
     settled(browser)

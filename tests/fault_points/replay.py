@@ -15,6 +15,8 @@ PAGE = 4096
 
 @dataclass
 class Inode:
+    """A file's content as written, and as flushed to the disk."""
+
     data: bytearray = field(default_factory=bytearray)
     flushed: bytes = b""
 

@@ -213,7 +213,7 @@ def test_an_index_out_of_range(device):
 
 
 def test_a_wait_in_vain_is_told(groups, monkeypatch):
-    """The emulator alone: on a GPU it would end the process's CUDA."""
+    """Only the emulator: on a GPU it would end the process's CUDA."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ for the emulator")
     emulator.install(monkeypatch)

@@ -98,7 +98,7 @@ def test_in_a_browser(tmp_path):
         # A click on a row, and one on a curve, pick jobs out.
         browser.click("#jobs tbody tr:nth-child(2)")
         assert rows(".picked") == [3] and 0 in rows(".dim")
-        place = browser.evaluate(
+        position = browser.evaluate(
             "(() => { const { plot } = drawn[0], box = plot.over.getBoundingClientRect();"
             " return [box.x + plot.valToPos(15, 'x'), box.y + plot.valToPos(3.5, 'y') + 1] })()"
         )
@@ -107,14 +107,14 @@ def test_in_a_browser(tmp_path):
             browser("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
         browser.evaluate("scrollTo(0, 0)")
-        place = browser.evaluate(
+        position = browser.evaluate(
             "(() => { const { plot } = drawn[0], box = plot.over.getBoundingClientRect();"
             " return [box.x + plot.valToPos(15, 'x'), box.y + plot.valToPos(3.5, 'y') + 1] })()"
         )
-        browser("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+        browser("Input.dispatchMouseEvent", type="mouseMoved", x=position[0], y=position[1])
         assert browser.evaluate("state.over") == 0
-        mouse("mousePressed", *place)
-        mouse("mouseReleased", *place)
+        mouse("mousePressed", *position)
+        mouse("mouseReleased", *position)
         assert sorted(rows(".picked")) == [0, 3]
         browser.click("#clear")
         assert rows(".picked") == rows(".dim") == []

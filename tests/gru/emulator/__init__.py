@@ -1,6 +1,6 @@
 """Runs the kernels' own source on a CPU: a fiber for each CUDA thread.
 
-``module`` takes the place of :func:`charrnn.gru.cuda.nvrtc.module`; tensors stay on the CPU.
+``module`` replaces :func:`charrnn.gru.cuda.nvrtc.module`; tensors stay on the CPU.
 """
 
 import ctypes

@@ -63,9 +63,9 @@ __device__ int draw(const float* x, int V, const Filters& f, const unsigned char
     }
     sum = sum_over(sum);
     if (f.top_p > 0) {
-        // Those above the key K make less than is wanted; with its own they make as much.
-        const double wanted = f.top_p * sum;
-        const u32 last = threshold(x, V, allowed, wanted, [&](int j) { return chances[j]; });
+        // Those above the key K make less than the target; with its own they make as much.
+        const double target = f.top_p * sum;
+        const u32 last = threshold(x, V, allowed, target, [&](int j) { return chances[j]; });
         double above = 0;
         for (int j = lane; j < V; j += 32)
             if (key_of(x[j]) > last) above += chances[j];
@@ -79,7 +79,7 @@ __device__ int draw(const float* x, int V, const Filters& f, const unsigned char
             if (j < V) {
                 const int rank = equals + __popc(those & ((1u << lane) - 1));
                 const bool kept =
-                    key_of(x[j]) > last || (equal && above + rank * chances[j] < wanted);
+                    key_of(x[j]) > last || (equal && above + rank * chances[j] < target);
                 if (!kept) chances[j] = 0;
                 sum += chances[j];
             }

@@ -1,7 +1,7 @@
 // What the kernels need of the machine: conversions, copies, the exchange, the matrix product.
 //
 // No header is included, so that NVRTC compiles this anywhere; nothing needs more than sm_80. The
-// tests run the kernels on a CPU with another file in this one's place.
+// tests run the kernels on a CPU with another file instead of this one.
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;

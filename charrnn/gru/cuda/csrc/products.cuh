@@ -115,7 +115,7 @@ __device__ __forceinline__ void product_staged(float (&acc)[NT][4], const uint4*
         for (int j = 0; j < NT; ++j) mma32(acc[j], lo, hi, w.get(kp, j));
     }
 }
-// Backward: warps split k alone, so what a lane reads is its own affair and goes straight into
+// Backward: warps split only k, so what a lane reads is its own affair and goes straight into
 // registers, CH k-blocks at a time. With slots, it was copied there in advance, and the copy of the
 // next rows follows as soon as a slot has been read.
 template <int KP, int BLOCKS>
