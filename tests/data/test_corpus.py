@@ -156,7 +156,7 @@ def test_any_bytes_with_any_block_size(folder, data, block, unit):
     assert found.unknown == (text.count("\ufffd") if unit == "char" else 0)
 
 
-# What joins its neighbours in one form or another: marks, Hangul in pieces, half-width Kana,
+# What joins its neighbors in one form or another: marks, Hangul in pieces, half-width Kana,
 # ligatures, a capital sigma, a dotted I.
 JOINING = "a\u0301\u0323\u0300e\u1100\u1161\u11a8\uac00\u314f\uff76\uff9e\u3099\u0b47\u0b3e" \
           "\ufb01\u2122\u0130\u03a3\u0345\u212b\u1e9b\ufffd \n中"  # fmt: skip

@@ -1,5 +1,5 @@
 // Products of 16 rows with a block's slice of the weights, which it keeps on the chip.
-// 32 k at once. A thread's 16 bytes are 8 neighbouring k of one row: the order of k inside a block
+// 32 k at once. A thread's 16 bytes are 8 neighboring k of one row: the order of k inside a block
 // is free as long as both operands use the same one, so rows stay row-major in memory and every
 // load is 16 bytes wide.
 __device__ __forceinline__ void mma32(float (&c)[4], const uint4& lo, const uint4& hi,

@@ -5,7 +5,7 @@
 // there are 8 then, so that twice as many multiprocessors share the work. A warp owns the tiles of
 // 16 units warp, warp + 8, ... with all their gates; a thread, of each tile, units g and g + 8 of
 // rows 2q and 2q + 1. Rows whose products are taken lie in shared memory in the order of the
-// fragments: 16 bytes of 8 neighbouring k for each lane, without bank conflicts.
+// fragments: 16 bytes of 8 neighboring k for each lane, without bank conflicts.
 constexpr int KB = H / 32;                 // k-blocks of H
 constexpr int TILES = H / 16;              // tiles of 16 units
 constexpr int TW = (TILES + NW - 1) / NW;  // of a warp

@@ -50,7 +50,7 @@ __device__ void product(real (&sums)[N], const Spot& s, const real* a, int lda, 
         }
         for (int e = threadIdx.x; e < N * TILE * DEPTH; e += 256) {
             const int g = e / (TILE * DEPTH), f = e % (TILE * DEPTH);
-            // Neighbouring threads take neighbouring words.
+            // Neighboring threads take neighboring words.
             const int j = k_stride == 1 ? f / DEPTH : f % TILE;
             const int k = k_stride == 1 ? f % DEPTH : f / TILE;
             const bool in = s.unit0 + j < units && k0 + k < size;
