@@ -1,7 +1,6 @@
 // The neurons page: one model along a text, or two side by side. Each has its list of units, its signals
 // and its text; `m` is the one that the list, the maps and the inspector are of.
 
-const find = (id) => document.getElementById(id);
 const data = JSON.parse(find("data").textContent);
 const length = data.models[0].characters.length, ROWS = 16, MOST_BITS = 8;
 const MARKS = { "\n": "\u21b5", "\t": "\u21e5", " ": "\u2423" };
@@ -27,14 +26,6 @@ function decode(element) {
   for (let i = 0; i < binary.length; i++) values[i] = binary.charCodeAt(i);
   element.remove();  // frees its memory
   return values;
-}
-
-function make(parent, tag, name, text) {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (text !== undefined) element.textContent = text;
-  parent.append(element);
-  return element;
 }
 
 const glyph = (label) => MARKS[label] ?? label;

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+ELEMENTS = Path(__file__).with_name("elements.js")
+"""The script that every page begins with."""
 SCRIPTS = re.compile("<script>(.*?)</script>", re.DOTALL)
 
 
@@ -17,12 +19,13 @@ def fill_page(template: Path, title: str, scripts: tuple[Path, ...] = (), **part
         template: with ``{{title}}``, ``{{policy}}``, and ``{{scripts}}`` inside its one script
             element, where there are any.
         title: text.
-        scripts: files that the script element begins with.
+        scripts: files that the script element begins with, after ``ELEMENTS``.
         parts: for further ``{{NAME}}`` outside of scripts: text that is inserted as it is, or
             anything else as JSON.
     """
     text = template.read_text("utf-8")
-    text = text.replace("{{scripts}}", "\n".join(file.read_text("utf-8") for file in scripts))
+    code = "\n".join(file.read_text("utf-8") for file in (ELEMENTS, *scripts))
+    text = text.replace("{{scripts}}", code)
     digests = " ".join(f"'sha256-{digest(script)}'" for script in SCRIPTS.findall(text))
     values = {
         name: part if isinstance(part, str) else script_json(part) for name, part in parts.items()

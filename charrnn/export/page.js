@@ -1,6 +1,5 @@
 // The page: its form, texts of colored characters, and the characters at the caret.
 
-const find = (id) => document.getElementById(id);
 const MARKS = { "\n": "\u21b5", "\t": "\u21e5", " ": "\u2423", "": "\u2205" };
 const MOST_BITS = 8;  // the surprisal of the darkest color
 
@@ -21,14 +20,6 @@ const model = new Engine.Model(description, take("weights"), module);
 window.charrnn = Writer.makeInterface(model, charset, description.about);
 
 const view = { texts: [], text: null, caret: 0, running: 0, mode: "write" };
-
-function make(parent, tag, name, text) {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (text !== undefined) element.textContent = text;
-  parent.append(element);
-  return element;
-}
 
 const percent = (p) => (p < 0.00095 ? "< 0.1" : (100 * p).toFixed(1)) + " %";
 // Controls, and what would turn the direction of the rest of the page.

@@ -1,15 +1,6 @@
-// Charts of uPlot in the page's own colors, and the elements that the pages share.
+// Charts of uPlot in the colors of the page, and numbers in few digits.
 
-const find = (id) => document.getElementById(id);
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-function make(parent, tag, name, text) {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (text !== undefined) element.textContent = text;
-  parent.append(element);
-  return element;
-}
 
 const short = (value) => {
   if (value === null || value === undefined) return "";

@@ -16,6 +16,7 @@ from charrnn.models import GRUEncode
 
 BEST = build.library().bf16_path()
 PATHS = [name for name, number in bf16.PATHS.items() if 0 < number <= BEST]
+pytestmark = pytest.mark.usefixtures("full_of_nan")
 needs_path = pytest.mark.skipif(not PATHS, reason="the processor has neither AMX nor AVX512-BF16")
 
 
@@ -24,25 +25,6 @@ def forget_choices():
     yield
     bf16.choose.cache_clear()
     module.print_once.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def full_of_nan(monkeypatch):
-    """Elements that a kernel does not write are NaN; so is the memory that kernels keep."""
-
-    def empty(like, *size):
-        return torch.full(size, torch.nan, dtype=like.dtype)
-
-    monkeypatch.setattr(native, "empty", empty)
-    monkeypatch.setattr(native, "kept_empty", empty)
-
-
-@pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=PATHS or ["amx"])

@@ -3,12 +3,9 @@
 T time steps, B rows, V vocabulary size, H hidden size, I input size, L layers.
 """
 
-import shutil
-
 import pytest
 import torch
 import torch.nn.functional as F
-from gru import emulator
 
 from charrnn.gru import GATES, RESETS, cuda, reference
 from charrnn.gru.cuda import exact, loss, nvrtc, plan, rows, stack
@@ -17,24 +14,17 @@ V, FEATURES = 7, 6
 KINDS = ("features", "table", "one_hot")
 HALF, EXACT = 1e-3, {torch.float32: 2e-6, torch.float64: 1e-13}
 """How far, relatively, from float64: of products of halves, and without them."""
-DEVICES = ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-@pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    """Where the kernels run, with whatever they do not write not a number."""
+@pytest.fixture(autouse=True)
+def full_of_nan(monkeypatch):
+    """Whatever the kernels do not write is not a number."""
 
     def empty(like, *size):
         return torch.full(size, torch.nan, dtype=like.dtype, device=like.device)
 
     for module in (rows, stack, exact):
         monkeypatch.setattr(module, "empty", empty)
-    if request.param == "cuda":
-        return torch.device("cuda")
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ for the emulator")
-    emulator.install(monkeypatch)
-    return torch.device("cpu")
 
 
 @pytest.fixture(params=["one_block", "groups"])
@@ -212,11 +202,8 @@ def test_an_index_out_of_range(device):
     cuda.forward(torch.tensor([[0]], device=device), *given, reset="after", gate="sigmoid")
 
 
-def test_a_wait_in_vain_is_told(groups, monkeypatch):
+def test_a_wait_in_vain_is_told(groups, emulated, monkeypatch):
     """Only the emulator: on a GPU it would end the process's CUDA."""
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ for the emulator")
-    emulator.install(monkeypatch)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda self, other: self)  # no first state
     _, _, state, weights, _ = case("one_hot", 32, 2, 16, 1)
     given = (None, state.float(), [tuple(w.float() for w in weights[0])])

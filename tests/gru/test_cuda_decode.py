@@ -3,11 +3,8 @@
 B samples, V vocabulary size, H hidden size, L layers, N characters.
 """
 
-import shutil
-
 import pytest
 import torch
-from gru import emulator
 
 from charrnn import GRUEncode, GRUResize
 from charrnn.gru import GATES, RESETS
@@ -15,17 +12,6 @@ from charrnn.gru.cuda import decode
 from charrnn.gru.generate import Generator, generator_for
 
 V, H, N = 37, 10, 9
-DEVICES = ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    if request.param == "cuda":
-        return torch.device("cuda")
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ for the emulator")
-    emulator.install(monkeypatch)
-    return torch.device("cpu")
 
 
 def models(kind, device, rows, reset="after", gate="sigmoid"):

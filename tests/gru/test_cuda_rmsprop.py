@@ -2,25 +2,12 @@
 
 import copy
 import functools
-import shutil
 
-import pytest
 import torch
-from gru import emulator
 
 from charrnn.gru.cuda import rmsprop
 
 make = functools.partial(torch.optim.RMSprop, lr=0.01, alpha=0.95)
-
-
-@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    if request.param == "cuda":
-        return torch.device("cuda")
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ for the emulator")
-    emulator.install(monkeypatch)
-    return torch.device("cpu")
 
 
 def test_the_same_steps(device):

@@ -14,14 +14,6 @@ from charrnn.models import GRUEncode, GRUResize
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
-@pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def assert_near(found, expected, tolerance):
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape

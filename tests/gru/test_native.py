@@ -13,25 +13,7 @@ from charrnn.gru import GATES, GRU, RESETS, native
 V, FEATURES = 7, 6
 KINDS = ("features", "table", "one_hot")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
-
-
-@pytest.fixture(autouse=True)
-def full_of_nan(monkeypatch):
-    """Elements that a kernel does not write are NaN."""
-
-    def empty(like, *size):
-        return torch.full(size, torch.nan, dtype=like.dtype)
-
-    monkeypatch.setattr(native, "empty", empty)
-    monkeypatch.setattr(native, "kept_empty", empty)
-
-
-@pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("full_of_nan")
 
 
 @pytest.fixture
