@@ -7,8 +7,9 @@ import json
 import re
 from pathlib import Path
 
+HEAD = Path(__file__).with_name("head.html")
 ELEMENTS = Path(__file__).with_name("elements.js")
-"""The script that every page begins with."""
+"""What every page, and the script of every page, begins with."""
 SCRIPTS = re.compile("<script>(.*?)</script>", re.DOTALL)
 
 
@@ -16,14 +17,14 @@ def fill_page(template: Path, title: str, scripts: tuple[Path, ...] = (), **part
     """Return a page whose policy allows its own scripts only, and no request.
 
     Args:
-        template: with ``{{title}}``, ``{{policy}}``, and ``{{scripts}}`` inside its one script
-            element, where there are any.
+        template: begins with ``{{head}}``, which stands for ``HEAD``, and has ``{{scripts}}`` at
+            the beginning of its one script element.
         title: text.
         scripts: files that the script element begins with, after ``ELEMENTS``.
         parts: for further ``{{NAME}}`` outside of scripts: text that is inserted as it is, or
             anything else as JSON.
     """
-    text = template.read_text("utf-8")
+    text = template.read_text("utf-8").replace("{{head}}\n", HEAD.read_text("utf-8"))
     code = "\n".join(file.read_text("utf-8") for file in (ELEMENTS, *scripts))
     text = text.replace("{{scripts}}", code)
     digests = " ".join(f"'sha256-{digest(script)}'" for script in SCRIPTS.findall(text))
