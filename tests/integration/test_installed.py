@@ -41,7 +41,17 @@ def installed(tmp_path_factory):
         command = [str(packages / "bin" / "charrnn"), *map(str, arguments)]
         return subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
 
+    run.packages = packages
     return run
+
+
+def test_every_file_is_in_the_wheel(installed):
+    """Kernels, pages and settings too; READMEs and results of benchmarks stay in the checkout."""
+    kinds = {".py", ".cpp", ".h", ".cu", ".cuh", ".html", ".js", ".css", ".yaml", ".LICENSE"}
+    for name, at in (("charrnn", "charrnn"), ("conf", "charrnn/conf")):
+        for file in (ROOT / name).rglob("*"):
+            if file.suffix in kinds:
+                assert (installed.packages / at / file.relative_to(ROOT / name)).is_file(), file
 
 
 def test_version_and_help(installed):

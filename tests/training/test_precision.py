@@ -1,4 +1,4 @@
-"""trainer.precision=auto: what is measured, what is left alone, and what a resumed run does."""
+"""trainer.precision=auto: what is measured, what is not measured, and what a resumed run does."""
 
 import pytest
 import torch
