@@ -43,12 +43,12 @@ def main(arguments: list[str], program: str) -> None:
         others = compressed_sizes(file)
     mode = f"dynamic, lr {given.lr:g}, decay {given.decay:g}" if given.dynamic else "static"
     noun = "stream" if result.streams == 1 else "streams"
-    per_second = result.size / seconds / 1000
+    per_second = result.size / max(result.seconds, 1e-6) / 1000
     lines = [
         f"file      {given.file}, {result.size:,} bytes (SHA-256 {result.sha256[:12]}...)",
         f"model     {compressor.description}",
         f"archive   {given.out}, {mode}, {result.streams} {noun}, verified by decompressing it;"
-        f" {seconds:.1f} s, {per_second:,.0f} KB/s",
+        f" {seconds:.1f} s, of which coding {result.seconds:.1f} s, {per_second:,.0f} KB/s",
     ]
     if result.characters:
         coded, predicted = 8 * result.code / result.characters, result.nats / math.log(2)

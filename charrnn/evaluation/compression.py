@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Result:
         code: bytes of the codes in it.
         nats: of all characters, as evaluation computes them.
         streams: how many there are.
+        seconds: of the coding, without its verification and the evaluation.
         sha256: of the file, and of what the archive was decompressed to.
     """
 
@@ -58,6 +60,7 @@ class Result:
     code: int
     nats: float
     streams: int
+    seconds: float
     sha256: str
 
 
@@ -131,34 +134,38 @@ class Compressor:
                 "sha256": source.sha256, "crlf": crlf, "slices": slices,
             }  # fmt: skip
             writer = Writer(archive, header)
-            code, unknown, nats = self._encode(writer, readers, slices, settings)
+            code, unknown, nats, seconds = self._encode(writer, readers, slices, settings)
         writer.close()
         self.decompress(archive, scratch)
         return Result(
             source.size, sum(n for _, n in slices), unknown, writer.size, code, nats, len(slices),
-            source.sha256,
+            seconds, source.sha256,
         )  # fmt: skip
 
     def _encode(
         self, writer: Writer, readers: list[SliceReader], slices: list, settings: dict | None
-    ) -> tuple[int, int, float]:
-        """Write all blocks; return the bytes of the codes, the unknown characters, and the nats."""
+    ) -> tuple[int, int, float, float]:
+        """Write all blocks; return bytes of codes, unknown characters, nats, seconds of coding."""
         coding = self.coding(settings, len(slices))
         judge, code, unknown = Judge(self.model, self.first, len(slices)), 0, 0
+        seconds = 0.0
         for counts in block_counts([characters for _, characters in slices]):
             points = stack([reader.read(n) for reader, n in zip(readers, counts.tolist())])
             if len(points) < counts.max():
                 raise InputError("the file changed while it was read; compress it again")
             indices = np.take(self.charset.index, points, mode="clip").astype(np.int64)
+            start = time.perf_counter()
             with report_numbers():
                 coding.code(indices, points, counts, decode=False)
             codes = coding.streams.finish()
+            seconds += time.perf_counter() - start
             writer.block(codes)
             code += sum(map(len, codes))
             unknown += int(((indices == 0) & (np.arange(len(indices))[:, None] < counts)).sum())
             if settings is None:
                 judge.add(indices, counts)
-        return code, unknown, judge.nats if settings is None else coding.totals.total
+        nats = judge.nats if settings is None else coding.totals.total
+        return code, unknown, nats, seconds
 
     def decompress(self, archive: BinaryIO, file: BinaryIO, name: str = "the archive") -> dict:
         """Write what an archive holds to a file, and return the archive's header.
