@@ -124,3 +124,14 @@ def test_rows_with_zeros_from_a_loss_of_power_are_left_out(file):
         f.write("\0" * 30)
     rewind_metrics_csv(file.file, 10)
     assert [row["step"] for row in read(file.file)] == ["5"]
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_is(file, monkeypatch):
+    """Which flushes them, as rows that are written on the way are not."""
+    flushed = []
+    monkeypatch.setattr("os.fsync", flushed.append)
+    file.add({"train/loss": 1.0}, 5)
+    file.add({"train/loss": 1.0}, 10)
+    assert not flushed
+    file.flush()
+    assert len(flushed) == 1
