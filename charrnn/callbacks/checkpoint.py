@@ -12,6 +12,7 @@ from tqdm import tqdm
 from charrnn.callbacks.loggers import flush, to_loggers
 from charrnn.checkpoint.files import link
 from charrnn.checkpoint.serialization import save
+from charrnn.data.waiting import say_if_slow
 from charrnn.errors import InputError, check, escape_control
 from charrnn.training.lightning_internals import disable_sigterm_broadcast
 from charrnn.training.signals import Listener, SignalReduction
@@ -118,7 +119,8 @@ class Checkpoint(Callback):
         # Curves up to this window must be on disk before it, or a kill would leave a gap.
         to_loggers(trainer, flush)
         try:
-            self._write(trainer, task)
+            with say_if_slow(f"saving the checkpoint of window {trainer.global_step}"):
+                self._write(trainer, task)
         except OSError as error:
             last = "none" if self.saved is None else f"that of window {self.saved}"
             line = (

@@ -1,5 +1,6 @@
 """Writing to the trainer's loggers, such that a full disk does not end the training."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -77,6 +78,15 @@ def add_hyperparameters(trainer, settings: dict, varied: dict) -> None:
             logger.log_hyperparams(settings)
 
     to_loggers(trainer, add)
+
+
+def open_loggers(trainer) -> None:
+    """Open TensorBoard's files; Lightning tries again, as a run begins, where that fails."""
+    ignore_writer_threads()
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, TensorBoardLogger):
+            with contextlib.suppress(OSError):
+                logger.experiment  # noqa: B018
 
 
 def ignore_writer_threads() -> None:

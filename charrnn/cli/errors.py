@@ -62,7 +62,7 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
     if isinstance(error, InputError):
         return text
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return f"a file cannot be written ({error.strerror})"
     if isinstance(error, MemoryError):

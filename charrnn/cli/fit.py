@@ -9,7 +9,7 @@ from omegaconf import open_dict
 from pytorch_lightning.callbacks import Timer
 
 from charrnn import checkpoint
-from charrnn.callbacks.loggers import add_text
+from charrnn.callbacks.loggers import add_text, open_loggers
 from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
 from charrnn.checkpoint.files import remove_scratch
 from charrnn.cli.errors import explain
@@ -89,6 +89,7 @@ def fit(run: Run) -> tuple[str, float]:
             run.task.description["varied"] = varied
             try:
                 path = run.config.resume or None
+                open_loggers(run.trainer)
                 run.trainer.fit(run.task, run.data, ckpt_path=path, weights_only=True)
                 finished = True
             except Diverged as error:

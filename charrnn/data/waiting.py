@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sized
 
 import filelock
 
@@ -25,6 +26,16 @@ def say_if_slow(line: str, seconds: float = SECONDS) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def say_progress(items: Sized, what: str, seconds: float = SECONDS) -> Iterator:
+    """Yield items; every few seconds, print a line on standard error with how many are done."""
+    then = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if (now := time.monotonic()) - then > seconds:
+            print(f"{what}: {number} of {len(items)} windows", file=sys.stderr, flush=True)
+            then = now
 
 
 @contextlib.contextmanager

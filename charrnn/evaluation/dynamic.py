@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from charrnn.data.stream import RowStream
+from charrnn.data.waiting import say_progress
 from charrnn.data.windows import EvaluationWindows
 from charrnn.evaluation.totals import Totals
 from charrnn.models import contract
@@ -56,7 +57,7 @@ def evaluate_dynamic(
     adaptation = Adaptation(model, lr, decay, mean_squares)
     totals, state = Totals(), contract.warm_state(model, windows)
     device = contract.device_of(model)
-    for window in windows:
+    for window in say_progress(windows, "dynamic evaluation"):
         inputs, targets = (part.to(device) for part in window[:2])
         state = adaptation.step(totals, inputs, targets, state)
         if not math.isfinite(totals.total):
@@ -139,7 +140,7 @@ def mean_squared_gradients(
     sums = [torch.zeros_like(p) for p in parameters]
     state, device = contract.initial_state(model, stream.batch_size), contract.device_of(model)
     count = min(windows, len(stream))
-    for _, window in zip(range(count), stream):
+    for _, window in zip(say_progress(range(count), "mean squared gradients"), stream):
         inputs, targets = (part.to(device) for part in window[:2])
         gradients, state = segment_gradients(model, Totals(), inputs, targets, state, parameters)
         torch._foreach_addcmul_(sums, gradients, gradients)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from charrnn.data.waiting import say_progress
 from charrnn.data.windows import PADDING, EvaluationWindows
 from charrnn.evaluation.totals import Totals
 from charrnn.models import contract
@@ -29,7 +30,7 @@ def evaluate(model: nn.Module, windows: EvaluationWindows) -> Totals:
     """
     totals, state = Totals(), contract.warm_state(model, windows)
     device = contract.device_of(model)
-    for window in windows:
+    for window in say_progress(windows, "evaluation"):
         inputs, targets = (part.to(device) for part in window[:2])
         logits, state = contract.run(model, inputs, state)
         totals.add(logits, targets)

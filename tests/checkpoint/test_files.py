@@ -133,3 +133,14 @@ def test_an_error_of_writing_names_the_file(tmp_path):
         with atomic_write(tmp_path / "last.ckpt"):
             raise OSError(28, "No space left on device")
     assert caught.value.filename == str(tmp_path / "last.ckpt")
+
+
+def test_a_second_name_replaces_another_at_once(tmp_path, monkeypatch):
+    """At no moment is what had the name before written to, since that may have other names."""
+    first, last, kept = (tmp_path / name for name in ("first", "last", "kept"))
+    first.write_bytes(b"first")
+    last.write_bytes(b"last")
+    os.link(last, kept)
+    link(first, last)
+    assert last.read_bytes() == b"first" and kept.read_bytes() == b"last"
+    assert os.path.samefile(first, last) and names(tmp_path) == ["first", "kept", "last"]

@@ -6,7 +6,7 @@ import time
 
 import filelock
 
-from charrnn.data.waiting import hold, say_if_slow
+from charrnn.data.waiting import hold, say_if_slow, say_progress
 
 
 def test_only_a_slow_block_is_named(capsys):
@@ -25,3 +25,11 @@ def test_the_holder_of_a_lock_is_waited_for(tmp_path, capsys):
         with hold(lock, "waiting for another", 0.02):
             assert lock.is_locked
     assert capsys.readouterr().err == "waiting for another\n" and not lock.is_locked
+
+
+def test_progress_is_named_every_few_seconds(capsys):
+    assert list(say_progress("abc", "reading")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+    assert list(say_progress("abc", "reading", -1.0)) == ["a", "b", "c"]
+    lines = [f"reading: {n} of 3 windows" for n in (1, 2, 3)]
+    assert capsys.readouterr().err.splitlines() == lines

@@ -386,7 +386,10 @@ class Points:
         """Whether the next point is tried."""
         self.number += 1
         taken = int(self.number * self.share) != int((self.number - 1) * self.share)
-        return taken and time.monotonic() < self.end
+        return taken and not self.is_over()
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.end
 
     def note(self, scenario: Scenario, kind: str, at: int, problem: str) -> None:
         tally = self.tallies.setdefault(f"{scenario.name}: {kind}", Tally())
@@ -415,6 +418,8 @@ def try_power_cuts(scenario: Scenario, points: Points) -> None:
     whole = f"{scenario.base}/{scenario.name}-whole"
     seen = set()
     for at, call in enumerate(scenario.whole.calls, 1):
+        if points.is_over():
+            return
         kind, path, other, *rest = call
         disk.apply(kind, path.replace(whole, disk.root), other.replace(whole, disk.root), *rest)
         for how, image in disk.images():

@@ -83,6 +83,16 @@ def test_a_truncated_library_is_built_again(built, builds):
     assert len(builds) == 1 and library.read_bytes() == content
 
 
+def test_a_changed_library_is_built_again(built, builds):
+    (library,) = built.glob("*.so")
+    content = library.read_bytes()
+    library.unlink()
+    library.write_bytes(content[:-9] + b"x" + content[-8:])
+    assert not build.is_intact(library)
+    build.open_or_build(built)
+    assert len(builds) == 1 and library.read_bytes() == content
+
+
 @pytest.mark.parametrize("change", ["source", "flags", "torch"])
 def test_a_changed_environment_builds_another_library(change, built, builds, monkeypatch, tmp_path):
     if change == "source":
