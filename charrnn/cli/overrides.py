@@ -19,7 +19,7 @@ TEXTS = (
     "data.document", *PATHS,
 )  # fmt: skip
 """Keys whose values are taken literally, whatever Hydra's grammar would make of them."""
-OPEN_GROUPS = ("model", "trainer", "optimizer", "scheduler")
+OPEN_GROUPS = ("task", "model", "trainer", "optimizer", "scheduler")
 """Groups whose keys are the parameters of a class, often of another package: any may be set."""
 LISTS = ("data.path", "data.valid_path", "data.test_path", "checkpoint", "score", "stop")
 """Those that take lists."""

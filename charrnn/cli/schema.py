@@ -10,7 +10,7 @@ from charrnn.cli.keys import conf_yaml, groups, nearest
 from charrnn.cli.overrides import OPEN_GROUPS
 from charrnn.errors import InputError, check, format_value
 
-GROUPS = ("data", "task", "callbacks", "logger", *OPEN_GROUPS)
+GROUPS = ("data", "callbacks", "logger", *OPEN_GROUPS)
 TARGETS = (
     "charrnn", "torch.nn", "torch.optim", "pytorch_lightning", "lightning_fabric", "lightning"
 )  # fmt: skip
