@@ -100,6 +100,7 @@ class LanguageModel:
         no_repeat: int | None = None,
         beam: int | None = None,
         length_penalty: float = 0.6,
+        precision: int = 32,
         unknown: str = "error",
     ) -> str | list[str]:
         """Return the prompt and the ``length`` characters that the model writes after it.
@@ -112,8 +113,8 @@ class LanguageModel:
             seed: None draws one, for each prompt another.
             unknown: what becomes of unknown characters of the prompt, as in
                 :func:`charrnn.generation.generate_texts`.
-            temperature, top_k, top_p, min_p, stop, allow, no_repeat, beam, length_penalty: as in
-                :class:`charrnn.generation.Decoding`.
+            temperature, top_k, top_p, min_p, stop, allow, no_repeat, beam, length_penalty,
+            precision: as in :class:`charrnn.generation.Decoding`.
 
         Raises:
             InputError: a setting is out of range, or the prompt has an unknown character.
@@ -138,6 +139,7 @@ class LanguageModel:
         no_repeat: int | None = None,
         beam: int | None = None,
         length_penalty: float = 0.6,
+        precision: int = 32,
         unknown: str = "error",
     ) -> Iterator[str]:
         """Iterate over the characters of :meth:`generate`, of one prompt, as they are written."""
@@ -163,6 +165,7 @@ class LanguageModel:
         no_repeat: int | None = None,
         beam: int | None = None,
         length_penalty: float = 0.6,
+        precision: int = 32,
         unknown: str = "error",
     ) -> list[str] | list[list[str]]:
         """Return several texts, generated in one batch; the first is that of :meth:`generate`.

@@ -13,6 +13,7 @@ to it, the less several samples at once can gain.
 
 import argparse
 import copy
+import functools
 import itertools
 import sys
 
@@ -97,13 +98,16 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
     if not error < 1e-3:
         sys.exit(f"error: backend {backend} is {error:.1e} off at {size}, {samples} samples")
 
-    def ours():
-        for _ in generation.generate_texts(model, charset, "", args.length, samples, seed=0):
+    def ours(precision=args.precision):
+        settings = {"seed": 0, "precision": precision}
+        for _ in generation.generate_texts(model, charset, "", args.length, samples, **settings):
             pass
 
     runs = {"ours": ours} | ({} if baseline is None else {"baseline": baseline})
+    if args.precision != 32:
+        runs["ours 32"] = functools.partial(ours, 32)
     times = report.alternate(runs, args.seconds, lambda: None)
-    step = {"ours": args.length, "baseline": eager_steps}
+    step = {"ours": args.length, "baseline": eager_steps, "ours 32": args.length}
     times = {name: [1e6 * t / step[name] for t in values] for name, values in times.items()}
     median = {name: report.quartiles(values)[1] for name, values in times.items()}
     flops = operations(args.vocab, *size) / 3  # training computes each product three times
@@ -113,6 +117,10 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
         "num_samples": samples,
         "reset": args.reset,
         "backend": backend,
+        "precision": args.precision,
+        "times_32": report.quartiles([b / a for a, b in zip(times["ours"], times["ours 32"])])
+        if "ours 32" in times
+        else None,
         "difference": error,
         "count": len(times["ours"]),
         "microseconds_per_step": median,
@@ -127,7 +135,7 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
 
 
 HEADER = ["H,L,B", "reset", "backend", "ours us", "nn.GRU us", "ratio (quartiles)", "chars/s",
-          "of one", "share", "runs"]  # fmt: skip
+          "of one", "times 32 bits", "share", "runs"]  # fmt: skip
 
 
 def as_row(result: dict, of_one: float) -> list[str]:
@@ -143,6 +151,7 @@ def as_row(result: dict, of_one: float) -> list[str]:
         "{1:.1f} ({0:.1f}-{2:.1f})".format(*ratio) if ratio else "-",
         f"{result['characters_per_second']:,.0f}",
         f"{of_one:.1f}",
+        "{1:.2f} ({0:.2f}-{2:.2f})".format(*result["times_32"]) if result["times_32"] else "-",
         f"{result['share']:.2f}",
         str(result["count"]),
     ]
@@ -160,6 +169,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, action="append", metavar="B", help="1 is first")
     parser.add_argument("--reset", choices=RESETS, default="after")
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
+    parser.add_argument("--precision", type=int, choices=[32, 16], default=32, help="of weights")
     parser.add_argument("--vocab", type=int, default=96)
     parser.add_argument("--length", type=int, default=1000, help="characters of a sample")
     parser.add_argument("--seconds", type=float, default=15, help="for each row of the table")

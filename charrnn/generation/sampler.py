@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from charrnn.data.charset import Charset
+from charrnn.errors import check
 from charrnn.generation.beam import beam_search
 from charrnn.generation.context import RECENT, Context, prefill
 from charrnn.generation.decoding import Decoding
@@ -116,7 +117,12 @@ def continue_contexts(
     logits = torch.cat([c.logits for c in contexts]).repeat_interleave(num_samples, 0)
     state = join_rows([repeat_row(c.state, num_samples, dim) for c in contexts], dim)
     native = supports_model(model)
-    stepper = (generator_for if native else Stepper)(model, logits, state)
+    if native:
+        stepper = generator_for(model, logits, state, decoding.precision)
+    else:
+        expected = "32: the native kernels do not compute this model"
+        check("precision", decoding.precision, decoding.precision == 32, expected)
+        stepper = Stepper(model, logits, state)
     # The n-gram mask needs each character before the next.
     sizes, later = (CHUNK_SIZES, [max(CHUNK_SIZES)] * 4) if native and not n else ([1] * BLOCK,) * 2
     recent = np.repeat([c.recent for c in contexts], num_samples, 0) if n else None

@@ -9,6 +9,7 @@ import weakref
 import torch
 from torch import Tensor, nn
 
+from charrnn.errors import InputError
 from charrnn.gru import native
 from charrnn.gru.cuda import decode
 from charrnn.gru.module import GRU
@@ -25,6 +26,9 @@ class Generator:
         decoder: weight (V, H) and bias (V) of the output layer.
         state: (L, B, H) after the prompt.
         logits: (B, V) of the first character.
+        precision: bits of the weights of products. With 16 they are rounded to bfloat16, and for
+            B = 1 read as such: a step of one sample is bound by reading the weights. States and
+            sums are float32.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Generator:
         *,
         reset: str,
         gate: str,
+        precision: int = 32,
     ):
         gates = input_gates(inputs, table, weights[0][0], weights[0][2])[:, 0].contiguous()
         # Copies, as the packed weights are: later training steps do not change the text.
@@ -48,12 +53,14 @@ class Generator:
         self._kept = gates, tensors[2::4], tensors[3::4], bias, states  # the sampler points to them
         pointers = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
         self.sampler = ctypes.c_void_p()
+        self.path = 1 if precision == 16 else 0
         native.call(
             "sampler_open", gates, weight, bias, states, ctypes.addressof(pointers),
             ctypes.addressof(self.sampler), *self.logits.shape, state.size(2), len(weights),
-            reset == "before", gate == "hard_sigmoid",
+            reset == "before", gate == "hard_sigmoid", path=self.path,
         )  # fmt: skip
-        weakref.finalize(self, native.function("sampler_close", gates.dtype), self.sampler)
+        close = native.function("sampler_close", torch.bfloat16 if self.path else gates.dtype)
+        weakref.finalize(self, close, self.sampler, *([self.path] if self.path else []))
 
     def __call__(
         self,
@@ -81,6 +88,7 @@ class Generator:
         native.call(
             "sampler_run", self.logits, self.sampler.value, uniforms, allowed, drawn, len(drawn),
             temperature, min(top_k or 0, self.logits.size(1)), top_p or 0.0, min_p or 0.0,
+            path=self.path,
         )  # fmt: skip
         return drawn
 
@@ -105,20 +113,30 @@ def supports_model(model: nn.Module) -> bool:
     return uniform and not hooks and model.gru.choose_backend(device) == "native"
 
 
-def generator_for(model: nn.Module, logits: Tensor, state: Tensor) -> Generator:
+def generator_for(
+    model: nn.Module, logits: Tensor, state: Tensor, precision: int = 32
+) -> Generator:
     """Return a generator for a model that :func:`supports_model` accepts.
 
     Args:
         logits: (B, V) of the first character.
         state: (L, B, H) after the prompt.
+        precision: see :class:`Generator`.
+
+    Raises:
+        InputError: precision is 16, and the model is on a GPU or in float64.
     """
+    if precision != 32 and (state.is_cuda or state.dtype != torch.float32):
+        raise InputError(f"precision={precision}: for float32 models on a CPU; leave it at 32")
+    settings = {"reset": model.gru.reset, "gate": model.gru.gate}
+    if precision != 32:
+        settings["precision"] = precision
     characters = torch.arange(model.decoder.out_features, device=state.device)[:, None]
     decoder = model.decoder.weight, model.decoder.bias
     generator = decode.Generator if state.is_cuda else Generator
     return generator(
-        *model.features(characters), model.gru.all_weights, decoder, state, logits,
-        reset=model.gru.reset, gate=model.gru.gate,
-    )  # fmt: skip
+        *model.features(characters), model.gru.all_weights, decoder, state, logits, **settings
+    )
 
 
 def copy(tensor: Tensor) -> Tensor:

@@ -1,47 +1,79 @@
 // Matrices packed once (see tile.h), and their product with one row or many.
 #pragma once
 
+#include <type_traits>
+
 #include "tile.h"
 
 constexpr long GROUP = 4;  // panels per row at once: independent sums hide the latency of an add
 
-// A matrix packed in panels of `width` vectors (see tile.h).
-template <class T>
+// A matrix packed in panels of `width` vectors of T (see tile.h), its elements stored as W. With
+// W = Half there is only the product with one row, and terms 2k and 2k + 1 of a column are adjacent.
+// `rounds`: elements are rounded to Half and stored as T, so that many rows get what one gets.
+template <class T, class W = T>
 struct Matrix {
-    long terms, width, all;  // all vectors
-    Buffer<T> packed;
+    static constexpr bool pairs = !std::is_same<T, W>::value;
+    long terms, stored, width, all;  // terms with padding, all vectors
+    Buffer<W> packed;
 
     Matrix(long terms, long width, long all)
-        : terms(terms), width(width), all(all), packed(panel_size<T>(terms, all)) {}
+        : terms(terms), stored(pairs ? (terms + 1) / 2 * 2 : terms), width(width), all(all),
+          packed(panel_size<T>(stored, all)) {}
     long panels() const { return (all + width - 1) / width; }
-    T *panel(long p) const { return packed.data + p * panel_size<T>(terms, width); }
+    W *panel(long p) const { return packed.data + p * panel_size<T>(stored, width); }
     long width_of(long p) const { return std::min(width, all - p * width); }
-};
 
-// One panel per vector of units, with the columns of `gates` gates for these units adjacent.
-template <class T>
-struct GateMatrix : Matrix<T> {
-    GateMatrix(const T *weight, long units, long terms, long gates)
-        : Matrix<T>(terms, gates, gates * vectors<T>(units)) {
-        for (long p = 0; p < this->panels(); p++)
-            pack_panel(this->panel(p), terms, gates, [&](long k, long gate, long lane) {
-                long unit = p * lanes<T> + lane;
-                return unit < units ? weight[(gate * units + unit) * terms + k] : T(0);
-            });
+    // Calls pack(memory for all panels), and stores what it wrote.
+    template <class Pack>
+    void fill(bool rounds, const Pack &pack) {
+        const long size = panel_size<T>(terms, all);
+        if constexpr (!pairs) {
+            pack(packed.data);
+            for (long i = 0; rounds && i < size; i++) packed[i] = widened(narrowed(packed[i]));
+        } else {
+            Buffer<T> wide(size);
+            pack(wide.data);
+            for (long p = 0; p < panels(); p++) {
+                const long columns = width_of(p) * lanes<T>;
+                const T *from = wide + p * panel_size<T>(terms, width);
+                for (long k = 0; k < stored; k++)
+                    for (long j = 0; j < columns; j++)
+                        panel(p)[k / 2 * 2 * columns + 2 * j + k % 2] =
+                            k < terms ? narrowed(from[k * columns + j]) : Half(0);
+            }
+        }
     }
 };
 
-template <class T>
-struct ColumnMatrix : Matrix<T> {
-    ColumnMatrix(const T *weight, long n, long terms)
-        : Matrix<T>(terms, TILE_VECTORS, vectors<T>(n)) {
-        pack_columns(this->packed.data, terms, n, 1, [&](long j) { return weight + j * terms; });
+// One panel per vector of units, with the columns of `gates` gates for these units adjacent.
+template <class T, class W = T>
+struct GateMatrix : Matrix<T, W> {
+    GateMatrix(const T *weight, long units, long terms, long gates, bool rounds)
+        : Matrix<T, W>(terms, gates, gates * vectors<T>(units)) {
+        this->fill(rounds, [&](T *to) {
+            for (long p = 0; p < this->panels(); p++)
+                pack_panel(to + p * panel_size<T>(terms, gates), terms, gates,
+                           [&](long k, long gate, long lane) {
+                               long unit = p * lanes<T> + lane;
+                               return unit < units ? weight[(gate * units + unit) * terms + k] : T(0);
+                           });
+        });
+    }
+};
+
+template <class T, class W = T>
+struct ColumnMatrix : Matrix<T, W> {
+    ColumnMatrix(const T *weight, long n, long terms, bool rounds)
+        : Matrix<T, W>(terms, TILE_VECTORS, vectors<T>(n)) {
+        this->fill(rounds, [&](T *to) {
+            pack_columns(to, terms, n, 1, [&](long j) { return weight + j * terms; });
+        });
     }
 };
 
 // The product of one row with P consecutive panels.
-template <class T, int W, int P = GROUP>
-void product_of_row(V<T> *sums, const T *x, long p, const T *panels, long terms) {
+template <class T, int W, int P = GROUP, class Weight>
+void product_of_row(V<T> *sums, const T *x, long p, const Weight *panels, long terms) {
     if (p < P) {
         if constexpr (P > 1) product_of_row<T, W, P - 1>(sums, x, p, panels, terms);
         return;
@@ -51,13 +83,29 @@ void product_of_row(V<T> *sums, const T *x, long p, const T *panels, long terms)
     for (int i = 0; i < P; i++)
 #pragma GCC unroll 8
         for (int v = 0; v < W; v++) acc[i][v] = V<T>{};
-    for (long k = 0; k < terms; k++, panels += W * lanes<T>) {
-        const V<T> factor = splat(x[k]);
+    if constexpr (std::is_same<T, Weight>::value) {
+        for (long k = 0; k < terms; k++, panels += W * lanes<T>) {
+            const V<T> factor = splat(x[k]);
 #pragma GCC unroll 8
-        for (int i = 0; i < P; i++)
+            for (int i = 0; i < P; i++)
 #pragma GCC unroll 8
-            for (int v = 0; v < W; v++)
-                acc[i][v] += load(panels + (i * terms * W + v) * lanes<T>) * factor;
+                for (int v = 0; v < W; v++)
+                    acc[i][v] += load(panels + (i * terms * W + v) * lanes<T>) * factor;
+        }
+    } else {
+        const long stored = (terms + 1) / 2 * 2;
+        for (long k = 0; k < terms; k += 2, panels += 2 * W * lanes<T>) {
+            const V<T> one = splat(x[k]), two = splat(k + 1 < terms ? x[k + 1] : T(0));
+#pragma GCC unroll 8
+            for (int i = 0; i < P; i++)
+#pragma GCC unroll 8
+                for (int v = 0; v < W; v++) {
+                    V<T> first, second;
+                    load_pairs(panels + (i * stored * W + 2 * v) * lanes<T>, first, second);
+                    acc[i][v] += first * one;
+                    acc[i][v] += second * two;
+                }
+        }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < P; i++)
@@ -66,20 +114,22 @@ void product_of_row(V<T> *sums, const T *x, long p, const T *panels, long terms)
 }
 
 // Calls body(panel, first row, rows, sums) for tiles of the rows of x (B, terms) times a matrix.
-template <class T, class Body>
-void products(const Matrix<T> &w, const T *x, long begin, long end, const Body &body) {
+template <class T, class Weight, class Body>
+void products(const Matrix<T, Weight> &w, const T *x, long begin, long end, const Body &body) {
     V<T> sums[std::max<long>(TILE_ROWS, GROUP) * TILE_VECTORS];
     const long last = w.panels();
     for (long p = 0; p < last;) {
         const long width = w.width_of(p);
-        if (end - begin > 1) {
-            row_tiles(begin, end, [&](long first, long m) {
-                product<T>(sums, {x + first * w.terms, w.terms, 1}, m, w.panel(p), width, w.terms);
-                body(p, first, m, sums);
-            });
-            p++;
-            continue;
-        }
+        if constexpr (std::is_same<T, Weight>::value)
+            if (end - begin > 1) {
+                row_tiles(begin, end, [&](long first, long m) {
+                    product<T>(sums, {x + first * w.terms, w.terms, 1}, m, w.panel(p), width,
+                               w.terms);
+                    body(p, first, m, sums);
+                });
+                p++;
+                continue;
+            }
         long group = std::min(GROUP, last - p);
         while (w.width_of(p + group - 1) < width) group--;
         const T *row = x + begin * w.terms;

@@ -13,18 +13,19 @@
 
 #include "panels.h"
 
-template <class T>
+template <class T, class W>
 struct PackedLayer {
-    GateMatrix<T> input, hidden;
-    ColumnMatrix<T> candidate;  // for reset=before
+    GateMatrix<T, W> input, hidden;
+    ColumnMatrix<T, W> candidate;  // for reset=before
     const T *bias_ih, *bias_hh;
 
     // tensors: weight_ih, weight_hh, bias_ih, bias_hh; the table has the input product of layer 0.
-    PackedLayer(const T *const *tensors, long hidden_size, bool first, bool before)
-        : input(tensors[0], first ? 0 : hidden_size, hidden_size, 3),
-          hidden(tensors[1], hidden_size, hidden_size, before ? 2 : 3),
+    PackedLayer(const T *const *tensors, long hidden_size, bool first, bool before,
+                bool rounds)
+        : input(tensors[0], first ? 0 : hidden_size, hidden_size, 3, rounds),
+          hidden(tensors[1], hidden_size, hidden_size, before ? 2 : 3, rounds),
           candidate(tensors[1] + 2 * hidden_size * hidden_size, before ? hidden_size : 0,
-                    hidden_size),
+                    hidden_size, rounds),
           bias_ih(tensors[2]),
           bias_hh(tensors[3]) {}
 };
@@ -34,25 +35,28 @@ inline void squash(V<T> &r, V<T> &z) {
     hard ? hard_sigmoids<T>(r, z) : sigmoids<T>(r, z);
 }
 
-template <class T>
+// W: what the weights of products are stored as, T or, for one row, Half; `rounds` as in panels.h.
+template <class T, class W = T>
 struct Stack {
     const long rows, size, hidden, count;
     const bool before, hard;
     const T *table, *bias;
     T *states, *logits = nullptr;
-    std::vector<std::unique_ptr<PackedLayer<T>>> layers;
-    ColumnMatrix<T> decoder;
+    std::vector<std::unique_ptr<PackedLayer<T, W>>> layers;
+    ColumnMatrix<T, W> decoder;
     Buffer<T> gates, update, reset;  // (B, 3H), and z and r h, (B, H)
     std::vector<long> index;         // of the row's last character
     long now = 0;                    // which of the two states is read next
 
     Stack(const T *const *tensors, const T *table, const T *weight, const T *bias, T *states,
-          long rows, long size, long hidden, long count, bool before, bool hard)
+          long rows, long size, long hidden, long count, bool before, bool hard,
+          bool rounds = false)
         : rows(rows), size(size), hidden(hidden), count(count), before(before), hard(hard),
-          table(table), bias(bias), states(states), decoder(weight, size, hidden),
+          table(table), bias(bias), states(states), decoder(weight, size, hidden, rounds),
           gates(rows * 3 * hidden), update(rows * hidden), reset(rows * hidden), index(rows) {
         for (long l = 0; l < count; l++)
-            layers.emplace_back(new PackedLayer<T>(tensors + 4 * l, hidden, l == 0, before));
+            layers.emplace_back(
+                new PackedLayer<T, W>(tensors + 4 * l, hidden, l == 0, before, rounds));
     }
 
     T *state(long which, long layer) const {
@@ -64,15 +68,15 @@ struct Stack {
 };
 
 // The rows of a thread.
-template <class T, bool hard>
+template <class T, bool hard, class W = T>
 struct Walk {
-    Stack<T> &s;
+    Stack<T, W> &s;
     const long begin, end;
     const long H = s.hidden;
 
     // W_ih x + b_ih of layers above the first.
     void inputs(long l, const T *x) {
-        const PackedLayer<T> &layer = *s.layers[l];
+        const PackedLayer<T, W> &layer = *s.layers[l];
         products(layer.input, x, begin, end, [&](long p, long first, long m, V<T> *sums) {
             const long u = p * lanes<T>, n = H - u;
             for (long i = 0; i < m; i++)
@@ -83,7 +87,7 @@ struct Walk {
     }
 
     void gates_after(long l, const T *h, T *next) {
-        const PackedLayer<T> &layer = *s.layers[l];
+        const PackedLayer<T, W> &layer = *s.layers[l];
         products(layer.hidden, h, begin, end, [&](long p, long first, long m, V<T> *sums) {
             const long u = p * lanes<T>, n = H - u;
             const V<T> bias_r = load(layer.bias_hh + u, n), bias_z = load(layer.bias_hh + H + u, n);
@@ -107,7 +111,7 @@ struct Walk {
     }
 
     void gates_before(long l, const T *h) {
-        const PackedLayer<T> &layer = *s.layers[l];
+        const PackedLayer<T, W> &layer = *s.layers[l];
         products(layer.hidden, h, begin, end, [&](long p, long first, long m, V<T> *sums) {
             const long u = p * lanes<T>, n = H - u;
             const V<T> bias_r = load(layer.bias_hh + u, n), bias_z = load(layer.bias_hh + H + u, n);
@@ -124,7 +128,7 @@ struct Walk {
     }
 
     void candidates(long l, const T *h, T *next) {
-        const PackedLayer<T> &layer = *s.layers[l];
+        const PackedLayer<T, W> &layer = *s.layers[l];
         auto body = [&](long p, long first, long m, V<T> *sums) {
             const long width = layer.candidate.width_of(p);
             for (long i = 0; i < m; i++)

@@ -89,6 +89,34 @@ inline void store(T *p, V<T> v, long n) {
     __builtin_expect(n >= lanes<T>, 1) ? store(p, v) : store_part(p, v, n);
 }
 
+// bfloat16 numbers as stored: the upper half of a float32.
+typedef uint16_t Half;
+
+inline float widened(Half x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// To the nearest, of two that are as near to the even one.
+inline Half narrowed(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// Pairs of numbers of one column, the first in the lower halves: V of the first, and of the second.
+inline void load_pairs(const Half *p, V<float> &first, V<float> &second) {
+    typedef uint32_t Words __attribute__((vector_size(VECTOR_BYTES)));
+    Words words, shifted;
+    memcpy(&words, p, sizeof words);
+    shifted = words << 16;
+    words &= 0xffff0000;
+    memcpy(&first, &shifted, sizeof first);
+    memcpy(&second, &words, sizeof second);
+}
+
 // Prefetches a vector at p, to have it in the cache after the product before its use.
 template <class T>
 inline void prefetch(const T *p) {
