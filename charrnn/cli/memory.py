@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from charrnn.models.state import leaves
+
 STATES = {"Adam": 2, "AdamW": 2, "RMSprop": 1, "SGD": 0}
 """Numbers per parameter that an optimizer keeps; 2 of others."""
 
@@ -28,7 +30,7 @@ def needed_bytes(model: nn.Module, length: int, rows: int, optimizer: str, is_na
     """
     parameters = sum(p.numel() for p in model.parameters())
     vocab_size, hidden_size = model.decoder.weight.shape
-    units = model.initial_state(1).numel()  # L H
+    units = sum(part.numel() for part in leaves(model.initial_state(1)))  # L H of a GRU
     character = (5 if is_native else 10) * units + 5 * hidden_size + 3 * vocab_size
     return 4 * (parameters * (3 + STATES.get(optimizer, 2)) + length * rows * character)
 
