@@ -194,6 +194,7 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     check_same_job(job)
     before = read_job(job.folder, 0)
     if before.state in DONE:
+        remove_scratch(job.folder)  # of a process that was killed as it ended
         print(f"{job.folder.name}: {before.state} before")
         return before.state, before.best
     write_record(job.folder, overrides, "running")

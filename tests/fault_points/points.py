@@ -111,6 +111,8 @@ class Scenario:
     """What is tried: a command in a folder, and what must be true of the folder afterwards."""
 
     name: str
+    weight = 1.0
+    """Of a share of its points, for scenarios that are cheap or dear."""
 
     def __init__(self, base: Path, text: Path, cache: Path):
         self.base, self.text, self.cache = base, text, cache
@@ -280,7 +282,7 @@ class Resume(Train):
 class Sweep(Scenario):
     """Two jobs of two windows."""
 
-    name = "sweep"
+    name, weight = "sweep", 0.3
 
     def act(self, folder: Path) -> None:
         os.chdir(folder)
@@ -319,7 +321,7 @@ class Sweep(Scenario):
 class Export(Scenario):
     """A model written as safetensors and as torch's file, over older ones."""
 
-    name = "export"
+    name, weight = "export", 25.0
 
     def __init__(self, base: Path, text: Path, cache: Path):
         super().__init__(base, text, cache)
@@ -348,7 +350,7 @@ class Export(Scenario):
 class Encode(Scenario):
     """A text encoded into the cache."""
 
-    name = "encode"
+    name, weight = "encode", 25.0
 
     def act(self, folder: Path) -> None:
         import torch
@@ -380,12 +382,17 @@ class Points:
 
     def __init__(self, share: float, end: float):
         self.share, self.end = share, end
-        self.number, self.tallies = 0, {}
+        self.number, self.tallies, self.current = 0, {}, share
+
+    def begin(self, scenario: Scenario) -> None:
+        """Take of a scenario its share, or all where all are taken."""
+        self.current = 1.0 if self.share >= 1 else min(1.0, self.share * scenario.weight)
+        self.number = 0
 
     def is_taken(self) -> bool:
         """Whether the next point is tried."""
         self.number += 1
-        taken = int(self.number * self.share) != int((self.number - 1) * self.share)
+        taken = int(self.number * self.current) != int((self.number - 1) * self.current)
         return taken and not self.is_over()
 
     def is_over(self) -> bool:
@@ -458,6 +465,7 @@ def main() -> None:
         scenarios[-1].prepare()
     gc.freeze()  # so that children do not copy what they only look at
     for scenario in scenarios:
+        points.begin(scenario)
         try_calls(scenario, points)
         try_power_cuts(scenario, points)
         seconds = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
