@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
 
 from charrnn.cli.errors import name_key
 from charrnn.cli.overrides import last_value
@@ -67,6 +68,16 @@ SET_ELSEWHERE = {
 """Keys of the trainer that have settings of their own."""
 
 
+WITHOUT_EFFECT = {
+    "limit_predict_batches": "nothing predicts in a run",
+    "reload_dataloaders_every_n_epochs": "the stream of windows goes on from round to round",
+    "sync_batchnorm": "charrnn's models have no batch normalization",
+    "enable_autolog_hparams": "logger= logs the settings, and callbacks.metrics chooses them",
+    "model_registry": "checkpoints stay in the run's folder",
+}
+"""Keys of the trainer that nothing here would act on, and why."""
+
+
 def key_is(trainer, key: str, ok, expected: str) -> None:
     """Raise InputError unless a key of the trainer is not set, or ok."""
     value = trainer.get(key)
@@ -80,6 +91,10 @@ def trainer_keys(trainer) -> None:
     for key, instead in SET_ELSEWHERE.items():
         if trainer.get(key) is not None:
             raise InputError(f"trainer.{key}: is set by {instead}; leave it out")
+    defaults = inspect.signature(Trainer).parameters
+    for key, reason in WITHOUT_EFFECT.items():
+        if trainer.get(key) not in (None, defaults[key].default):
+            raise InputError(f"trainer.{key}: {reason}; leave it out")
     require("accumulate_grad_batches", lambda v: v == 1, "1: every window is a step")
     require("use_distributed_sampler", lambda v: not v, "false: each process reads its own rows")
     require("precision", lambda v: v != "16-true", "16-mixed: weights in float16 soon overflow")

@@ -83,4 +83,5 @@ def test_a_line_taken_away_is_noticed(copied, row):
         )  # fmt: skip
     finally:
         path.write_text(text, "utf-8")
-    assert done.returncode == 1, done.stdout[-2000:]
+    # A library of which a part is missing ends the process itself.
+    assert done.returncode == 1 or done.returncode < 0, done.stdout[-2000:]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import load, metrics, same, state
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelSummary, ProgressBar
 from runs_in_process import WINDOWS, settings, trained
 
 from charrnn import InputError
@@ -96,6 +97,38 @@ def logged_every(number):
     return check
 
 
+def has_no_bar(run, folder):
+    assert not any(isinstance(c, ProgressBar) for c in run.trainer.callbacks)
+
+
+def has_summary(run, folder):
+    assert any(isinstance(c, ModelSummary) for c in run.trainer.callbacks)
+
+
+def clipped(run, folder):
+    """Nearly all gradients are larger than the bound."""
+    assert min(float(r["train/clipped"]) for r in metrics(folder) if r["train/clipped"]) > 0.5
+
+
+def clipped_by_norm(run, folder):
+    """Of which there is no share of elements."""
+    assert not any(row["train/clipped"] for row in metrics(folder))
+
+
+def is_deterministic(run, folder):
+    as_ever(run, folder)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def is_benchmarked(run, folder):
+    assert torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+
+
+def validates_without_inference_mode(run, folder):
+    assert not run.trainer.validate_loop.inference_mode
+
+
 TABLE = {
     "accelerator": [("cpu", unchanged), ("gpu", "trainer")],
     "strategy": [("auto", unchanged), ("fsdp", "trainer.strategy=fsdp must be auto, ddp")],
@@ -122,7 +155,7 @@ TABLE = {
     "limit_train_batches": [(3, windows(3)), (0.1, windows(27)), (0, "limit_train_batches=0")],
     "limit_val_batches": [(0, validations()), (1, as_ever), (-1, "limit_val_batches=-1")],
     "limit_test_batches": [(0, as_ever), (1.0, unchanged), (3, "limit_test_batches=3 must be 1.0")],
-    "limit_predict_batches": [(1, unchanged)],
+    "limit_predict_batches": [(1, "limit_predict_batches: nothing predicts")],
     "overfit_batches": [(2, overfitted), (0.0, unchanged), (0.5, "overfit_batches=0.5 must be")],
     "val_check_interval": [(3, validations(0, 3, 6)), (0.5, validations(0, 3, 6)),
                            (9, "val_check_interval=9 must be at most the 6 windows")],
@@ -130,24 +163,24 @@ TABLE = {
     "num_sanity_val_steps": [(0, validations(6)), (1, as_ever)],
     "log_every_n_steps": [(3, logged_every(3)), (0, "log_every_n_steps=0 must be")],
     "enable_checkpointing": [(False, as_ever), (True, has_lightnings_checkpoint)],
-    "enable_progress_bar": [(False, unchanged)],
-    "enable_model_summary": [(True, unchanged)],
+    "enable_progress_bar": [(False, has_no_bar)],
+    "enable_model_summary": [(True, has_summary)],
     "accumulate_grad_batches": [(2, "must be 1: every window is a step"), (1, unchanged)],
-    "gradient_clip_val": [(0.1, unchanged), (-1.0, "gradient_clip_val=-1.0 must be at least 0")],
-    "gradient_clip_algorithm": [("norm", unchanged), ("both", "gradient_clip_algorithm")],
-    "deterministic": [(True, as_ever), ("warn", as_ever)],
-    "benchmark": [(True, unchanged)],
-    "inference_mode": [(False, unchanged)],
+    "gradient_clip_val": [(1e-4, clipped), (-1.0, "gradient_clip_val=-1.0 must be at least 0")],
+    "gradient_clip_algorithm": [("norm", clipped_by_norm), ("both", "gradient_clip_algorithm")],
+    "deterministic": [(True, is_deterministic), ("warn", is_deterministic)],
+    "benchmark": [(True, is_benchmarked)],
+    "inference_mode": [(False, validates_without_inference_mode)],
     "use_distributed_sampler": [(True, "false: each process reads its own rows")],
     "profiler": [("simple", profiled), ("mine", "trainer")],
     "detect_anomaly": [(True, as_ever)],
     "barebones": [(True, "trainer.barebones=true must be false; charrnn benchmarks loop")],
     "plugins": [([], unchanged)],
-    "sync_batchnorm": [(True, unchanged)],
-    "reload_dataloaders_every_n_epochs": [(1, unchanged)],
+    "sync_batchnorm": [(True, "trainer.sync_batchnorm: .*no batch normalization")],
+    "reload_dataloaders_every_n_epochs": [(1, "reload_dataloaders_every_n_epochs: the stream")],
     "default_root_dir": [("x", "trainer.default_root_dir: is set by hydra.run.dir=")],
-    "enable_autolog_hparams": [(False, unchanged)],
-    "model_registry": [("mine", unchanged)],
+    "enable_autolog_hparams": [(False, "enable_autolog_hparams: logger= logs"), (True, unchanged)],
+    "model_registry": [("mine", "trainer.model_registry: checkpoints stay")],
 }  # fmt: skip
 """For each key: values, and a check of the run, or what the one line that refuses it says."""
 ALL = [(key, value, expected) for key, rows in TABLE.items() for value, expected in rows]
@@ -217,3 +250,15 @@ def test_resumes_exactly_in_any_precision(config, tmp_path, precision):
         assert same(dict(run.task.state_dict()), state(tmp_path / "parts")["weights"])
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("key", "value"), [("min_epochs", 3), ("min_steps", 3 * WINDOWS)])
+def test_a_least_length_outlasts_early_stopping(config, tmp_path, key, value):
+    stop = {"_target_": "pytorch_lightning.callbacks.EarlyStopping", "monitor": "val/loss",
+            "patience": 1, "min_delta": 100.0}  # fmt: skip
+    changes = {"trainer.max_epochs": 4, "callbacks.stop": stop}
+    rounds = [
+        trained(config, tmp_path / str(len(more)), changes | more).task.rounds
+        for more in ({}, {f"trainer.{key}": value})
+    ]
+    assert rounds == [2, 3]
