@@ -61,8 +61,6 @@ def build_logger(key: str, node: Mapping, folder: Path) -> Logger:
     if issubclass(found, WandbLogger) and not (node.get("id") or node.get("version")):
         own["id"] = next(reversed(wandb_folders(own["save_dir"]).values()), None)
     logger = instantiate(key, node, **own)
-    if isinstance(logger, TensorBoardLogger) and Path(logger.log_dir) == folder:
-        logger.NAME_HPARAMS_FILE = ".hydra/hparams.yaml"  # which it always writes
     if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
         raise InputError(f"{key}: its metrics.csv would be that of the run; give it a name")
     return logger

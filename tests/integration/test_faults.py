@@ -249,18 +249,18 @@ def test_the_clock_set_back(command, whole, text, tmp_path):
     assert command("train.py", *arguments, "trainer.max_epochs=2").code == 0
     for file in run.rglob("*"):
         os.utime(file, (4102444800, 4102444800))
-    (events,) = run.glob("events.*")
+    (events,) = (run / "tensorboard").glob("events.*")
     name = events.name.split(".")
     events.rename(events.with_name(".".join([*name[:3], "4102444800", *name[4:]])))
     result = command("train.py", f"resume={run}", "trainer.max_epochs=4")
     assert result.code == 0, result.err
     assert same(state(run), state(whole)) and numbers(run) == numbers(whole)
-    found = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    found = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     found.Reload()
     steps = [event.step for event in found.Scalars("train/loss")]
     assert steps == list(range(20, 241, 20))
     rewind.rewind_logs(run, 240, 21)
-    assert len(list(run.glob("events.*"))) == 2
+    assert len(list((run / "tensorboard").glob("events.*"))) == 2
 
 
 # Folders that cannot be written

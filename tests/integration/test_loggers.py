@@ -34,7 +34,7 @@ def test_none(tmp_path, capsys):
 def test_several(tmp_path, capsys):
     first, second = run(tmp_path, "[tensorboard,csv]", capsys)
     assert first.strip().startswith("tensorboard --logdir ")
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert "val/bpc" in events.Tags()["scalars"]
     with open(second.strip(), newline="") as f:
         losses = [row["val/loss"] for row in csv.DictReader(f) if row["val/loss"]]

@@ -32,7 +32,7 @@ def check_events(run, windows, text):
     """Check both layers at these windows, and the last against the saved weights."""
     model = charrnn.load(run)
     activations, (reset, update) = model.activations(text), model.gates(text)
-    events = EventAccumulator(str(run), {"images": 0, "histograms": 0}).Reload()
+    events = EventAccumulator(str(run / "tensorboard"), {"images": 0, "histograms": 0}).Reload()
     for layer in (0, 1):
         pictures = events.Images(f"within/neurons/layer_{layer}")
         assert [picture.step for picture in pictures] == windows

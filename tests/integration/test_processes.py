@@ -181,11 +181,11 @@ def test_a_sweep_goes_on_after_a_failure_in_one_process(sweep):
         run = folder / job
         rounds = load(sorted((run / "checkpoints").glob("round_*"))[-1])["charrnn"]
         assert rounds["windows"] == windows
-        names = {".hydra", "checkpoints", "metrics.csv", "samples.jsonl", "events"}
-        assert {p.name.partition(".out.")[0] for p in run.iterdir()} == names | (
+        names = {".hydra", "checkpoints", "metrics.csv", "samples.jsonl", "tensorboard"}
+        assert {p.name for p in run.iterdir()} == names | (
             {"error.txt" if windows == 33 else "report.html"}
         )
-        assert len(list(run.glob("events*"))) == 1
+        assert len(list((run / "tensorboard").glob("events*"))) == 1
 
 
 def test_a_process_that_is_killed_ends_a_run(folder, train):

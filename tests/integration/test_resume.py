@@ -29,7 +29,7 @@ def text_file(tmp_path_factory):
 def assert_no_step_twice(run):
     steps = [int(row["step"]) for row in metrics(run)]
     assert steps == sorted(set(steps)) and steps
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     for tag in events.Tags()["scalars"]:
         steps = [event.step for event in events.Scalars(tag)]

@@ -41,7 +41,7 @@ def run_with(command, folder, text, value, windows, *arguments, run="run"):
 
 
 def texts(run, tag):
-    events = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0}).Reload()
     return [(e.step, e.tensor_proto.string_val[0].decode()) for e in events.Tensors(tag)]
 
 

@@ -55,7 +55,7 @@ def test_what_is_printed(watched):
             f"run              {name}\n",
             f"sample.py checkpoint={name}/checkpoints/best.ckpt",
             f"train.py resume={name} ",
-            f"tensorboard --logdir {name}",
+            f"tensorboard --logdir {name}/tensorboard",
         )
     ]
     assert positions == sorted(positions)
@@ -91,8 +91,8 @@ def test_resume_may_be_empty_and_have_a_prefix(command, text_file, tmp_path):
 
 def test_what_a_run_leaves(watched):
     _, run, _ = watched
-    assert sorted({p.name.partition(".out.")[0] for p in run.iterdir()}) == [
-        ".hydra", "checkpoints", "events", "metrics.csv", "report.html", "samples.jsonl"
+    assert sorted(p.name for p in run.iterdir()) == [
+        ".hydra", "checkpoints", "metrics.csv", "report.html", "samples.jsonl", "tensorboard"
     ]  # fmt: skip
     names = {p.name for p in (run / "checkpoints").iterdir()}
     rounds = {f"round_{i:04d}.ckpt" for i in range(4)}
@@ -104,7 +104,7 @@ def test_what_a_run_leaves(watched):
 
 def test_tensorboard_has_it_all(watched):
     _, run, _ = watched
-    events = EventAccumulator(str(run), size_guidance={"tensors": 0})
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
     tags = events.Tags()
     assert set(tags["scalars"]) >= {
@@ -293,7 +293,7 @@ def test_tensorboard_of_a_sweep(command, text_file, tmp_path):
     assert command("train.py", *swept).code == 0
     job = tmp_path / "sweep" / "2_seed=2,model=gru_resize"
     assert command("train.py", f"resume={job}/checkpoints/round_0001.ckpt").code == 0
-    events = EventAccumulator(str(job), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(job / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data
     started = HParamsPluginData.FromString(plugin.content).session_start_info
     values = {key: value.string_value or value.number_value for key, value in
