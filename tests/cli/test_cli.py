@@ -469,3 +469,19 @@ def test_an_unexpected_error_says_once_what_to_send(capsys):
     with pytest.raises(ZeroDivisionError), one_line_errors(), one_line_errors():
         print(1 // 0)
     assert capsys.readouterr().err == f"{BUG}\n"
+
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=9)
+
+
+@given(st.sampled_from(overrides.PATHS), names)
+def test_every_key_of_a_path_takes_any_name(key, name):
+    """Quotes around a name and, in lists, brackets around it, are the user's; so is ``null``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    in_hydra = key.startswith("hydra.")
+    taken = overrides.is_quoted(name) or (name[0] + name[-1] == "[]" and key in overrides.LISTS)
+    if taken or name == "null" or (in_hydra and ("${" in name or name.startswith("~"))):
+        return
+    value = OverridesParser.create().parse_override(overrides.to_hydra(f"{key}={name}")).value()
+    assert OmegaConf.create({"key": str(value)}).key == name
