@@ -24,9 +24,11 @@ from charrnn.data.waiting import hold
 
 SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.*"))
 ARM = platform.machine().lower() in ("arm64", "aarch64")
+MARCH = os.environ.get("CHARRNN_MARCH", "native")
+"""The processor for which is compiled, as in x86-64-v3; kernels for AMX come with any."""
 FLAGS = [
     "-O3",
-    "-mcpu=native" if ARM else "-march=native",
+    f"-mcpu={MARCH}" if ARM else f"-march={MARCH}",
     "-ffp-contract=fast",  # fused multiply-add, also with -std=c++17
     "-Wno-psabi",  # no vector is passed between files
 ]

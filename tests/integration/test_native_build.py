@@ -1,10 +1,15 @@
 """The native library in processes: concurrent builds, a killed compiler, and after a fork."""
 
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
+
+import pytest
+from helpers import ROOT
 
 SCRIPT = """
 import torch
@@ -51,3 +56,45 @@ def test_after_a_fork(command, text_file, tmp_path):
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "backend native" in result.out
+
+
+KERNELS = ["native", "bf16", "loss", "memory", "generate", "generate_bf16"]
+BUILDS = {
+    "vectors_of_256_bits": {"CHARRNN_MARCH": "x86-64-v3"},
+    "vectors_of_128_bits": {"CHARRNN_MARCH": "x86-64-v2"},
+    "clang": {"CXX": "clang++"},
+    "sanitizers": {"ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0"},
+}
+RUN = """
+import sys
+import pytest
+from charrnn.gru import build
+build.FLAGS += sys.argv[1].split()
+sys.exit(pytest.main(["-n", "0", "-p", "no:cacheprovider", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILDS)
+def test_kernels_of_another_build(name, tmp_path):
+    """The kernels' tests with vectors of other sizes, by Clang, and with GCC's sanitizers."""
+    if "MARCH" in str(BUILDS[name]) and platform.machine() != "x86_64":
+        pytest.skip("names processors of x86-64")
+    if name == "clang" and shutil.which("clang++") is None:
+        pytest.skip("no clang++")
+    env = os.environ | BUILDS[name] | {"XDG_CACHE_HOME": str(tmp_path)}
+    flags = ""
+    if name == "sanitizers":
+        flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g1"
+        names = ("libasan.so", "libubsan.so")
+        ask = [["g++", f"-print-file-name={name}"] for name in names]
+        env["LD_PRELOAD"] = " ".join(subprocess.check_output(a, text=True).strip() for a in ask)
+    files = [str(ROOT / "tests" / "gru" / f"test_{kernel}.py") for kernel in KERNELS]
+    process = subprocess.run(
+        [sys.executable, "-c", RUN, flags, *files],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
