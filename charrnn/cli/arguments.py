@@ -37,13 +37,15 @@ class Program:
     evaluate: str = "charrnn evaluate"
     is_python: bool = False
     """Whether it was :func:`charrnn.train`."""
+    tools: str = "charrnn"
+    """What the names of the other commands follow."""
 
     @classmethod
     def script(cls, path: str) -> "Program":
         """``python train.py`` and ``python sample.py``, from the path of either."""
         names = (str(Path(path).with_name(name)) for name in ("train.py", "sample.py"))
         train, sample = (f"python {shlex.quote(name)}" for name in names)
-        return cls(train, sample, f"{train} mode=evaluate")
+        return cls(train, sample, f"{train} mode=evaluate", tools="python -m charrnn")
 
     def in_text(self, text: str) -> str:
         """A text that names the scripts, with the commands of an installed program instead."""

@@ -20,19 +20,21 @@ def main(arguments: list[str], program: str) -> None:
         "--dynamic", action="store_true", help="the parameters follow the text; slower"
     )
     parser.add_argument("--streams", type=int, help="parts that are coded at once (up to 64)")
-    parser.add_argument("--lr", type=float, default=1e-2, help="with --dynamic (0.01)")
-    parser.add_argument("--decay", type=float, default=0.0, help="with --dynamic (0)")
+    parser.add_argument("--lr", type=float, help="with --dynamic (0.01)")
+    parser.add_argument("--decay", type=float, help="with --dynamic (0)")
     given = parser.parse(arguments)
+    rates = {k: getattr(given, k) for k in ("lr", "decay") if getattr(given, k) is not None}
+    if rates and not given.dynamic:
+        raise InputError(f"--{next(iter(rates))}: is of a dynamic compression; give --dynamic too")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in training; before torch loads
     source = regular_file(given.file)
-    out = writable_file(given.out, source)
+    out = writable_file(given.out, source, given.checkpoint)
     from charrnn.checkpoint import atomic_write
     from charrnn.evaluation.baselines import compressed_sizes
-    from charrnn.evaluation.compression import Compressor
+    from charrnn.evaluation.compression import LR, Compressor
 
     compressor, start = Compressor(given.checkpoint, given.allow_targets), time.perf_counter()
-    settings = {"dynamic": given.dynamic, "streams": given.streams}
-    settings |= {"lr": given.lr, "decay": given.decay}
+    settings = {"dynamic": given.dynamic, "streams": given.streams, **rates}
     with open(source, "rb") as file:
         with (
             tempfile.TemporaryFile(dir=out.parent) as scratch,
@@ -41,7 +43,9 @@ def main(arguments: list[str], program: str) -> None:
             result = compressor.compress(file, archive, scratch, **settings)
         seconds = time.perf_counter() - start
         others = compressed_sizes(file)
-    mode = f"dynamic, lr {given.lr:g}, decay {given.decay:g}" if given.dynamic else "static"
+    mode = "static"
+    if given.dynamic:
+        mode = f"dynamic, lr {rates.get('lr', LR):g}, decay {rates.get('decay', 0):g}"
     noun = "stream" if result.streams == 1 else "streams"
     per_second = result.size / max(result.seconds, 1e-6) / 1000
     lines = [
@@ -87,8 +91,12 @@ def regular_file(name: str) -> Path:
     return path
 
 
-def writable_file(name: str, source: Path) -> Path:
-    """Return the path of a file to write. Raises InputError unless there can be one."""
+def writable_file(name: str, source: Path, model: str) -> Path:
+    """Return the path of a file to write. Raises InputError unless there can be one.
+
+    It is neither the file to read nor the checkpoint ``model``.
+    """
+    from charrnn.checkpoint import find_checkpoint
     from charrnn.data.files import user_path
 
     path = user_path(name)
@@ -96,4 +104,6 @@ def writable_file(name: str, source: Path) -> Path:
         raise InputError(f"-o {name}: name a file in a folder that exists")
     if path.exists() and path.samefile(source):
         raise InputError(f"-o {name}: is the file to read; name another one")
+    if path.exists() and path.samefile(find_checkpoint(model)):
+        raise InputError(f"-o {name}: is the model; name another file")
     return path

@@ -16,7 +16,7 @@ def main(arguments: list[str], program: str) -> None:
     given = parser.parse(arguments)
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in training; before torch loads
     source = regular_file(given.archive)
-    out = writable_file(given.out, source)
+    out = writable_file(given.out, source, given.checkpoint)
     from charrnn.checkpoint import atomic_write
     from charrnn.evaluation.compression import Compressor
 

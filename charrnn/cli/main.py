@@ -59,7 +59,7 @@ def run_with_settings(name: str, arguments: list[str], script: str | None, progr
     from charrnn.cli.arguments import Program, parse
     from charrnn.cli.errors import one_line_errors
 
-    names = Program(*(f"{program} {name}" for name in WITH_SETTINGS))
+    names = Program(*(f"{program} {name}" for name in WITH_SETTINGS), tools=program)
     if script is not None:
         names = Program.script(script)
     elif {"-sc", "--shell-completion"} & set(arguments):

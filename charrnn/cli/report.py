@@ -1,7 +1,9 @@
 """charrnn report: a run on one page, with samples and curves along its training."""
 
+import dataclasses
 from pathlib import Path
 
+from charrnn.cli.arguments import Program
 from charrnn.cli.options import Parser
 from charrnn.data.files import user_path
 from charrnn.errors import escape_control
@@ -14,16 +16,19 @@ def main(arguments: list[str], program: str) -> None:
     folder = user_path(parser.parse(arguments).run)
     from charrnn.runs import write_report
 
-    print(escape_control(str(write_report(folder))))
+    prefix = program.removesuffix(" report")
+    names = {f: f"{prefix} {f}" for f in ("train", "sample", "evaluate")} | {"tools": prefix}
+    print(escape_control(str(write_report(folder, program=names))))
 
 
-def report_run(settings, folder: Path) -> Path | None:
+def report_run(settings, folder: Path, program: Program) -> Path | None:
     """Write the page of a run that ended, as ``callbacks.report`` says; return its file, or None.
 
     What a full disk does not take is reported in a line.
 
     Args:
         settings: of the run.
+        program: how the user started it.
     """
     from charrnn.runs import write_report
     from charrnn.training.distributed import is_rank_zero
@@ -33,9 +38,8 @@ def report_run(settings, folder: Path) -> Path | None:
     if not (ours and is_rank_zero() and (folder / "metrics.csv").is_file()):
         return None
     try:
-        return write_report(
-            folder, **{k: callback[k] for k in ("points", "samples") if k in callback}
-        )
+        given = {k: callback[k] for k in ("points", "samples") if k in callback}
+        return write_report(folder, program=dataclasses.asdict(program), **given)
     except OSError as error:
         print(escape_control(f"{folder / 'report.html'}: cannot be written ({error.strerror})"))
         return None

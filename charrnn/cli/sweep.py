@@ -203,7 +203,7 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     stopped, best = train(prepare(config, job), [lock])
     state = "stopped" if stopped else "finished"
     write_record(job.folder, overrides, state, stopped)
-    report_run(config, job.folder)
+    report_run(config, job.folder, job.program)
     return state, best
 
 

@@ -114,7 +114,7 @@ def train_in_folder(app, config: DictConfig, run, store=None) -> None:
             stopped, _ = train(run, [lock], store)
             state = "stopped" if stopped else "finished"
             write_record(job.folder, list(job.overrides), state, stopped)
-            page = report_run(run.config, job.folder)
+            page = report_run(run.config, job.folder, job.program)
             if page and not job.program.is_python:
                 print(escape_control(f"report           {relative_path(page)}"))
 

@@ -67,7 +67,9 @@ class Reader:
         try:
             self.header = json.loads(zlib.decompressobj().decompress(packed, LARGEST_HEADER))
             check_header(self.header)
-        except (ArithmeticError, LookupError, TypeError, ValueError, zlib.error) as error:
+        except (
+            ArithmeticError, LookupError, RecursionError, TypeError, ValueError, zlib.error,
+        ) as error:  # fmt: skip
             raise self.damaged() from error
         self.rows = len(self.header["slices"])
 
@@ -114,7 +116,7 @@ def check_header(header: dict) -> None:
             raise TypeError(key)
     slices, dynamic = header["slices"], header["dynamic"]
     numbers = [number for pair in slices for number in pair] + [header["size"], header["threads"]]
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if not all(type(number) is int and 0 <= number < 1 << 60 for number in numbers):
         raise TypeError("slices")
     if not all(characters <= size for size, characters in slices):
         raise ValueError("slices")
@@ -122,7 +124,8 @@ def check_header(header: dict) -> None:
         raise ValueError("slices")
     if not 1 <= header["threads"] <= MAX_THREADS:
         raise ValueError("threads")
-    if dynamic is not None and not all(0 <= float(dynamic[key]) for key in ("lr", "decay")):
+    rates = [] if dynamic is None else [dynamic["lr"], dynamic["decay"]]
+    if not all(type(rate) in (int, float) and 0 <= rate < 1e38 for rate in rates):
         raise ValueError("dynamic")
 
 

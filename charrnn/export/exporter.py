@@ -7,7 +7,7 @@ from pathlib import Path
 from charrnn import __version__, checkpoint
 from charrnn.data.charset import Charset
 from charrnn.data.files import user_path
-from charrnn.errors import check
+from charrnn.errors import InputError, check
 
 ENDINGS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt", "html": ".page.html"}
 ENDINGS |= {"folder": ""}
@@ -55,6 +55,8 @@ def export(
     saved = checkpoint.read(file)
     model, charset = checkpoint.build_model(saved, allow_targets)
     out = file.with_suffix(ENDINGS[to]) if out is None else user_path(out)
+    if out.exists() and out.samefile(file):
+        raise InputError(f"--out {out}: is the model to export; name another file")
     module = importlib.import_module(f"charrnn.export.{to}")
     arguments = model, describe(saved, charset)
     if to == "folder":

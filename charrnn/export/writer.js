@@ -16,11 +16,27 @@ const Writer = (() => {
     if (!ok) throw new Error(`${name}=${value} must be ${expected}`);
   }
 
+  const NAMES = ["prompt", "unknown", "length", "temperature", "top_k", "top_p", "min_p", "seed", "stop",
+                 "sample"];
+
+  function checkPrompt(settings) {
+    check("settings", settings, settings !== null && typeof settings === "object",
+          "an object such as {prompt: \"\", length: 200}");
+    const other = Object.keys(settings).find((name) => !NAMES.includes(name));
+    if (other !== undefined) throw new Error(`${other}: no such setting; there are ${NAMES.join(", ")}`);
+    const { prompt = "", unknown = "error" } = settings;
+    check("prompt", prompt, typeof prompt === "string", "a text");
+    check("unknown", unknown, ["error", "skip", "replace"].includes(unknown), "error, skip or replace");
+    return { prompt, unknown };
+  }
+
   function checked(settings, count) {
     const { temperature = 1, top_k, top_p, min_p, stop, length = 500, sample = 0 } = settings;
     const whole = (value, least) => Number.isInteger(value) && value >= least;
-    const share = (value) => value === undefined || value === null || (value > 0 && value <= 1);
-    check("temperature", temperature, temperature >= 0 && temperature < Infinity, "at least 0");
+    const share = (value) => (value ?? null) === null
+      || (typeof value === "number" && value > 0 && value <= 1);
+    check("temperature", temperature,
+          typeof temperature === "number" && temperature >= 0 && temperature < Infinity, "at least 0");
     check("top_k", top_k, (top_k ?? null) === null || whole(top_k, 1), "a whole number, at least 1");
     check("top_p", top_p, share(top_p), "above 0, at most 1");
     check("min_p", min_p, share(min_p), "above 0, at most 1");
@@ -154,7 +170,7 @@ const Writer = (() => {
   function makeInterface(model, charset, about) {
     // A promise of the prompt and the text that follows it, that of LanguageModel.generate.
     async function generate(settings = {}) {
-      const { prompt = "", unknown = "error" } = settings;
+      const { prompt, unknown } = checkPrompt(settings);
       const indices = charset.encode(prompt, unknown);
       checked(settings, indices.length);
       const text = new Text(model, charset, false);
@@ -167,6 +183,7 @@ const Writer = (() => {
 
     // A promise of the bits of each character (or byte) after the first.
     async function score(string) {
+      check("text", string, typeof string === "string", "a text");
       const text = new Text(model, charset, true);
       await text.readAll(charset.encode(string, "replace"));
       return text.steps.slice(1).map((step) => step.bits);

@@ -12,7 +12,7 @@ from charrnn.analysis.template import fill_page
 from charrnn.errors import escape_control
 from charrnn.runs.groups import Group
 from charrnn.runs.names import short_names
-from charrnn.runs.run_report import FOLDER, UPLOT, rounded, thin
+from charrnn.runs.run_report import FOLDER, UPLOT, rounded, thin, uplot_style
 from charrnn.runs.sweep import Job
 
 POINTS = 200
@@ -45,8 +45,7 @@ def results_page(
         "importances": [[key, round(share, 4)] for key, share in (importances or {}).items()],
     }
     scripts = (UPLOT, *(FOLDER / f"{name}.js" for name in ("charts", "results", "keys")))
-    css = UPLOT.with_name("uPlot.min.css").read_text("utf-8")
-    return fill_page(FOLDER / "results.html", data["name"], scripts, style=css, data=data)
+    return fill_page(FOLDER / "results.html", data["name"], scripts, style=uplot_style(), data=data)
 
 
 def job_data(job: Job, keys: list[str], sweep: Path | None) -> dict:

@@ -22,23 +22,29 @@ ROOM = 120_000
 MACHINE = ("machine", "cores", "threads", "python", "torch", "charrnn", "commit", "started")
 HIDDEN = ("_target_", "hydra")
 COMMANDS = {
-    "sample from it": "sample checkpoint={run}",
-    "how good is it": "evaluate checkpoint={run}",
-    "go on": "train resume={run} trainer.max_epochs={epochs}",
-    "a page to send": "export {run} --to html",
-    "what its units do": "neurons {run} --text FILE",
+    "sample from it": "{sample} checkpoint={run}",
+    "how good is it": "{evaluate} checkpoint={run}",
+    "go on": "{train} resume={run} {limit}",
+    "a page to send": "{tools} export {run} --to html",
+    "what its units do": "{tools} neurons {run} --text FILE",
 }
+PROGRAM = {name: f"charrnn {name}" for name in ("train", "sample", "evaluate")}
+PROGRAM["tools"] = "charrnn"
+"""How the user starts each command, and those that have no name of their own."""
 WITH_PAGE = ("charrnn.models.GRUEncode", "charrnn.models.GRUResize")
 """Models that ``charrnn export --to html`` writes."""
 
 
-def write_report(run: Path, points: int = 1000, samples: int = 60) -> Path:
+def write_report(
+    run: Path, points: int = 1000, samples: int = 60, program: dict[str, str] = PROGRAM
+) -> Path:
     """Write the page of a run, also while it trains, and return its file.
 
     Args:
         run: the run's folder.
         points: of each curve, at most.
         samples: at most.
+        program: how the user starts the commands on the page, as ``PROGRAM``.
 
     Raises:
         InputError: the folder is not that of a run.
@@ -46,13 +52,13 @@ def write_report(run: Path, points: int = 1000, samples: int = 60) -> Path:
     """
     if not (run / "metrics.csv").is_file():
         raise InputError(f"{run}: no run there; give the folder of one, with its metrics.csv")
-    page = report_page(run, points, samples)
+    page = report_page(run, points, samples, program)
     with atomic_write(run / "report.html", "w", errors="replace") as f:
         f.write(page)
     return run / "report.html"
 
 
-def report_page(run: Path, points: int, samples: int) -> str:
+def report_page(run: Path, points: int, samples: int, program: dict[str, str]) -> str:
     """Return the page as HTML."""
     job = read_job(run)
     about = read_yaml(run / ".hydra" / "about.yaml")
@@ -69,12 +75,19 @@ def report_page(run: Path, points: int, samples: int) -> str:
         "samples": thinned_samples(read_samples(run), samples),
         "settings": [[key, escape_control(str(value))] for key, value in flat(config)],
         "machine": machine(about),
-        "commands": commands(run, config),
+        "commands": commands(run, config, program),
     }  # fmt: skip
     title = f"{data['name']}: a run of charrnn"
     scripts = (UPLOT, FOLDER / "charts.js", FOLDER / "report.js")
-    css = UPLOT.with_name("uPlot.min.css").read_text("utf-8")
-    return fill_page(FOLDER / "report.html", title, scripts, style=css, data=data)
+    return fill_page(FOLDER / "report.html", title, scripts, style=uplot_style(), data=data)
+
+
+def uplot_style() -> str:
+    """Return uPlot's style sheet after its license, which goes with every copy."""
+    license, css = (
+        UPLOT.with_name(name).read_text("utf-8") for name in ("uPlot.LICENSE", "uPlot.min.css")
+    )
+    return f"/*! uPlot\n{license}\n*/\n{css}"
 
 
 def facts(job: Job, about: dict, rows: list[dict]) -> list[list[str]]:
@@ -161,11 +174,18 @@ def flat(settings: dict, prefix: str = ""):
             yield f"{prefix}{key}", "null" if value is None else value
 
 
-def commands(run: Path, config: dict) -> list[list[str]]:
+def longer(config: dict) -> str:
+    """Return the setting with which the run, resumed, goes on for as long again."""
+    for key in ("task.max_characters", "trainer.max_steps", "trainer.max_epochs"):
+        group, _, name = key.partition(".")
+        value = config[group].get(name) if isinstance(config.get(group), dict) else None
+        if isinstance(value, int) and value > 0:
+            return f"{key}={2 * value}"
+    return "trainer.max_epochs=12"
+
+
+def commands(run: Path, config: dict, program: dict[str, str] = PROGRAM) -> list[list[str]]:
     """Return commands to go on with the run, those that its model supports."""
-    trainer = config.get("trainer") if isinstance(config.get("trainer"), dict) else {}
-    epochs = trainer.get("max_epochs")
-    epochs = 2 * epochs if isinstance(epochs, int) and epochs > 0 else 12
     where = run.resolve()
     where = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
     name = shlex.quote(str(where))
@@ -174,8 +194,9 @@ def commands(run: Path, config: dict) -> list[list[str]]:
     allowed = config.get("allow_targets")
     allowed = ",".join(map(str, allowed)) if isinstance(allowed, list) else ""
     after = " " + shlex.quote(f"allow_targets=[{allowed}]") if allowed else ""
+    limit = longer(config)
     return [
-        [what, escape_control(f"charrnn {line.format(run=name, epochs=epochs)}{after}")]
+        [what, escape_control(line.format(run=name, limit=limit, **program) + after)]
         for what, line in COMMANDS.items()
         if has_page or "--to html" not in line
     ]

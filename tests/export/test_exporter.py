@@ -22,6 +22,7 @@ def test_errors_are_one_line_and_leave_no_file(tmp_path):
         ((tmp_path / "cut.safetensors", "onnx"), r"cut\.safetensors: it is damaged"),
         ((tmp_path / "text.safetensors", "torch"), r"text\.safetensors: it is damaged"),
         ((file, "torch", tmp_path / "no" / "where.pt"), r"where\.pt"),
+        ((file, "torch", file), "is the model to export"),
         ((file, "tensorflow"), "to=tensorflow must be safetensors or onnx or torch"),
     ):
         with pytest.raises((InputError, OSError), match=message) as caught:

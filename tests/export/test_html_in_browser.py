@@ -79,7 +79,10 @@ def test_bytes_documents_and_capitals(browser, tmp_path):
         asked = [SETTINGS[1], SETTINGS[2], {"prompt": "é世\U0001f600", "length": 150, "seed": 4}]
         for each in asked + [{"prompt": "AB", "length": 20, "seed": 4}] * ("lowercase" in settings):
             assert generated(browser, each) == model.generate(**each)
-    for key, value in (("prompt", "Ω"), ("top_p", 2), ("temperature", -1), ("seed", -1)):
+    for key, value in (
+        ("prompt", "Ω"), ("prompt", 5), ("unknown", "drop"), ("top_p", 2), ("top_p", "0.5"),
+        ("temperature", -1), ("temperature", "0"), ("temperature", None), ("seed", -1),
+    ):  # fmt: skip
         wrong = {key: value}
         message = browser.evaluate(
             f"charrnn.generate({json.dumps(wrong)}).then(() => '', (error) => error.message)"
@@ -87,6 +90,9 @@ def test_bytes_documents_and_capitals(browser, tmp_path):
         with pytest.raises(InputError):
             model.generate(**wrong)
         assert message.startswith(key) and "\n" not in message
+    for wrong, words in (({"topk": 3}, "topk: no such setting"), ("ab", "settings=ab must be")):
+        with pytest.raises(AssertionError, match=words):
+            browser.evaluate(f"charrnn.generate({json.dumps(wrong)})")
 
 
 def test_without_webassembly(browser, tmp_path):

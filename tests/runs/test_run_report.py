@@ -1,5 +1,6 @@
 """report.html: complete, small, escaped, of any run; and in Chromium, along the training."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,8 +10,10 @@ from helpers import assert_one_line, metrics
 from pages import NASTY, Elements
 
 from charrnn.callbacks.samples_file import append_sample, read_samples
+from charrnn.cli import Program
 from charrnn.runs import write_record, write_report
-from charrnn.runs.run_report import commands, thin
+from charrnn.runs.page import results_page
+from charrnn.runs.run_report import UPLOT, commands, thin
 
 
 def data_of(file):
@@ -64,6 +67,22 @@ def test_commands_are_those_that_a_model_supports(tmp_path, monkeypatch):
         "charrnn train resume=run trainer.max_epochs=6 'allow_targets=[mypackage,other]'"
     )
     assert "a page to send" not in found and "what its units do" in found
+    # A run of python train.py in a checkout, which ends after so many steps.
+    config["trainer"]["max_steps"] = 50
+    script = dataclasses.asdict(Program.script("train.py"))
+    found = dict(commands(tmp_path / "run", config | {"allow_targets": []}, script))
+    assert found == {
+        "sample from it": "python sample.py checkpoint=run",
+        "how good is it": "python train.py mode=evaluate checkpoint=run",
+        "go on": "python train.py resume=run trainer.max_steps=100",
+        "what its units do": "python -m charrnn neurons run --text FILE",
+    }
+
+
+def test_the_license_of_the_plotting_library_goes_along(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,val/bpc\n")
+    license = UPLOT.with_name("uPlot.LICENSE").read_text()
+    assert license in write_report(tmp_path).read_text() and license in results_page("a", [], [])
 
 
 def test_what_is_long_is_thinned_and_what_is_nasty_escaped(tmp_path):
