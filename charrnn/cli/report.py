@@ -33,9 +33,10 @@ def report_run(settings, folder: Path, program: Program) -> Path | None:
     from charrnn.runs import write_report
     from charrnn.training.distributed import is_rank_zero
 
+    if not (is_rank_zero() and (folder / "metrics.csv").is_file()):  # nothing was trained
+        return None
     callback = settings.callbacks.get("report")
-    ours = callback and callback.get("_target_") == "charrnn.callbacks.Report"
-    if not (ours and is_rank_zero() and (folder / "metrics.csv").is_file()):
+    if not (callback and callback.get("_target_") == "charrnn.callbacks.Report"):
         return None
     try:
         given = {k: callback[k] for k in ("points", "samples") if k in callback}

@@ -23,6 +23,7 @@ from charrnn.cli.hydra_internals import Application, sweep_keys, without_hydra
 from charrnn.cli.keys import conf_yaml
 from charrnn.cli.overrides import as_typed, quote
 from charrnn.cli.prepare import Job
+from charrnn.cli.report import report_run
 from charrnn.cli.schema import check_settings
 from charrnn.cli.search import check_search
 from charrnn.cli.streams import prefixed_output, suppress_full_disk
@@ -167,12 +168,14 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> tuple[s
                 return train_job(config, job, lock)
         except Exception as error:
             record_failure(job, error)
-            return None
         except (SystemExit, KeyboardInterrupt):
             if not with_joblib:
                 raise
             interrupted.set()
             return None
+    # Of a job that failed, when it no longer counts as running.
+    report_run(config, job.folder, program)
+    return None
 
 
 def trial_of(hydra: DictConfig) -> Trial | None:
@@ -188,7 +191,6 @@ def train_job(config: DictConfig, job: Job, lock) -> tuple[str, float]:
     """Train a job that is not finished; returns what :func:`run_job` does."""
     from charrnn.cli.fit import resume_job, train
     from charrnn.cli.prepare import prepare
-    from charrnn.cli.report import report_run
 
     overrides = list(job.overrides)
     check_same_job(job)

@@ -5,6 +5,7 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 const short = (value) => {
   if (value === null || value === undefined) return "";
   const size = Math.abs(value);
+  if (size >= 1e9) return Number(value.toPrecision(3)).toExponential().replace("e+", "e");
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)}M`;
   if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)}k`;
   return size && size < 1e-3 ? Number(value.toPrecision(3)).toExponential() : String(+value.toPrecision(4));

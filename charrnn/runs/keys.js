@@ -20,8 +20,10 @@ function axisOf(name, values) {
   return { name, position, marks: marked.map((value) => [position(value), short(value)]), isNumber, wide };
 }
 
+// Axes reach over the jobs that have a line: the values of failed ones may be far away.
+const measured = jobs.filter((job) => job.best !== null);
 const AXES = [
-  ...keys.map((key, i) => axisOf(key.short, jobs.map((job) => job.values[i]))),
+  ...keys.map((key, i) => axisOf(key.short, measured.map((job) => job.values[i]))),
   axisOf("best bpc", jobs.map((job) => job.best)),
 ];
 const valueOn = (axis, job) => (axis < keys.length ? jobs[job].values[axis] : jobs[job].best);
@@ -53,8 +55,12 @@ function drawAxes(plot) {
       ctx.globalAlpha = 1;
     }
     ctx.textAlign = last ? "right" : "left";
+    let before = Infinity;
     for (const [share, label] of marks) {
-      const y = plot.valToPos(share, "y", true), shown = label.length > 18 ? `${label.slice(0, 17)}…` : label;
+      const y = plot.valToPos(share, "y", true);
+      if (Math.abs(before - y) < 12 * ratio) continue;  // it would cover the last one
+      before = y;
+      const shown = label.length > 18 ? `${label.slice(0, 17)}…` : label;
       const width = ctx.measureText(shown).width, left = last ? x - 8 * ratio - width : x + 6 * ratio;
       ctx.fillStyle = color("--page");
       ctx.globalAlpha = 0.75;

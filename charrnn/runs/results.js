@@ -151,7 +151,7 @@ function sortBy(column) {
 
 function makeTable() {
   const head = make(make(find("jobs"), "thead"), "tr"), body = make(find("jobs"), "tbody");
-  const isNumber = COLUMNS.map(({ of }) => jobs.every((job) => typeof of(job) !== "string"));
+  const isNumber = COLUMNS.map(({ of }, i) => i && jobs.every((job) => typeof of(job) !== "string"));
   COLUMNS.forEach((column, i) => {
     const cell = make(head, "th", isNumber[i] ? "number" : "");
     const button = make(cell, "button", "", column.name);

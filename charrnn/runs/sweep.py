@@ -43,8 +43,8 @@ class Job:
 
     @property
     def trained(self) -> list[tuple[int, float]]:
-        """The curve without the untrained model."""
-        return [point for point in self.curve if point[0] > 0]
+        """The finite points of the curve, without the untrained model."""
+        return [(window, bpc) for window, bpc in self.curve if window > 0 and math.isfinite(bpc)]
 
     @property
     def best(self) -> float:

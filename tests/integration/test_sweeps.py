@@ -81,6 +81,9 @@ def test_a_grid_with_failing_jobs(command, folder):
     again = command(*shlex.split(lines[0])[1:], cwd=folder)
     assert again.code == 2 and "the loss is" in again.err
     assert "results.html" in result.out and (sweep / "results.html").exists()
+    # The page of a job that failed says so, and has the reason.
+    page = (sweep / names[1] / "report.html").read_text()
+    assert '"state":"failed","reason":"the loss is' in page
 
 
 def test_refused_as_a_whole(command, folder):

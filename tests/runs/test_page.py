@@ -1,6 +1,7 @@
 """results.html: escaped, of few validations too; in Chromium, sorted, picked and brushed."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_pages_of_few_validations(curves):
     html, data = page_of(jobs)
     assert "NaN" not in html.partition('id="data">')[2].partition("</script>")[0]
     assert [j["curve"][0] for j in data["jobs"]] == [[w for w, _ in c if w] for c in curves]
+
+
+def test_validations_that_are_not_finite():
+    """They are left out: JSON, and so the page, has no such numbers."""
+    curves = [[*CURVE[:2], (20, math.nan)], [(0, 6.5), (10, math.inf), (20, 3.0)], [(10, math.nan)]]
+    _, data = page_of([job(i, curve, lr=str(i)) for i, curve in enumerate(curves)])
+    assert [j["curve"] for j in data["jobs"]] == [[[10], [4.0]], [[20], [3.0]], [[], []]]
+    assert [j["best"] for j in data["jobs"]] == [4.0, 3.0, None]
 
 
 def test_values_and_links(tmp_path):
@@ -122,7 +131,7 @@ def test_in_a_browser(tmp_path):
         browser.evaluate("find('parallel').scrollIntoView({block: 'center'})")
         ends = browser.evaluate(
             "(() => { const { plot } = drawn[1], box = plot.over.getBoundingClientRect();"
-            " return [0.45, -0.02].map((y) => [box.x + 1, box.y + plot.valToPos(y, 'y')]) })()"
+            " return [0.55, -0.02].map((y) => [box.x + 1, box.y + plot.valToPos(y, 'y')]) })()"
         )
         browser("Input.dispatchMouseEvent", type="mouseMoved", x=ends[0][0], y=ends[0][1])
         mouse("mousePressed", *ends[0])
