@@ -114,6 +114,8 @@ def check_header(header: dict) -> None:
     for key in ("model", "sha256", "backend", "self_test", "description"):
         if not isinstance(header[key], str):
             raise TypeError(key)
+    if not isinstance(header["crlf"], bool):
+        raise TypeError("crlf")
     slices, dynamic = header["slices"], header["dynamic"]
     numbers = [number for pair in slices for number in pair] + [header["size"], header["threads"]]
     if not all(type(number) is int and 0 <= number < 1 << 60 for number in numbers):

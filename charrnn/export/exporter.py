@@ -55,7 +55,7 @@ def export(
     saved = checkpoint.read(file)
     model, charset = checkpoint.build_model(saved, allow_targets)
     out = file.with_suffix(ENDINGS[to]) if out is None else user_path(out)
-    if out.exists() and out.samefile(file):
+    if any(each.exists() and each.samefile(file) for each in (out, out / "model.safetensors")):
         raise InputError(f"--out {out}: is the model to export; name another file")
     module = importlib.import_module(f"charrnn.export.{to}")
     arguments = model, describe(saved, charset)

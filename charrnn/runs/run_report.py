@@ -9,6 +9,7 @@ from charrnn.analysis.template import fill_page
 from charrnn.callbacks.samples_file import read_samples
 from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import InputError, escape_control
+from charrnn.runs.records import DONE
 from charrnn.runs.sweep import Job, read_csv, read_job, read_yaml
 
 FOLDER = Path(__file__).parent
@@ -75,7 +76,7 @@ def report_page(run: Path, points: int, samples: int, program: dict[str, str]) -
         "samples": thinned_samples(read_samples(run), samples),
         "settings": [[key, escape_control(str(value))] for key, value in flat(config)],
         "machine": machine(about),
-        "commands": commands(run, config, program),
+        "commands": commands(run, config, program, job.state in DONE),
     }  # fmt: skip
     title = f"{data['name']}: a run of charrnn"
     scripts = (UPLOT, FOLDER / "charts.js", FOLDER / "report.js")
@@ -184,8 +185,13 @@ def longer(config: dict) -> str:
     return "trainer.max_epochs=12"
 
 
-def commands(run: Path, config: dict, program: dict[str, str] = PROGRAM) -> list[list[str]]:
-    """Return commands to go on with the run, those that its model supports."""
+def commands(
+    run: Path, config: dict, program: dict[str, str] = PROGRAM, is_done: bool = True
+) -> list[list[str]]:
+    """Return commands to go on with the run, those that its model supports.
+
+    A run that is not done goes on to its own end.
+    """
     where = run.resolve()
     where = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
     name = shlex.quote(str(where))
@@ -194,9 +200,9 @@ def commands(run: Path, config: dict, program: dict[str, str] = PROGRAM) -> list
     allowed = config.get("allow_targets")
     allowed = ",".join(map(str, allowed)) if isinstance(allowed, list) else ""
     after = " " + shlex.quote(f"allow_targets=[{allowed}]") if allowed else ""
-    limit = longer(config)
+    limit = longer(config) if is_done else ""
     return [
-        [what, escape_control(line.format(run=name, limit=limit, **program) + after)]
+        [what, escape_control(line.format(run=name, limit=limit, **program).rstrip() + after)]
         for what, line in COMMANDS.items()
         if has_page or "--to html" not in line
     ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import math
 import zlib
 
@@ -13,6 +14,7 @@ from small_models import saved_model
 
 from charrnn import GRUEncode, GRUResize, InputError, checkpoint
 from charrnn.evaluation import Compressor, compression, range_coder, symbols
+from charrnn.evaluation.archive import MAGIC
 from charrnn.gru import coder
 from charrnn.models import LSTM
 
@@ -168,6 +170,38 @@ def test_commands(folder, invoke):
     ):  # fmt: skip
         assert_one_line(invoke(*command, cwd=folder), [words])
     assert listing(folder) == before
+
+
+def test_no_byte_of_an_archive_can_be_changed(tmp_path):
+    """Nor its header, also with the checksum of what it was changed to."""
+    compressor = saved(tmp_path)
+    good = archive_of(compressor, TEXT[:40].encode(), streams=2)[0].getvalue()
+
+    def refused(data):
+        with pytest.raises(InputError) as caught:
+            compressor.decompress(io.BytesIO(data), io.BytesIO())
+        assert "\n" not in str(caught.value)
+
+    for at in range(len(good)):
+        refused(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        refused(good[:at])
+    start = len(MAGIC) + 4
+    end = start + int.from_bytes(good[len(MAGIC) : start], "little")
+    header = json.loads(zlib.decompress(good[start:end]))
+
+    def forged(text):
+        packed = zlib.compress(text.encode())
+        body = MAGIC + len(packed).to_bytes(4, "little") + packed + good[end:-32]
+        return body + hashlib.sha256(body).digest()
+
+    compressor.decompress(io.BytesIO(forged(json.dumps(header))), io.BytesIO())
+    for key in header.keys() - {"description", "backend"}:
+        for wrong in (None, [], [[1]], {}, "x", -1, 1 << 70, {"lr": "0.1", "decay": 0}):
+            if (key, wrong) != ("dynamic", None):
+                refused(forged(json.dumps(header | {key: wrong})))
+        refused(forged(json.dumps({k: v for k, v in header.items() if k != key})))
+    for text in ("", "null", "[" * 100_000):
+        refused(forged(text))
 
 
 def test_a_machine_with_other_numbers_is_refused(folder, monkeypatch):

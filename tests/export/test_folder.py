@@ -12,7 +12,7 @@ from pages import NASTY
 from small_models import saved_model
 
 import charrnn
-from charrnn import GRUEncode, checkpoint
+from charrnn import GRUEncode, InputError, checkpoint
 from charrnn.export import card, export, extra
 from charrnn.models import LSTM
 
@@ -39,6 +39,9 @@ def test_a_folder_loads_and_its_card_says_what_it_is(trained, tmp_path, invoke):
         assert str(trained).encode() not in file.read_bytes()
     export(trained, "folder", out)  # again, over an earlier one
     assert "license: unknown" in (out / "README.md").read_text("utf-8")
+    # Never over the model itself, whose card knows what the weights do not.
+    with pytest.raises(InputError, match="is the model to export"):
+        export(out, "folder", out)
 
 
 def test_a_model_without_a_page(tmp_path):

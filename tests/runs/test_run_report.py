@@ -77,6 +77,8 @@ def test_commands_are_those_that_a_model_supports(tmp_path, monkeypatch):
         "go on": "python train.py resume=run trainer.max_steps=100",
         "what its units do": "python -m charrnn neurons run --text FILE",
     }
+    found = dict(commands(tmp_path / "run", config, is_done=False))
+    assert found["go on"] == "charrnn train resume=run 'allow_targets=[mypackage,other]'"
 
 
 def test_the_license_of_the_plotting_library_goes_along(tmp_path):
