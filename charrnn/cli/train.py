@@ -118,7 +118,11 @@ def train_in_folder(app, config: DictConfig, run, store=None) -> None:
             if page and not job.program.is_python:
                 print(escape_control(f"report           {relative_path(page)}"))
 
-    app.run(config, task)
+    try:
+        app.run(config, task)
+    except SystemExit:  # interrupted, and saved; now it no longer counts as running
+        report_run(run.config, job.folder, job.program)
+        raise
 
 
 def join_ranks(app, command: Command, ranks: distributed.Ranks) -> None:

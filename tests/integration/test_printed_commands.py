@@ -63,6 +63,7 @@ def test_of_an_interrupted_run(command, text_file, tmp_path):
     os.kill(process.pid, signal.SIGINT)
     result = process.wait()
     assert result.code == 130, result
+    assert (run / "report.html").exists()  # also of what it had trained
     ((script, arguments),) = commands(result.out)
     again = command(f"{script}.py", *arguments, "trainer.max_steps=1", cwd=tmp_path)
     assert again.code == 0 and "nothing is left to do" in again.out, again
