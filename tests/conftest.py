@@ -1,6 +1,7 @@
 """Fixtures: command lines as processes, a text, and a folder for caches."""
 
 import contextlib
+import gc
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests run at once; read when torch loads
@@ -9,7 +10,7 @@ import hypothesis
 import pooch
 import pytest
 import torch
-from helpers import ROOT, TEXT, TINY, CommandLine, Result
+from helpers import ROOT, TEXT, CommandLine, Result, short_run
 
 hypothesis.settings.register_profile("charrnn", deadline=None)  # where other programs run too
 hypothesis.settings.load_profile("charrnn")
@@ -67,6 +68,8 @@ def invoke(monkeypatch, capfd):
     """
     from charrnn.cli.main import main
 
+    gc.freeze()  # what was imported need not be looked through at each collection
+
     def run(name, *arguments, cwd):
         code = 0
         capfd.readouterr()
@@ -91,17 +94,11 @@ def text_file(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, command):
-    """The folder of a short run."""
+def trained(tmp_path_factory, cache):
+    """The folder of a short run, trained inside this process."""
+    import charrnn
+
     folder = tmp_path_factory.mktemp("trained")
     (folder / "text.txt").write_text(TEXT, "utf-8")
-    result = command(
-        "train.py",
-        f"data.path={folder / 'text.txt'}",
-        f"hydra.run.dir={folder / 'run'}",
-        "trainer.max_epochs=2",
-        "trainer.limit_train_batches=20",
-        *TINY,
-    )
-    assert result.code == 0, result.err
+    charrnn.train(overrides=short_run(folder))
     return folder / "run"

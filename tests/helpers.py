@@ -26,6 +26,14 @@ TEXT = LIBRARY[:6000]  # enough for most, and the less there is to validate
 TINY = ("model.hidden_size=8", "data.batch_size=3", "data.seq_len=7", "callbacks.samples.length=20")
 
 
+def short_run(folder: Path) -> list[str]:
+    """The settings of the fixture ``trained``: a run of 40 windows in ``folder / "run"``."""
+    return [
+        f"data.path={folder / 'text.txt'}", f"hydra.run.dir={folder / 'run'}",
+        "trainer.max_epochs=2", "trainer.limit_train_batches=20", *TINY,
+    ]  # fmt: skip
+
+
 @dataclass
 class Result:
     """What a command line came to: its exit code and what it printed."""
