@@ -31,3 +31,12 @@ def test_other_readers_find_parameters_and_settings(tmp_path):
     assert described["charset"] == charset.state_dict()
     assert described["settings"]["model"]["hidden_size"] == 5
     assert described.keys() == {"format", "version", "settings", "charset", "sha256"}
+
+
+def test_a_model_is_always_the_same_bytes(tmp_path):
+    """Though the library writes its metadata in an order of chance."""
+    _, _, file = saved(tmp_path, GRUEncode, "after", "sigmoid")
+    found = {
+        export(file, "safetensors", tmp_path / "same.safetensors").read_bytes() for _ in range(9)
+    }
+    assert len(found) == 1
