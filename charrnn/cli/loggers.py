@@ -87,7 +87,9 @@ def curves(loggers: list[Logger], job) -> list[str]:
     lines, here = [], job.cwd
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            lines.append(f"tensorboard --logdir {quoted(logger.log_dir, here)}")
+            folder = Path(logger.log_dir)
+            folder = folder.parent if folder.name == "tensorboard" else folder
+            lines.append(f"{job.program.tools} tensorboard {quoted(folder, here)}")
         elif isinstance(logger, CSVLogger):
             lines.append(relative_path(Path(logger.log_dir) / "metrics.csv", here))
         elif isinstance(logger, WandbLogger):

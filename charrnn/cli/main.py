@@ -12,6 +12,7 @@ COMMANDS = {
     "sample": "write text with a trained model",
     "evaluate": "report how well a model predicts a text",
     "report": "the page of a run: samples, curves, settings",
+    "tensorboard": "the curves of all runs here, in TensorBoard",
     "sweep-report": "the table and the page of a sweep's results",
     "neurons": "a page of what each unit does along a text",
     "compress": "compress any file with a model's own probabilities",

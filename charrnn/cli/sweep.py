@@ -114,7 +114,7 @@ def finish(command: Command, sweep: Path, made: list[Path], results) -> None:
     unwritten = False
     remove_scratch(sweep)
     try:
-        jobs = report_sweep(sweep, command.program.train)
+        jobs = report_sweep(sweep, command.program.train, command.program.tools)
     except InputError as error:  # a full disk, or one that may not be written to
         print(escape_control(f"error: {error}"), file=sys.stderr)
         jobs, unwritten = read_jobs(sweep), True

@@ -11,4 +11,5 @@ def main(arguments: list[str], program: str) -> None:
     folder = user_path(parser.parse_args(arguments).folder)
     from charrnn.runs import report_sweep
 
-    report_sweep(folder, f"{program.removesuffix('sweep-report')}train")
+    tools = program.removesuffix(" sweep-report")
+    report_sweep(folder, f"{tools} train", tools)

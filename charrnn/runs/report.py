@@ -13,7 +13,7 @@ from charrnn.runs.sweep import Job, job_number, read_jobs, varied_keys
 from charrnn.runs.table import print_table
 
 
-def report_sweep(sweep: Path, program: str = "python train.py") -> list[Job]:
+def report_sweep(sweep: Path, program: str = "charrnn train", tools: str = "charrnn") -> list[Job]:
     """Print the table of a sweep and its failed jobs, and write results.csv and results.html.
 
     Works while the sweep runs, too. Runs that are no sweep are listed with their dates.
@@ -21,6 +21,7 @@ def report_sweep(sweep: Path, program: str = "python train.py") -> list[Job]:
     Args:
         sweep: the folder of the sweep.
         program: the command, quoted for a shell, that runs a failed job again.
+        tools: what the names of other commands follow.
 
     Raises:
         InputError: there are no jobs, or, after the table, a file cannot be written.
@@ -38,7 +39,8 @@ def report_sweep(sweep: Path, program: str = "python train.py") -> list[Job]:
     write_results(sweep, jobs)
     short = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
     print(escape_control(f"results          {short / 'results.html'} (and results.csv)"))
-    print(escape_control(f"curves           tensorboard --logdir {shlex.quote(str(short))}"))
+    if any((job.folder / "tensorboard").is_dir() for job in jobs):
+        print(escape_control(f"curves           {tools} tensorboard {shlex.quote(str(short))}"))
     return jobs
 
 

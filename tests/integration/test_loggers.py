@@ -33,7 +33,7 @@ def test_none(tmp_path, capsys):
 
 def test_several(tmp_path, capsys):
     first, second = run(tmp_path, "[tensorboard,csv]", capsys)
-    assert first.strip().startswith("tensorboard --logdir ")
+    assert first.strip() == f"charrnn tensorboard {tmp_path / 'run'}"
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert "val/bpc" in events.Tags()["scalars"]
     with open(second.strip(), newline="") as f:

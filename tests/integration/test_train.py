@@ -55,7 +55,7 @@ def test_what_is_printed(watched):
             f"run              {name}\n",
             f"sample.py checkpoint={name}/checkpoints/best.ckpt",
             f"train.py resume={name} ",
-            f"tensorboard --logdir {name}/tensorboard",
+            f"python -m charrnn tensorboard {name}\n",
         )
     ]
     assert positions == sorted(positions)
