@@ -27,9 +27,16 @@ def settings(folder: Path, *overrides: str):
     given = [f"data.path={folder / 'text.txt'}", *TINY, "trainer.max_epochs=1", "logger=none"]
     given += [f"trainer.limit_train_batches={WINDOWS}", "trainer.log_every_n_steps=2"]
     given += ["callbacks.samples=null", "data.valid_size=200", *overrides]
+    return without_hydra(composed(given))
+
+
+def composed(given: list[str], is_sweep: bool | None = None):
+    """The configuration of a train command's arguments, with that of Hydra below ``hydra``."""
     command = parse("train", given, Program(), {})
-    with hydra_internals.application("train", CONF, "train", None, None, has_logs=False) as app:
-        return without_hydra(app.compose(list(command.overrides)))
+    with hydra_internals.application(
+        "train", CONF, command.config_name, command.config, None, has_logs=False
+    ) as app:
+        return app.compose(list(command.overrides), is_sweep)
 
 
 def trained(config, folder: Path, changes: dict | None = None):

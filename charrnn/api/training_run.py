@@ -11,6 +11,7 @@ from charrnn.data.charset import Charset
 from charrnn.data.files import user_path
 from charrnn.errors import InputError
 from charrnn.runs import write_report
+from charrnn.training.distributed import check_environment
 
 
 class TrainingRun:
@@ -157,6 +158,7 @@ def train(
         InputError: a setting is wrong, or its name is unknown or ambiguous; also for a sweep,
             several devices, and while another thread trains.
     """
+    check_environment()
     from charrnn.cli import from_python
 
     if path is not None and text is not None:

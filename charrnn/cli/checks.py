@@ -3,10 +3,11 @@
 They run before the run has a folder. Settings are OmegaConf's.
 """
 
+import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -144,25 +145,52 @@ def lengths(trainer, data) -> None:
     )
 
 
-def optimization(cfg, optimizer, scheduler) -> None:
-    """Build both for a dummy parameter, so that a value out of range shows now."""
+REFUSALS = (
+    ValueError, TypeError, KeyError, RuntimeError, AssertionError, NotImplementedError,
+)  # fmt: skip
+"""What torch's optimizers and schedulers raise about their arguments, some at the first step."""
+
+
+def optimization(cfg, optimizer, scheduler, device: torch.device) -> None:
+    """Build both for a dummy parameter, and on a CPU make a step, so that wrong values show now."""
     rate, decay = cfg.optimizer.get("lr"), cfg.optimizer.get("alpha")
     check("optimizer.lr", rate, rate is None or 0 < rate < math.inf, "above 0")
     check("optimizer.alpha", decay, decay is None or 0 <= decay < 1, "at least 0 and below 1")
-    try:
-        made = optimizer([torch.zeros(1, requires_grad=True)])
-    except (ValueError, TypeError) as error:
-        raise name_key("optimizer", cfg.optimizer, error) from error
+    dummy = torch.zeros(1, requires_grad=True)
+    with refusals("optimizer", cfg.optimizer):
+        made = optimizer([dummy])
+    closure = inspect.signature(type(made).step).parameters.get("closure")
+    check(
+        "optimizer._target_",
+        cfg.optimizer._target_,
+        closure is None or closure.default is not closure.empty,
+        "one that reads a window once for a step; its state goes on with each reading",
+    )
     total = {}
     if "total_steps" in inspect.signature(scheduler).parameters:
         limits = (cfg.trainer.get("max_epochs"), cfg.trainer.get("max_steps"))
         ends = any(v is not None and v > 0 for v in limits)
         check("trainer.max_epochs", limits[0], ends, "at least 1 with a rate that falls to an end")
         total = {"total_steps": 1}
-    try:
+    with refusals("scheduler", cfg.scheduler):
         scheduler(made, **total)
-    except (ValueError, TypeError) as error:
-        raise name_key("scheduler", cfg.scheduler, error) from error
+    if device.type == "cpu":
+        dummy.grad = torch.zeros(1)
+        with refusals("optimizer", cfg.optimizer):
+            made.step()
+
+
+@contextlib.contextmanager
+def refusals(key: str, node: Mapping) -> Iterator[None]:
+    """Raise what torch refuses as InputError with its key; a bug of another class stays one."""
+    try:
+        yield
+    except REFUSALS as error:
+        of_torch = node["_target_"].startswith("torch.")
+        if of_torch and not isinstance(error, ValueError | TypeError):
+            text = str(error.args[0] if error.args else "is a base class").partition(".\n")[0]
+            error = ValueError(text)
+        raise name_key(key, node, error) from error
 
 
 def process_count(cfg, trainer) -> None:

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
+from charrnn.cli.effects import EVALUATE, without_effect
 from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF, nearest
 from charrnn.cli.schema import check_call, check_type
@@ -21,7 +22,10 @@ def main(command: Command) -> None:
         if app.show(options, overrides, command.program.in_text):
             return
         config = without_hydra(app.compose(overrides, multirun=False))
-        evaluate(OmegaConf.to_container(config, resolve=True), command)
+        settings = OmegaConf.to_container(config, resolve=True)
+        for line in without_effect(overrides, settings, EVALUATE):
+            print(line, file=sys.stderr)
+        evaluate(settings, command)
 
 
 def evaluate(settings: dict, command: Command) -> None:

@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from pytorch_lightning.callbacks import Timer
 
 from charrnn import checkpoint
 from charrnn.callbacks.loggers import add_text, open_loggers
 from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
 from charrnn.checkpoint.files import remove_scratch
+from charrnn.cli.effects import TRAIN, without_effect
 from charrnn.cli.errors import explain
 from charrnn.cli.folders import relative_path
 from charrnn.cli.loggers import close_loggers, closing
@@ -121,6 +122,9 @@ def announce(run: Run, parameters: int) -> None:
         f" characters, {where}; {len(data.stream.tokens):,} characters train,"
         f" {len(data.stream)} windows in a pass\nrun: {relative_path(run.job.folder, run.job.cwd)}"
     )
+    settings = OmegaConf.to_container(run.config, resolve=True)
+    for line in without_effect(run.job.overrides, settings, TRAIN):
+        print(line)
     passes = planned_windows(run) / len(data.stream)
     if passes > MANY_PASSES:
         print(

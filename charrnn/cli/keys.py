@@ -14,8 +14,9 @@ OWN_COMMANDS = ("sample.yaml", "evaluate.yaml")
 """Files of commands other than train, whose keys are no settings of a run."""
 
 
+@functools.cache
 def conf_yaml(name: str) -> dict:
-    """The keys of ``conf/NAME.yaml`` as they stand there."""
+    """The keys of ``conf/NAME.yaml`` as they stand there; not to be changed."""
     return yaml.safe_load((CONF / f"{name}.yaml").read_text("utf-8"))
 
 

@@ -59,7 +59,10 @@ def run_with_settings(name: str, arguments: list[str], script: str | None, progr
     """Run a command whose arguments are settings KEY=VALUE."""
     from charrnn.cli.arguments import Program, parse
     from charrnn.cli.errors import one_line_errors
+    from charrnn.training.distributed import check_environment
 
+    if name != "sample":
+        check_environment()
     names = Program(*(f"{program} {name}" for name in WITH_SETTINGS), tools=program)
     if script is not None:
         names = Program.script(script)

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
+from charrnn.cli.effects import SAMPLE, without_effect
 from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF
 from charrnn.cli.schema import check_call, check_type
@@ -26,7 +27,10 @@ def main(command: Command) -> None:
         if app.show(options, overrides, command.program.in_text):
             return
         config = without_hydra(app.compose(overrides, multirun=False))
-        sample(OmegaConf.to_container(config, resolve=True), command)
+        settings = OmegaConf.to_container(config, resolve=True)
+        for line in without_effect(overrides, settings, SAMPLE):
+            print(line, file=sys.stderr)
+        sample(settings, command)
 
 
 def sample(settings: dict, command: Command) -> None:

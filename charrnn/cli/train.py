@@ -69,7 +69,12 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     Args:
         store: that of the ranks where several processes were started together, else None.
     """
-    train_in_folder(app, config, claim_run(command, config), store)
+    from charrnn.cli.effects import of_a_sweep
+
+    run = claim_run(command, config)
+    for line in of_a_sweep([*config.hydra.overrides.task, *config.hydra.overrides.hydra]):
+        print(line)
+    train_in_folder(app, config, run, store)
 
 
 def claim_run(command: Command, config: DictConfig):

@@ -25,6 +25,8 @@ from charrnn.training import signals
 
 WAIT = 600.0
 """Seconds that ranks wait for each other at the beginning."""
+READ_BY_LIGHTNING = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Environment variables of which Lightning makes a number when it is imported."""
 GRACE = 5.0  # seconds that other ranks get to end by themselves, and again after SIGTERM
 
 
@@ -54,6 +56,12 @@ def current_ranks() -> Ranks | None:
     return found if found.world_size > 1 else None
 
 
+def check_environment() -> None:
+    """Raise InputError, before Lightning is imported, for a rank that is no number."""
+    for name in READ_BY_LIGHTNING:
+        whole_number(name, "0")
+
+
 def whole_number(name: str, default: str = "") -> int:
     """The number that an environment variable holds.
 
@@ -61,7 +69,7 @@ def whole_number(name: str, default: str = "") -> int:
         InputError: it holds something else.
     """
     value = os.environ.get(name, default)
-    if not re.fullmatch("[0-9]+", value):
+    if not re.fullmatch("-?[0-9]+", value):
         raise InputError(f"{name}={value}: this environment variable must be a whole number")
     return int(value)
 

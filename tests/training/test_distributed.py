@@ -35,6 +35,14 @@ def test_current_ranks(monkeypatch, env, expected):
     assert is_rank_zero() == (expected is None or expected.rank == 0)
 
 
+@pytest.mark.parametrize("name", distributed.READ_BY_LIGHTNING)
+def test_a_rank_that_is_no_number(monkeypatch, name):
+    """Lightning reads it when it is imported."""
+    monkeypatch.setenv(name, "first")
+    with pytest.raises(InputError, match=f"^{name}=first: this environment variable must be"):
+        distributed.check_environment()
+
+
 class Store:
     """A store to which one more rank comes at each question."""
 
