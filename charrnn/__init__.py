@@ -32,7 +32,7 @@ def lazy_names(package: str, modules: dict[str, str]) -> tuple[Callable, Callabl
     return __getattr__, __dir__, sorted(modules)
 
 
-__getattr__, __dir__, __all__ = lazy_names(
+get_name, __dir__, __all__ = lazy_names(
     __name__,
     {
         "Charset": "data.charset",
@@ -46,3 +46,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "train": "api",
     },
 )
+
+
+def __getattr__(name: str):
+    if name in ("GRU", "GRUEncode", "GRUResize", "LanguageModel", "load", "train"):
+        importlib.import_module("charrnn.gru.build").begin()  # while torch is imported
+    return get_name(name)

@@ -13,6 +13,7 @@ from charrnn.cli.keys import CONF, nearest
 from charrnn.cli.schema import check_call, check_type
 from charrnn.data.files import user_path
 from charrnn.errors import InputError
+from charrnn.gru import build
 
 
 def main(command: Command) -> None:
@@ -25,6 +26,7 @@ def main(command: Command) -> None:
         settings = OmegaConf.to_container(config, resolve=True)
         for line in without_effect(overrides, settings, EVALUATE):
             print(line, file=sys.stderr)
+        build.begin()  # while torch is imported
         evaluate(settings, command)
 
 

@@ -12,6 +12,7 @@ from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF
 from charrnn.cli.schema import check_call, check_type
 from charrnn.errors import InputError, check, escape_control
+from charrnn.gru import build
 
 OF_A_TEXT = ("prompt", "length", "num_samples", "seed", "unknown")
 """Settings of a text; the others are those of decoding."""
@@ -30,6 +31,7 @@ def main(command: Command) -> None:
         settings = OmegaConf.to_container(config, resolve=True)
         for line in without_effect(overrides, settings, SAMPLE):
             print(line, file=sys.stderr)
+        build.begin()  # while torch is imported
         sample(settings, command)
 
 

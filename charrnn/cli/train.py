@@ -17,6 +17,7 @@ from charrnn.cli.overrides import as_typed, escape
 from charrnn.cli.schema import HYDRA_TARGETS, check_targets
 from charrnn.cli.streams import escaped_record, make_lenient
 from charrnn.errors import InputError, escape_control, format_value
+from charrnn.gru import build
 from charrnn.training import distributed
 
 # Read by libraries when they load, before any setting can be: how long GNU OpenMP's threads spin
@@ -45,6 +46,8 @@ def main(command: Command) -> None:
             return
         config = app.compose(list(command.overrides), options.multirun or None)
         check_hydra(config)
+        if OmegaConf.select(config, "model.backend") in ("auto", "native"):
+            build.begin()  # while torch and Lightning are imported
         if config.hydra.mode == RunMode.MULTIRUN:
             from charrnn.cli import sweep
 

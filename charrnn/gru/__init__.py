@@ -4,6 +4,8 @@ Every backend is a module with the functions ``unsupported`` and ``forward``;
 :mod:`charrnn.gru.reference` is the plain loop that the others are tested against.
 """
 
-from charrnn.gru.module import BACKENDS, GATES, GRU, RESETS
+from charrnn import lazy_names
 
-__all__ = ["BACKENDS", "GATES", "GRU", "RESETS"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__, {"BACKENDS": "module", "GATES": "module", "GRU": "module", "RESETS": "module"}
+)

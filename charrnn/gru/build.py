@@ -1,7 +1,9 @@
-"""Compile the C++ of ``csrc`` on first use, and keep the library in the user's cache folder.
+"""The library of the kernels: that of a wheel, or one compiled on first use and kept.
 
-The library exports C functions on raw pointers and needs none of torch's headers, so it compiles
-in seconds. It is called through ctypes, which releases the GIL.
+It is called through ctypes, which releases the GIL. A wheel has a library for each of
+``compile.LEVELS``, of which the processor decides. A checkout compiles for this processor, into the
+user's cache folder; so does a wheel for the processor that the environment variable CHARRNN_MARCH
+names, unless it has that library.
 """
 
 import contextlib
@@ -10,28 +12,28 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import filelock
-import pooch
-import torch
 
 from charrnn.data.waiting import hold
+from charrnn.gru.compile import (
+    FLAGS,
+    LEVELS,
+    SOURCES,
+    CompileError,
+    compile_kernels,
+    find_compiler,
+)
 
-SOURCES = sorted((Path(__file__).parent / "csrc").glob("*.*"))
-ARM = platform.machine().lower() in ("arm64", "aarch64")
-MARCH = os.environ.get("CHARRNN_MARCH", "native")
+VARIABLE = "CHARRNN_MARCH"
 """The processor for which is compiled, as in x86-64-v3; kernels for AMX come with any."""
-FLAGS = [
-    "-O3",
-    f"-mcpu={MARCH}" if ARM else f"-march={MARCH}",
-    "-ffp-contract=fast",  # fused multiply-add, also with -std=c++17
-    "-Wno-psabi",  # no vector is passed between files
-]
+SHIPPED = Path(__file__).parent / "lib"
+"""The libraries of a wheel."""
 
 
 class BuildError(Exception):
@@ -39,6 +41,7 @@ class BuildError(Exception):
 
 
 _result: ctypes.CDLL | BuildError | None = None
+_background: threading.Thread | None = None
 
 
 def library() -> ctypes.CDLL:
@@ -48,42 +51,95 @@ def library() -> ctypes.CDLL:
         BuildError: it cannot be built; the same error at every call in a process.
     """
     global _result
+    if _background is not None:
+        _background.join()
     if _result is None:
         try:
-            _result = open_or_build(Path(pooch.os_cache("charrnn")) / "native")
+            _result = load(find())
         except BuildError as error:
             _result = error
-        except OSError as error:
-            _result = BuildError(f"{error.filename or 'the cache folder'}: {error.strerror}")
     if isinstance(_result, BuildError):
         raise _result
     return _result
 
 
-def open_or_build(root: Path) -> ctypes.CDLL:
-    """Return the library from a folder of builds; one process builds it, others wait."""
+def begin() -> None:
+    """Build the library in the background if necessary, as while torch is imported."""
+    global _background
+    if _background is None and _result is None:
+        _background = threading.Thread(target=find_in_background, daemon=True)
+        _background.start()
+
+
+def find_in_background() -> None:
+    """What :func:`begin` does. The library is loaded later, since that imports torch."""
+    global _result
+    try:
+        find()
+    except BuildError as error:
+        _result = error
+
+
+def find() -> Path:
+    """Return the file of the library, after building it if necessary. Raises BuildError."""
+    march = os.environ.get(VARIABLE)
+    file = SHIPPED / f"{march or best_level()}.so"
+    if file.is_file():
+        return file
+    import pooch  # on use, since it is slow
+
+    try:
+        return find_or_build(Path(pooch.os_cache("charrnn")) / "native", march or "native")
+    except OSError as error:
+        where = error.filename or "the cache folder"
+        raise BuildError(f"{where}: {error.strerror}") from error
+
+
+def best_level() -> str:
+    """Return the best of ``LEVELS`` that this processor has; the least in a checkout."""
+    file = SHIPPED / "level.so"
+    return LEVELS[max(0, cpu_level(file) - 2)] if file.is_file() else LEVELS[0]
+
+
+def cpu_level(file: Path) -> int:
+    """Return what the library of ``level.cpp`` says: 1, 3 or 4, as in x86-64-v3."""
+    return ctypes.CDLL(str(file)).cpu_level()
+
+
+def find_or_build(root: Path, march: str = "native") -> Path:
+    """Return the library in a folder of builds; one process builds it, others wait."""
     if sys.platform == "win32":
         raise BuildError("Windows is not supported")
-    key = digest(*(s.name.encode() + s.read_bytes() for s in SOURCES), *environment())
+    contents = (s.name.encode() + s.read_bytes() for s in SOURCES)
+    key = digest(*contents, *environment(march))
     file = root / f"{key}.so"
     if not is_intact(file):
-        compiler = find_compiler()
+        try:
+            compiler = find_compiler()
+        except CompileError as error:
+            raise BuildError(f"{error}{missing()}") from error
         root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(root / f"{key}.lock")
         with hold(lock, "charrnn: waiting for another process, which builds the native backend"):
             if not is_intact(file):  # another process may have built it meanwhile
-                build(file, compiler)
-    return load(file)
+                build(file, compiler[0], march)
+    return file
 
 
-def environment() -> list[bytes]:
+def missing() -> str:
+    """Why there is no library to begin with, where this is no checkout."""
+    is_checkout = (Path(__file__).parents[2] / "pyproject.toml").is_file()
+    return "" if is_checkout or SHIPPED.is_dir() else ", and the wheel was made without one"
+
+
+def environment(march: str) -> list[bytes]:
     """Return what the compiled code depends on besides the sources: flags, compiler, processor."""
     processor = platform.machine() + platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
         kept = ("model name", "flags", "Features", "CPU part")
         processor += "".join(line for line in lines if line.startswith(kept))
-    flags = [*FLAGS, os.environ.get("CXX", ""), torch.__version__, processor]
+    flags = [*FLAGS, march, os.environ.get("CXX", ""), processor]
     return [flag.encode() for flag in flags]
 
 
@@ -101,15 +157,7 @@ def is_intact(file: Path) -> bool:
         return False
 
 
-def find_compiler() -> str:
-    """Return the C++ compiler that torch uses. Raises BuildError if there is none."""
-    name = (os.environ.get("CXX", "").split() or ["c++"])[0]
-    if shutil.which(name) is None:
-        raise BuildError(f"no C++ compiler ({name} is not on PATH)")
-    return name
-
-
-def build(file: Path, compiler: str) -> None:
+def build(file: Path, compiler: str, march: str) -> None:
     """Compile into a temporary folder, then rename the result; the caller holds the lock."""
     for stale in file.parent.glob(f"{file.stem}-*"):  # left by a process that was killed
         shutil.rmtree(stale, ignore_errors=True)
@@ -117,8 +165,11 @@ def build(file: Path, compiler: str) -> None:
     start = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix=f"{file.stem}-", dir=file.parent))
     try:
-        compile_in(folder)
-        built = next(folder.glob("*.so"))
+        built = folder / "charrnn.so"
+        try:
+            compile_kernels(built, march, FLAGS)
+        except CompileError as error:
+            raise BuildError(str(error)) from error
         expected = digest(built.read_bytes())
         built.replace(file)
         (folder / "digest").write_text(expected, "ascii")
@@ -129,35 +180,14 @@ def build(file: Path, compiler: str) -> None:
     print(f"charrnn: built in {seconds:.1f} s, kept in {file.parent}", file=sys.stderr, flush=True)
 
 
-def compile_in(folder: Path) -> None:
-    """Run the compiler. Raises BuildError with its first error message."""
-    from torch.utils import cpp_extension
-
-    path = os.environ.get("PATH", "")
-    try:
-        if shutil.which("ninja") is None:  # a virtual environment that is not activated
-            import ninja
-
-            os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, path])
-        cpp_extension.load(
-            "charrnn_native",
-            [str(s) for s in SOURCES if s.suffix == ".cpp"],
-            extra_cflags=FLAGS,
-            build_directory=str(folder),
-            with_cuda=False,
-            is_python_module=False,
-        )
-    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        first = next((line for line in lines if "error:" in line), lines[0] if lines else "")
-        raise BuildError(f"the C++ compiler failed: {first[:200]}") from error
-    finally:
-        os.environ["PATH"] = path
-
-
 def load(file: Path) -> ctypes.CDLL:
     """Load the library, and make it share the OpenMP runtime (and threads) of torch."""
-    loaded = ctypes.CDLL(str(file))
+    import torch
+
+    try:
+        loaded = ctypes.CDLL(str(file))
+    except OSError as error:
+        raise BuildError(f"{file} cannot be loaded: {error}") from error
     with contextlib.suppress(OSError, AttributeError, StopIteration):
         # Looked up through torch's library, the symbol is the one that torch itself calls.
         torch_cpu = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))

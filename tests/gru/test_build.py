@@ -1,6 +1,7 @@
-"""Building the native library: once, atomically, and under a lock."""
+"""The native library: built once, atomically, under a lock, in the background; or of a wheel."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from charrnn.errors import InputError
-from charrnn.gru import GRU, build, module
+from charrnn.gru import GRU, build, compile, module
 
 
 def built_library():
@@ -21,6 +22,7 @@ def built_library():
 def fresh(monkeypatch):
     """Forget the library of this process."""
     monkeypatch.setattr(build, "_result", None)
+    monkeypatch.setattr(build, "_background", None)
     module.print_once.cache_clear()
 
 
@@ -39,18 +41,18 @@ def builds(monkeypatch):
     """Record builds, and replace the compiler by a copy of the library."""
     library, folders = built_library(), []
 
-    def compile_in(folder):
-        folders.append(folder)
-        (folder / "copy.so").write_bytes(library.read_bytes())
+    def compile_kernels(file, *_):
+        folders.append(file.parent)
+        file.write_bytes(library.read_bytes())
 
-    monkeypatch.setattr(build, "compile_in", compile_in)
+    monkeypatch.setattr(build, "compile_kernels", compile_kernels)
     return folders
 
 
 def test_a_lock_of_a_killed_process_is_free(tmp_path, builds, capfd):
     slow = (
         "import time; from charrnn.gru import build;"
-        "build.compile_in = lambda folder: (print('now', flush=True), time.sleep(600));"
+        "build.compile_kernels = lambda *_: (print('now', flush=True), time.sleep(600));"
         "build.library()"
     )
     process = subprocess.Popen(
@@ -63,14 +65,14 @@ def test_a_lock_of_a_killed_process_is_free(tmp_path, builds, capfd):
     process.communicate()
     root = tmp_path / "charrnn" / "native"
     assert len(list(root.iterdir())) == 2  # the lock, and the folder of the killed process
-    build.open_or_build(root)
+    build.find_or_build(root)
     assert len(builds) == 1
     assert sorted(file.suffix for file in root.iterdir()) == [".digest", ".lock", ".so"]
     assert "built in" in capfd.readouterr().err
 
 
 def test_a_build_is_reused(built, builds):
-    build.open_or_build(built)
+    build.find_or_build(built)
     assert not builds
 
 
@@ -79,7 +81,7 @@ def test_a_truncated_library_is_built_again(built, builds):
     content = library.read_bytes()
     library.unlink()
     library.write_bytes(content[: len(content) // 2])
-    build.open_or_build(built)
+    build.find_or_build(built)
     assert len(builds) == 1 and library.read_bytes() == content
 
 
@@ -89,12 +91,13 @@ def test_a_changed_library_is_built_again(built, builds):
     library.unlink()
     library.write_bytes(content[:-9] + b"x" + content[-8:])
     assert not build.is_intact(library)
-    build.open_or_build(built)
+    build.find_or_build(built)
     assert len(builds) == 1 and library.read_bytes() == content
 
 
-@pytest.mark.parametrize("change", ["source", "flags", "torch"])
+@pytest.mark.parametrize("change", ["source", "flags", "processor"])
 def test_a_changed_environment_builds_another_library(change, built, builds, monkeypatch, tmp_path):
+    march = "native"
     if change == "source":
         file = tmp_path / "more.h"
         file.write_text("// more", "utf-8")
@@ -102,8 +105,8 @@ def test_a_changed_environment_builds_another_library(change, built, builds, mon
     elif change == "flags":
         monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-g"])
     else:
-        monkeypatch.setattr(torch, "__version__", "0")
-    build.open_or_build(built)
+        march = "x86-64-v3"
+    build.find_or_build(built, march)
     assert len(builds) == 1 and len(list(built.glob("*.so"))) == 2
 
 
@@ -132,7 +135,7 @@ def test_a_compiler_that_is_none(fresh, tmp_path, monkeypatch, compiler):
         with pytest.raises(build.BuildError, match="compiler failed"):
             build.library()
     else:
-        assert build.find_compiler() == "c++"
+        assert build.find_compiler() == ["c++"]
 
 
 def test_a_compiler_that_fails(fresh, tmp_path, monkeypatch, capfd):
@@ -143,6 +146,76 @@ def test_a_compiler_that_fails(fresh, tmp_path, monkeypatch, capfd):
     assert GRU(3, 4).choose_backend(torch.device("cpu")) == "torch"
     assert "compiler failed" in capfd.readouterr().err
     assert not list((tmp_path / "charrnn" / "native").glob("*.so"))
+
+
+def test_a_compiler_with_arguments(fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", f"{sys.executable} -c 'import sys; sys.exit(3)'")
+    with pytest.raises(build.CompileError, match=r"compiler failed: .*python.* ended with 3"):
+        build.compile_kernels(tmp_path / "a.so", "native", build.FLAGS)
+
+
+def test_a_home_that_cannot_be_written(fresh, monkeypatch, capfd):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no-such-folder")
+    assert GRU(3, 4).choose_backend(torch.device("cpu")) == "torch"
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1 and "/proc/no-such-folder" in printed
+
+
+def test_in_the_background(builds, fresh, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.begin()
+    build.begin()
+    assert build.library().bf16_path() >= 0
+    assert len(builds) == 1 and capfd.readouterr().err.count("built in") == 1
+
+
+def test_a_failure_in_the_background_is_said_once(fresh, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    build.begin()
+    for _ in range(2):
+        with pytest.raises(build.BuildError, match="compiler failed"):
+            build.library()
+    assert capfd.readouterr().err.count("building") == 1
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """The libraries of a wheel: copies of this process's one, and no compiler."""
+    library = built_library().read_bytes()
+    monkeypatch.setattr(build, "SHIPPED", tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delenv(build.VARIABLE, raising=False)
+    for level in build.LEVELS:
+        (tmp_path / f"{level}.so").write_bytes(library)
+    return tmp_path
+
+
+@pytest.mark.skipif(compile.ARM, reason="levels of x86-64")
+@pytest.mark.parametrize(("level", "name"), [(1, "x86-64"), (3, "x86-64-v3"), (4, "x86-64-v4")])
+def test_a_wheel_has_a_library_for_each_level(shipped, fresh, level, name, monkeypatch):
+    monkeypatch.setattr(build, "cpu_level", lambda file: level)
+    (shipped / "level.so").touch()
+    assert build.find().stem == name
+    assert build.library()._name == str(shipped / f"{name}.so")
+
+
+@pytest.mark.skipif(compile.ARM, reason="levels of x86-64")
+def test_a_level_by_the_environment_variable(shipped, fresh, monkeypatch):
+    monkeypatch.setenv(build.VARIABLE, "x86-64-v3")
+    assert build.find() == shipped / "x86-64-v3.so"
+    monkeypatch.setenv(build.VARIABLE, "native")  # compiles, also where there is a wheel's
+    with pytest.raises(build.BuildError, match="no-such-compiler is not on PATH"):
+        build.find()
+
+
+@pytest.mark.skipif(compile.ARM or not shutil.which("c++"), reason="levels of x86-64; no c++")
+def test_the_level_of_this_processor(tmp_path):
+    """That which the kernel of Linux lists; torch needs AVX2 to name a capability."""
+    compile.compile_level(tmp_path / "level.so")
+    found = build.cpu_level(tmp_path / "level.so")
+    known = {"AVX512": 4, "AVX2": 3}
+    assert found == known.get(torch.backends.cpu.get_cpu_capability(), found)
 
 
 def test_native_says_why_not():

@@ -15,10 +15,10 @@ struct Sums {
 };
 
 // grads: (T B, gates x Hp) in bfloat16, dq dr dz dn, or dr dz dn where the reset comes before.
-template <class E, bool before, bool hard>
+template <class E, bool before>
 void backward_block(const Layer &l, const Block &b, const float *dout, float *keep, bf16 *grads,
                     long ldg, const bf16 *hidden, const bf16 *candidate, float *bias,
-                    float *folded) {
+                    float *folded, bool hard) {
     const long H = l.hidden, Hp = l.hp();
     constexpr long R = before ? 0 : 1;  // number of dr among the gates
     const long blocks = (before ? 2 : 3) * Hp / 32;
@@ -44,7 +44,7 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
                         V r = load(a, m), z = load(a + H, m), cand = load(a + 2 * H, m);
                         V h = load(l.state(t, row) + u, m);
                         V dn = dh * (1.f - z) * (1.f - cand * cand);
-                        V dz = dh * (h - cand) * slope<hard>(z);
+                        V dz = dh * (h - cand) * slope(z, hard);
                         store(k, dh * z, m);
                         bf16 *g = grad(t, row) + u;
                         store_bf16(g + (R + 1) * Hp, dz), store_bf16(g + (R + 2) * Hp, dn);
@@ -52,7 +52,7 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
                         float *f = folded ? folded + l.index[t * l.rows + row] * 3 * H + u : nullptr;
                         if (f) add(f + H, dz, m), add(f + 2 * H, dn, m);
                         if (before) continue;
-                        V dq = dn * r, dr = dn * load(a + 3 * H, m) * slope<hard>(r);
+                        V dq = dn * r, dr = dn * load(a + 3 * H, m) * slope(r, hard);
                         store_bf16(g, dq), store_bf16(g + Hp, dr);
                         sum_q += dq, sum_r += dr;
                         if (f) add(f, dr, m);
@@ -79,7 +79,7 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
                     for (long i = 0; i < rows; i++) {
                         const long row = first + i;
                         V dp = load(out + 32 * i + u % 32), r = load(l.saved_at(t, row) + u, m);
-                        V dr = dp * load(l.state(t, row) + u, m) * slope<hard>(r);
+                        V dr = dp * load(l.state(t, row) + u, m) * slope(r, hard);
                         store_bf16(grad(t, row) + u, dr);
                         add(keep + row * H + u, dp * r, m);
                         if (folded) add(folded + l.index[t * l.rows + row] * 3 * H + u, dr, m);
@@ -92,9 +92,9 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
     E::end();
 }
 
-template <class E, bool before, bool hard>
+template <class E, bool before>
 void backward(const Layer &l, const float *dout, long vocabulary, float *dx, float *dstate,
-              const Sums &total, int threads) {
+              const Sums &total, bool hard, int threads) {
     const long H = l.hidden, Hp = l.hp(), I = l.inputs, T = l.steps, B = l.rows;
     const long blocks = std::min<long>(threads, B), gates = before ? 3 : 4, outer = gates - 3;
     const long ldg = row_size(gates * Hp), folded = total.gates ? vocabulary * 3 * H : 0;
@@ -122,9 +122,9 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
     std::fill(bias.data, bias.data + blocks * gates * H, 0.f);
     std::fill(sums.data, sums.data + blocks * folded, 0.f);
     parallel_for(blocks, threads, [&](long i) {
-        backward_block<E, before, hard>(l, Block(B, i, blocks), dout, dstate, grads, ldg, hidden,
+        backward_block<E, before>(l, Block(B, i, blocks), dout, dstate, grads, ldg, hidden,
                                         candidate, bias + i * gates * H,
-                                        folded ? sums + i * folded : nullptr);
+                                        folded ? sums + i * folded : nullptr, hard);
     });
     for (long j = 0; j < gates * H; j++) {
         total.bias[j] = bias[j];
@@ -180,12 +180,8 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
 template <class E>
 void run(const Layer &l, const float *dout, long vocabulary, float *dx, float *dstate,
          const Sums &total, bool before, bool hard, int threads) {
-    if (before)
-        hard ? backward<E, true, true>(l, dout, vocabulary, dx, dstate, total, threads)
-             : backward<E, true, false>(l, dout, vocabulary, dx, dstate, total, threads);
-    else
-        hard ? backward<E, false, true>(l, dout, vocabulary, dx, dstate, total, threads)
-             : backward<E, false, false>(l, dout, vocabulary, dx, dstate, total, threads);
+    (before ? backward<E, true> : backward<E, false>)(l, dout, vocabulary, dx, dstate, total, hard,
+                                                      threads);
 }
 
 }  // namespace

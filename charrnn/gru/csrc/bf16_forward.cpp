@@ -16,8 +16,8 @@ struct Weights {
     const float *bias;  // r z n outside and n inside the hidden product, Hp each
 };
 
-template <class E, bool before, bool hard>
-void forward_block(const Layer &l, const Block &b, const Weights &w) {
+template <class E, bool before>
+void forward_block(const Layer &l, const Block &b, const Weights &w, bool hard) {
     const long H = l.hidden, Hp = l.hp(), I = l.inputs, n = b.size(), R = b.padded();
     const long lda = row_size(H), ldx = row_size(I), wide = Hp / 16 * 48;
     const long hb = Hp / 32, ib = l.ip() / 32;  // blocks of terms
@@ -72,7 +72,7 @@ void forward_block(const Layer &l, const Block &b, const Weights &w) {
                     const float *g = input(first + i, c), *sum = out + i * 16 * G;
                     V r = load(sum) + load(g, m) + bias_r;
                     V z = load(sum + 16) + load(g + apart, m) + bias_z;
-                    squash<hard>(r, z);
+                    squash(r, z, hard);
                     V old = load(l.state(t, first + i) + u, m);
                     const long row = first + i - b.begin;
                     if (before) {
@@ -117,8 +117,8 @@ void forward_block(const Layer &l, const Block &b, const Weights &w) {
     E::end();
 }
 
-template <class E, bool before, bool hard>
-void forward(const Layer &l, const float *bias_ih, const float *bias_hh, int threads) {
+template <class E, bool before>
+void forward(const Layer &l, const float *bias_ih, const float *bias_hh, bool hard, int threads) {
     const long H = l.hidden, Hp = l.hp(), I = l.x ? l.inputs : 0;
     const long blocks = std::min<long>(threads, l.rows);
     Buffer<float> bias(4 * Hp);
@@ -135,19 +135,14 @@ void forward(const Layer &l, const float *bias_ih, const float *bias_hh, int thr
     if (l.x) pack_gates(input, l.w_ih, H, I, 3, threads);
     const Weights w{hidden, candidate, input, bias};
     parallel_for(blocks, threads, [&](long i) {
-        forward_block<E, before, hard>(l, Block(l.rows, i, blocks), w);
+        forward_block<E, before>(l, Block(l.rows, i, blocks), w, hard);
     });
 }
 
 template <class E>
 void run(const Layer &l, const float *bias_ih, const float *bias_hh, bool before, bool hard,
          int threads) {
-    if (before)
-        hard ? forward<E, true, true>(l, bias_ih, bias_hh, threads)
-             : forward<E, true, false>(l, bias_ih, bias_hh, threads);
-    else
-        hard ? forward<E, false, true>(l, bias_ih, bias_hh, threads)
-             : forward<E, false, false>(l, bias_ih, bias_hh, threads);
+    (before ? forward<E, true> : forward<E, false>)(l, bias_ih, bias_hh, hard, threads);
 }
 
 }  // namespace

@@ -68,8 +68,8 @@ inline V tanh(V x) {
     t = t * power + (power - 1.f);
     return -t / (t + 2.f);
 }
-template <bool hard>
-inline void squash(V &a, V &b) {
+// Neither this nor slope() is a template of `hard`: a branch costs less than twice the compiling.
+inline void squash(V &a, V &b, bool hard) {
     if (hard) {
         a = clip(a * 0.2f + 0.5f, 0, 1), b = clip(b * 0.2f + 0.5f, 0, 1);
         return;
@@ -81,8 +81,7 @@ inline void squash(V &a, V &b) {
     V inverse = 1.f / (x * y);
     a = y * inverse, b = x * inverse;
 }
-template <bool hard>
-inline V slope(V g) {
+inline V slope(V g, bool hard) {
     if (!hard) return g * (1.f - g);
     __mmask16 inside = _mm512_cmp_ps_mask((__m512)g, _mm512_setzero_ps(), _CMP_GT_OQ) &
                        _mm512_cmp_ps_mask((__m512)g, _mm512_set1_ps(1), _CMP_LT_OQ);

@@ -81,7 +81,7 @@ long code(Stream &stream, const T *logits, long size, long index, uint32_t &poin
     return index;
 }
 
-template <class T, bool hard>
+template <class T>
 bool run(Stack<T> &s, Streams &streams, int64_t *indices, uint32_t *points, const int64_t *counts,
          long n, bool decode, int threads) {
     const long blocks = std::min<long>(threads, s.rows);
@@ -89,7 +89,7 @@ bool run(Stack<T> &s, Streams &streams, int64_t *indices, uint32_t *points, cons
     for (long i = 0; i < blocks; i++) rooms.emplace_back(new CodeRoom(s.size));
     std::atomic<bool> finite{true};
     parallel_for(blocks, threads, [&](long i) {
-        Walk<T, hard> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
+        Walk<T> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
         for (long t = 0; t < n && finite; t++) {
             for (long row = walk.begin; row < walk.end; row++) {
                 const long at = t * s.rows + row;
@@ -158,8 +158,7 @@ extern "C" void streams_take(void *streams, uint8_t *codes) {
             if (indices[i] < 0 || indices[i] >= s.size) return OUT_OF_RANGE;                      \
         const long operations = n * s.rows * s.hidden * (6 * s.hidden * s.count + s.size);        \
         threads = threads_for(operations, threads);                                               \
-        bool finite = s.hard ? run<T, true>(s, all, indices, points, counts, n, decode, threads)  \
-                             : run<T, false>(s, all, indices, points, counts, n, decode, threads);\
+        bool finite = run(s, all, indices, points, counts, n, decode, threads);                   \
         return finite ? DONE : NOT_FINITE;                                                        \
     } catch (const std::bad_alloc &) {                                                            \
         return NO_MEMORY;                                                                         \

@@ -12,8 +12,8 @@
 namespace {
 
 // Draws n characters of each row of a thread into out (n, B), while the logits are finite.
-template <class T, bool hard, class W>
-void draw_rows(Walk<T, hard, W> &walk, const double *uniforms, const uint8_t *allowed, int64_t *out,
+template <class T, class W>
+void draw_rows(Walk<T, W> &walk, const double *uniforms, const uint8_t *allowed, int64_t *out,
                long n, const Filters &filters, DrawRoom &room, std::atomic<bool> &finite) {
     Stack<T, W> &s = walk.s;
     for (long t = 0; t < n && finite; t++) {
@@ -30,7 +30,7 @@ void draw_rows(Walk<T, hard, W> &walk, const double *uniforms, const uint8_t *al
 
 // One row stays on one thread. Two threads that share its products wait for each other longer than
 // they save if other processes occupy the cores: at H = 512, on two such cores, 190 us for 120.
-template <class T, bool hard, class W>
+template <class T, class W>
 bool run(Stack<T, W> &s, const double *uniforms, const uint8_t *allowed, int64_t *out, long n,
          const Filters &filters, int threads) {
     const long blocks = std::min<long>(threads, s.rows);
@@ -38,7 +38,7 @@ bool run(Stack<T, W> &s, const double *uniforms, const uint8_t *allowed, int64_t
     for (long i = 0; i < blocks; i++) rooms.emplace_back(new DrawRoom(s.size));
     std::atomic<bool> finite{true};
     parallel_for(blocks, threads, [&](long i) {
-        Walk<T, hard, W> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
+        Walk<T, W> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
         draw_rows(walk, uniforms, allowed, out, n, filters, *rooms[i], finite);
     });
     s.now = (s.now + n) % 2;
@@ -50,9 +50,7 @@ int run_sampler(T *logits, Stack<T, W> &s, const double *uniforms, const uint8_t
                 int64_t *out, long n, const Filters &filters, int threads) {
     s.logits = logits;
     threads = threads_for(n * s.rows * s.hidden * (6 * s.hidden * s.count + s.size), threads);
-    bool finite = s.hard ? run<T, true>(s, uniforms, allowed, out, n, filters, threads)
-                         : run<T, false>(s, uniforms, allowed, out, n, filters, threads);
-    return finite ? DONE : NOT_FINITE;
+    return run(s, uniforms, allowed, out, n, filters, threads) ? DONE : NOT_FINITE;
 }
 
 // With weights rounded to Half, and stored so for one row.

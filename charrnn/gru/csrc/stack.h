@@ -30,8 +30,9 @@ struct PackedLayer {
           bias_hh(tensors[3]) {}
 };
 
-template <class T, bool hard>
-inline void squash(V<T> &r, V<T> &z) {
+// Not a template of `hard`: that would double the time to compile, and a branch costs nothing here.
+template <class T>
+inline void squash(V<T> &r, V<T> &z, bool hard) {
     hard ? hard_sigmoids<T>(r, z) : sigmoids<T>(r, z);
 }
 
@@ -68,7 +69,7 @@ struct Stack {
 };
 
 // The rows of a thread.
-template <class T, bool hard, class W = T>
+template <class T, class W = T>
 struct Walk {
     Stack<T, W> &s;
     const long begin, end;
@@ -96,7 +97,7 @@ struct Walk {
                 const T *g = s.gates_at(l, first + i) + u;
                 V<T> r = sums[3 * i] + (load(g, n) + bias_r);
                 V<T> z = sums[3 * i + 1] + (load(g + H, n) + bias_z);
-                squash<T, hard>(r, z);
+                squash<T>(r, z, s.hard);
                 sums[3 * i] = r, sums[3 * i + 1] = z;
             }
             // A loop of its own, so that the processor overlaps rows, each a long dependency chain.
@@ -120,7 +121,7 @@ struct Walk {
                 const long at = (first + i) * H + u;
                 V<T> r = sums[2 * i] + (load(g, n) + bias_r);
                 V<T> z = sums[2 * i + 1] + (load(g + H, n) + bias_z);
-                squash<T, hard>(r, z);
+                squash<T>(r, z, s.hard);
                 store(s.update + at, z, n);
                 store(s.reset + at, r * load(h + at, n), n);
             }
