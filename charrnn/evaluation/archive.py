@@ -19,6 +19,16 @@ MAGIC = b"charrnn archive 1\n"
 LARGEST_HEADER = 1 << 20
 """Bytes of a header's JSON: 8,000 streams and more have room."""
 MAX_STREAMS, MAX_THREADS = 4096, 1024
+SEQ_LEN = 20
+"""T of a dynamic compression, of which a block has a multiple."""
+BLOCK, LARGEST_BLOCK = 60_000, 8_000_000
+"""Characters of a block, of each stream and of all. A code ends with a block: some three more
+bytes."""
+
+
+def block_size(rows: int) -> int:
+    """Return the characters of each stream in a block, for B = ``rows`` streams."""
+    return min(BLOCK, LARGEST_BLOCK // rows // SEQ_LEN * SEQ_LEN)
 
 
 class Writer:
@@ -72,6 +82,9 @@ class Reader:
         ) as error:  # fmt: skip
             raise self.damaged() from error
         self.rows = len(self.header["slices"])
+        most, size = max(n for _, n in self.header["slices"]), block_size(self.rows)
+        if -(-most // size) * self.rows > self.size:  # each code has its length, if nothing else
+            raise self.damaged()
 
     def blocks(self) -> Iterator[list[bytes]]:
         """Iterate over the codes of blocks; there are as many as the header's slices need."""
@@ -120,7 +133,7 @@ def check_header(header: dict) -> None:
     numbers = [number for pair in slices for number in pair] + [header["size"], header["threads"]]
     if not all(type(number) is int and 0 <= number < 1 << 60 for number in numbers):
         raise TypeError("slices")
-    if not all(characters <= size for size, characters in slices):
+    if not all(characters <= size <= 4 * characters for size, characters in slices):  # in UTF-8
         raise ValueError("slices")
     if sum(size for size, _ in slices) != header["size"] or not 1 <= len(slices) <= MAX_STREAMS:
         raise ValueError("slices")

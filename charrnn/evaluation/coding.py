@@ -11,6 +11,7 @@ from torch import nn
 
 from charrnn.data.windows import PADDING
 from charrnn.evaluation import symbols
+from charrnn.evaluation.archive import SEQ_LEN
 from charrnn.evaluation.dynamic import Adaptation
 from charrnn.evaluation.static import MAX_LOGITS
 from charrnn.evaluation.totals import Totals
@@ -18,10 +19,10 @@ from charrnn.gru import coder
 from charrnn.gru.generate import generator_for, supports_model
 from charrnn.models import contract
 
-SEQ_LEN = 20
-"""T of a dynamic compression."""
 SCORED = 100
 """Steps of the model in one call of an evaluation."""
+OPERATIONS = 10**10
+"""Products of weights in one call of the kernels, so that Ctrl-C is heard between them."""
 
 
 class StaticCoding:
@@ -37,6 +38,8 @@ class StaticCoding:
     def __init__(self, model: nn.Module, first: int, rows: int, in_bytes: bool):
         self.native = supports_model(model)
         self.streams = (coder if self.native else symbols).Streams(rows, in_bytes)
+        parameters = sum(p.numel() for p in model.parameters())
+        self.steps = max(1, OPERATIONS // (rows * parameters))
         self.stepper = self.step_from(
             model, np.full(rows, first), contract.initial_state(model, rows)
         )
@@ -52,7 +55,9 @@ class StaticCoding:
     def code(self, indices: np.ndarray, points: np.ndarray, counts: np.ndarray, decode: bool):
         """Code the next characters of a block; arguments as in :func:`charrnn.gru.coder.run`."""
         with torch.inference_mode():
-            self.run(self.stepper, indices, points, counts, decode)
+            for start in range(0, len(indices), self.steps):
+                part, left = slice(start, start + self.steps), (counts - start).clip(0)
+                self.run(self.stepper, indices[part], points[part], left, decode)
 
     def run(self, stepper, *arguments) -> None:
         """Code with the kernels, or with any model's own ``forward``."""

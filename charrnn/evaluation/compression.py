@@ -24,14 +24,11 @@ import torch
 from charrnn import __version__, checkpoint
 from charrnn.data.charset import BOUNDARY
 from charrnn.errors import InputError, check
-from charrnn.evaluation.archive import MAX_STREAMS, Reader, Writer
-from charrnn.evaluation.coding import SEQ_LEN, DynamicCoding, Judge, StaticCoding
+from charrnn.evaluation.archive import MAX_STREAMS, SEQ_LEN, Reader, Writer, block_size
+from charrnn.evaluation.coding import DynamicCoding, Judge, StaticCoding
 from charrnn.evaluation.slices import SliceReader, SliceWriter, cut, survey
 from charrnn.gru.generate import supports_model
 
-BLOCK = 60_000
-"""Characters of each stream in a block, a multiple of ``SEQ_LEN``. A code ends with a block, which
-costs some three bytes."""
 STREAMS = 64
 PER_STREAM = 1 << 14
 """Bytes of a file for which it has one more stream, at most ``STREAMS``; 8 in dynamic mode, where
@@ -236,8 +233,9 @@ class Compressor:
 
 def block_counts(characters: Sequence[int]) -> Iterator[np.ndarray]:
     """Yield the characters of each block, (B,), for streams of so many characters."""
-    for begin in range(0, max(characters), BLOCK):
-        yield (np.array(characters) - begin).clip(0, BLOCK)
+    size = block_size(len(characters))
+    for begin in range(0, max(characters), size):
+        yield (np.array(characters) - begin).clip(0, size)
 
 
 def stack(rows: list[np.ndarray]) -> np.ndarray:

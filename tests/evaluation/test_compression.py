@@ -13,7 +13,8 @@ from helpers import TEXT, assert_one_line, listing
 from small_models import saved_model
 
 from charrnn import GRUEncode, GRUResize, InputError, checkpoint
-from charrnn.evaluation import Compressor, compression, range_coder, symbols
+from charrnn.evaluation import Compressor, coding, range_coder, symbols
+from charrnn.evaluation import archive as archives
 from charrnn.evaluation.archive import MAGIC
 from charrnn.gru import coder
 from charrnn.models import LSTM
@@ -48,7 +49,7 @@ def archive_of(compressor, data, **settings):
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("unit", ["char", "byte"])
 def test_any_file_comes_back(tmp_path, monkeypatch, kind, dynamic, unit):
-    monkeypatch.setattr(compression, "BLOCK", 200)  # so that there are several
+    monkeypatch.setattr(archives, "BLOCK", 200)  # so that there are several
     compressor = saved(tmp_path, kind, TEXT, unit)
     for name, data in FILES.items():
         if kind is LSTM and len(data) > 300:  # the plain coder, which is slow
@@ -202,6 +203,28 @@ def test_no_byte_of_an_archive_can_be_changed(tmp_path):
         refused(forged(json.dumps({k: v for k, v in header.items() if k != key})))
     for text in ("", "null", "[" * 100_000):
         refused(forged(text))
+    # Lengths that nobody would wait for, or that no text in UTF-8 has.
+    many, huge = archives.BLOCK * len(good), 1 << 50
+    for slices in ([[many, many]] * 2, [[huge, huge], [0, 0]], [[huge, 9], [9, 9]], [[0, 9]]):
+        size = sum(size for size, _ in slices)
+        refused(forged(json.dumps(header | {"slices": slices, "size": size})))
+
+
+def test_blocks_are_bounded_whatever_the_streams():
+    for rows in range(1, archives.MAX_STREAMS + 1):
+        size = archives.block_size(rows)
+        assert 0 < size * rows <= archives.LARGEST_BLOCK and size % archives.SEQ_LEN == 0
+
+
+def test_calls_of_the_kernels_are_short_and_do_not_matter(tmp_path, monkeypatch):
+    """So that Ctrl-C is heard between them."""
+    compressor, data = saved(tmp_path), TEXT[:1000].encode()
+    whole = archive_of(compressor, data, streams=3)[0].getvalue()
+    calls, run = [], coder.run
+    monkeypatch.setattr(coding, "OPERATIONS", 20_000)
+    monkeypatch.setattr(coder, "run", lambda *a: calls.append(len(a[2])) or run(*a))
+    assert archive_of(compressor, data, streams=3)[0].getvalue() == whole
+    assert len(calls) > 100 and max(calls) < 10
 
 
 def test_a_machine_with_other_numbers_is_refused(folder, monkeypatch):
