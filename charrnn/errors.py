@@ -2,7 +2,9 @@
 
 import re
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # but tab and newline
+CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff"  # but tab and newline
+ORDER = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""Controls of direction and of lines, which show what is around them in another order."""
 
 
 class InputError(ValueError):
@@ -36,11 +38,20 @@ def format_value(value: object) -> str:
 
 
 def escape_control(text: str) -> str:
-    r"""A text that may go to a terminal: control characters become \x1b and so on.
+    r"""A name, or a line, for a terminal or a page: control characters become \x1b and so on.
 
     Tab and newline pass. Lone surrogates stand for bytes, which could be control characters.
+    Bidirectional controls, with which a name seems to be another, become \u202e and so on.
     """
-    return CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    return re.sub(f"[{CONTROL}{ORDER}]", lambda match: repr(match[0])[1:-1], text)
+
+
+def escape_text(text: str) -> str:
+    """A text that a model wrote, for a terminal: as a name, but for bidirectional controls.
+
+    Texts of some scripts need these.
+    """
+    return re.sub(f"[{CONTROL}]", lambda match: repr(match[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:

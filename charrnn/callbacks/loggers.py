@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from charrnn.callbacks.event_files import add_hparams, is_event_writer, reopen
 from charrnn.callbacks.relay import Relay
-from charrnn.errors import escape_control
+from charrnn.errors import escape_control, escape_text
 
 _failing: set[int] = set()
 """Ids of the loggers whose last write failed, to report each failure once."""
@@ -59,7 +59,7 @@ def flush(logger) -> None:
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:
     """Log a text verbatim: indented by four spaces it is a code block in TensorBoard's Markdown."""
-    indented = "".join(f"    {line}\n" for line in escape_control(text).split("\n"))
+    indented = "".join(f"    {line}\n" for line in escape_text(text).split("\n"))
 
     to_tensorboard(trainer, lambda logger: logger.experiment.add_text(name, indented, windows))
 

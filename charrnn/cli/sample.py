@@ -11,7 +11,7 @@ from charrnn.cli.effects import SAMPLE, without_effect
 from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF
 from charrnn.cli.schema import check_call, check_type
-from charrnn.errors import InputError, check, escape_control
+from charrnn.errors import InputError, check, escape_text
 from charrnn.gru import build
 
 OF_A_TEXT = ("prompt", "length", "num_samples", "seed", "unknown")
@@ -73,7 +73,7 @@ def sample(settings: dict, command: Command) -> None:
         for line in score_table(model, charset, **score):
             print(line)
         return
-    form = str if raw else escape_control
+    form = str if raw else escape_text
     if talk:
         return Shell(model, charset, of_text, settings, form).run()
     write(generate_texts(model, charset, **of_text, **settings), of_text["num_samples"], form)

@@ -7,7 +7,7 @@ import re
 from torch import nn
 
 from charrnn.data.charset import Charset
-from charrnn.errors import check, escape_control, one_line
+from charrnn.errors import check, escape_text, one_line
 from charrnn.export.html import name_of_text
 from charrnn.generation import generate_texts
 
@@ -97,7 +97,7 @@ def samples(model: nn.Module, charset: Charset) -> list[str]:
     lines = []
     for temperature in TEMPERATURES:
         steps = generate_texts(model, charset, "", LENGTH, temperature=temperature, seed=1)
-        text = escape_control("".join(added for (added,) in steps))
+        text = escape_text("".join(added for (added,) in steps))
         longest = max((len(run) for run in re.findall("`+", text)), default=0)
         fence = "`" * max(3, longest + 1)
         lines += [f"Temperature {temperature}:", "", f"{fence}text", text, fence, ""]

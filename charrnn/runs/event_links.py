@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from charrnn.errors import escape_control
+
 EVENTS = ".tfevents."
 """In the name of each event file."""
 FOLDER = "tensorboard"
@@ -36,7 +38,7 @@ def link_events(folders: Sequence[Path], into: Path) -> int:
             parts = [part for part in found.relative_to(base).parts if part != FOLDER]
             for entry in scan(found):
                 if entry.is_file():
-                    files[into.joinpath(*parts, entry.name)] = entry.path
+                    files[into.joinpath(*map(escape_control, parts), entry.name)] = entry.path
     for link, file in files.items():
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import pytest
 
 import charrnn
 from charrnn.cli.interactive import Shell
-from charrnn.errors import InputError, escape_control
+from charrnn.errors import InputError, escape_text
 from charrnn.generation.decoding import Decoding
 
 
@@ -16,7 +16,7 @@ def model(trained):
 @pytest.fixture
 def shell(model):
     text = {"prompt": "ab", "length": 20, "seed": 1, "unknown": "error"}
-    return Shell(model.model, model.charset, text, vars(Decoding()), escape_control)
+    return Shell(model.model, model.charset, text, vars(Decoding()), escape_text)
 
 
 def test_lines(shell, model, capsys, tmp_path):
@@ -25,7 +25,7 @@ def test_lines(shell, model, capsys, tmp_path):
         return capsys.readouterr().out
 
     def written(session, **settings):
-        text = escape_control(session.generate(20, **settings))
+        text = escape_text(session.generate(20, **settings))
         return text if text.endswith("\n") else text + "\n"
 
     session = model.session(seed=1).feed("ab")
@@ -59,7 +59,7 @@ def test_lines(shell, model, capsys, tmp_path):
     assert (shell.session, shell.settings) == before
 
 
-@pytest.mark.parametrize("form", [escape_control, str], ids=["shown", "raw"])
+@pytest.mark.parametrize("form", [escape_text, str], ids=["shown", "raw"])
 def test_control_characters(form, capsys):
     """Those of a text go through the form that those of a sample do."""
     charset = charrnn.Charset("\x1b")

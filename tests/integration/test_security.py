@@ -16,7 +16,7 @@ from charrnn.checkpoint.serialization import save
 from charrnn.cli.schema import check_targets
 from charrnn.data import cache
 from charrnn.data.files import fetch
-from charrnn.errors import InputError, escape_control
+from charrnn.errors import InputError, escape_control, escape_text
 
 with warnings.catch_warnings():  # of a library that TensorBoard brings
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -181,12 +181,24 @@ def test_targets_that_configs_name():
 
 @given(st.text())
 def test_visible_texts_control_nothing(text):
-    shown = escape_control(text)
+    shown = escape_text(text)
     assert not re.search("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", shown)
-    assert escape_control(shown) == shown
+    assert escape_text(shown) == shown
     shown.encode("utf-8")
     if not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", text):
         assert shown == text
+
+
+@given(
+    st.text(
+        alphabet=st.sampled_from("ab\n\x1b\u061c\u200e\u200f\u2029\u202a\u202e\u2066\u2069\u05d0")
+    )
+)
+def test_names_are_read_in_their_order(name):
+    """As "exe.txt" must not be shown for what ends in ".exe"."""
+    shown = escape_control(name)
+    assert not re.search("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", shown)
+    assert shown == "".join(c if c in "ab\n\u05d0" else repr(c)[1:-1] for c in name)
 
 
 EVIL = (
@@ -220,12 +232,12 @@ def test_a_terminal_gets_no_control_characters(command, evil_run, tmp_path):
     assert_harmless(result.out + result.err)
     assert "\\x1b" in result.out and "\\x9b" in result.out
     sampled = command("sample.py", f"checkpoint={run}", f"prompt={EVIL}", "seed=1")
-    assert sampled.code == 0 and sampled.out.startswith(escape_control(EVIL)), sampled
+    assert sampled.code == 0 and sampled.out.startswith(escape_text(EVIL)), sampled
     assert_harmless(sampled.out)
     several = command("sample.py", f"checkpoint={run}", f"prompt={EVIL}", "num_samples=2")
     assert_harmless(several.out)
     raw = command("sample.py", f"checkpoint={run}", f"prompt={EVIL}", "seed=1", "raw=true")
-    assert raw.out.startswith(EVIL) and escape_control(raw.out) == sampled.out
+    assert raw.out.startswith(EVIL) and escape_text(raw.out) == sampled.out
     text.rename(text.with_name("gone"))
     for arguments in (
         ("train.py", f"resume={run}", "trainer.max_epochs=2"),
@@ -271,7 +283,7 @@ def test_tensorboard_shows_texts_as_they_are():
         inner = page.partition("<code>")[2].rpartition("</code>")[0]
         for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
             inner = inner.replace(entity, character)
-        assert inner.strip("\n") == escape_control(text).expandtabs(4).strip("\n")
+        assert inner.strip("\n") == escape_text(text).expandtabs(4).strip("\n")
 
 
 # Downloads

@@ -11,7 +11,7 @@ import pytest
 from helpers import ROOT, TINY, load
 
 import charrnn
-from charrnn.errors import escape_control
+from charrnn.errors import escape_text
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,7 @@ def test_a_session_at_a_terminal(command, trained, model, tmp_path, terminal):
     terminal.type("import \n")
     session = model.session(seed=1).feed("import ")
     text = session.generate(30)
-    assert terminal.until("\n> ") == f"import \n{escape_control(text)}\n> ".replace(
-        "\n\n> ", "\n> "
-    )
+    assert terminal.until("\n> ") == f"import \n{escape_text(text)}\n> ".replace("\n\n> ", "\n> ")
     # What is wrong is one line, and changes nothing.
     for line, message in [("/set top_p 3", "error: top_p=3 must be"), ("/x", "error: /x: no such"),
                           ("a☃", "error: prompt: the model does not know '☃'")]:  # fmt: skip
@@ -81,7 +79,7 @@ def test_a_session_at_a_terminal(command, trained, model, tmp_path, terminal):
         terminal.until("\n")  # the line itself
         assert re.fullmatch(rf"{re.escape(message)}[^\n]*\n> ", terminal.until("> "))
     terminal.type("\n")  # goes on
-    text = escape_control(session.generate(30))
+    text = escape_text(session.generate(30))
     assert terminal.until("\n> ").removesuffix("\n> ") == "\n" + text.removesuffix("\n")
     # Ctrl-C ends the text and not the shell, and what was shown has been read.
     terminal.type("/set length 1000000000\n")

@@ -42,7 +42,7 @@ def test_runs_are_named_by_their_folders(home):
     assert names(runs[0]) == names(runs[0] / "tensorboard") == ["a"]
     assert sorted(names(*runs[:2])) == ["a", "b"]
     assert sorted(names(home / "outputs", home / "multirun")) == [
-        "multirun/day/time/0_lr=0.1, é\u202e'", "outputs/day/a", "outputs/day/b",
+        r"multirun/day/time/0_lr=0.1, é\u202e'", "outputs/day/a", "outputs/day/b",
     ]  # fmt: skip
     assert names(home / "nothing") == []
 
