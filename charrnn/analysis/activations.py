@@ -22,7 +22,7 @@ def compute_activations(model: nn.Module, charset: Charset, text: str | bytes) -
     Raises:
         InputError: the model is an ensemble, or has no method ``activations``.
     """
-    return _compute(model, charset, text, with_gates=False)[0]
+    return compute_signals(model, charset, text, with_gates=False)[0]
 
 
 def compute_gates(
@@ -33,13 +33,14 @@ def compute_gates(
     Raises:
         InputError: the model is an ensemble, or has no method ``gates``.
     """
-    return _compute(model, charset, text, with_gates=True)
+    return compute_signals(model, charset, text)[1:]
 
 
 @torch.inference_mode()
-def _compute(
-    model: nn.Module, charset: Charset, text: str | bytes, with_gates: bool
+def compute_signals(
+    model: nn.Module, charset: Charset, text: str | bytes, with_gates: bool = True
 ) -> tuple[np.ndarray, ...]:
+    """Compute activations, and with them the reset and the update gates, in one pass."""
     if isinstance(model, Ensemble):
         raise InputError("several models have no units in common; load one of them")
     state = contract.initial_state(model, 1)
@@ -50,7 +51,7 @@ def _compute(
     inputs = torch.from_numpy(indices).to(contract.device_of(model))[:, None]
     parts = (contract.activations(model, inputs, state),)
     if with_gates:
-        parts = contract.gates(model, inputs, state, parts[0])
+        parts += contract.gates(model, inputs, state, parts[0])
     arrays = (part[:, :length, 0].mT.cpu() for part in parts)
     # NumPy has no bfloat16.
     return tuple((a.float() if a.dtype == torch.bfloat16 else a).numpy() for a in arrays)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from charrnn import checkpoint
-from charrnn.analysis.activations import compute_activations, compute_gates
+from charrnn.analysis.activations import compute_activations, compute_signals
 from charrnn.analysis.page_data import page_data
 from charrnn.analysis.template import fill_page
 from charrnn.data.charset import Charset
@@ -116,7 +116,8 @@ def render_page(
             f"--length: {len(text):,} characters and {sum(sizes):,} units make a page too large to"
             f" open; give at most --length {MAX_ACTIVATIONS // sum(sizes)}"
         )
-    if len({(c.unit, c.preprocess(text)) for _, c, _ in shown}) > 1:
+    units = {its_charset.unit for _, its_charset, _ in shown}
+    if len(units) > 1 or len({its_charset.preprocess(text) for _, its_charset, _ in shown}) > 1:
         raise InputError("--with: that model reads the text differently (unit, case, newlines)")
     with_gates = sum(sizes) * len(text) <= MAX_WITH_GATES
     models, elements = [], []
@@ -127,8 +128,9 @@ def render_page(
         data["unitName"] = data.pop("unit")
         models.append(data)
         for signal, values in signals.items():
-            scaled = np.rint(values / (scale if signal == "activation" else 1) * 127)
-            encoded = base64.b64encode(scaled.astype(np.int8).tobytes()).decode()
+            factor = np.float32(127 / (scale if signal == "activation" else 1))
+            scaled = np.rint(values * factor).astype(np.int8)
+            encoded = base64.b64encode(scaled.tobytes()).decode()
             kind = f'type="application/octet-stream" id="{signal}-{number}"'
             elements.append(f"<script {kind}>{encoded}</script>")
     names = " and ".join(its_name for _, _, its_name in shown)
@@ -152,7 +154,11 @@ def signals_of(
     Those of a GRU are between -1 and 1: a new state is a mean of the last one and a tanh. Others
     are scaled, and the page's values with them.
     """
-    signals = {"activation": compute_activations(model, charset, text)}
-    if with_gates and contract.method(model, "gates"):
-        signals["reset"], signals["update"] = compute_gates(model, charset, text)
-    return signals, max(1.0, float(np.abs(signals["activation"]).max()))
+    with_gates = with_gates and contract.method(model, "gates") is not None
+    parts = compute_signals(model, charset, text, with_gates)
+    if not all(np.isfinite(part).all() for part in parts):
+        raise InputError(
+            "the model's activations along this text are not finite; take an earlier checkpoint"
+        )
+    largest = max(float(parts[0].max()), -float(parts[0].min()))
+    return dict(zip(("activation", "reset", "update"), parts)), max(1.0, largest)

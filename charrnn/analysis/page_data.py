@@ -13,6 +13,7 @@ from charrnn.analysis.labels import index_label, text_labels
 from charrnn.analysis.properties import correlations, text_properties
 from charrnn.data.charset import Charset
 from charrnn.models import contract
+from charrnn.models.char_model import CharModel
 
 NUM_PREDICTIONS = 5
 """K."""
@@ -35,7 +36,7 @@ def page_data(
         for (name, values), column in zip(known.items(), strengths.T)
     ]
     measures.append({"name": "standard deviation", "strengths": rounded(flat.std(1), 3)})
-    likeliest, probabilities, actual = predict(model, indices)
+    likeliest, probabilities, actual = predict(model, indices, activations)
     used, numbers = np.unique(likeliest, return_inverse=True)
     return {
         "kind": type(model).__name__,
@@ -54,11 +55,14 @@ def page_data(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predict(
+    model: nn.Module, indices: np.ndarray, activations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict the next character at every position of a text.
 
     Args:
         indices: (T,) of the text.
+        activations: (L, H, T) along it, of which one of our models needs no second pass.
 
     Returns:
         Indices (T, K) of the likeliest next characters in descending order, their probabilities
@@ -67,10 +71,16 @@ def predict(model: nn.Module, indices: np.ndarray) -> tuple[np.ndarray, np.ndarr
     device, state = contract.device_of(model), contract.initial_state(model, 1)
     likeliest, probabilities, actual = [], [], []
     inputs, targets = (torch.from_numpy(i).to(device) for i in (indices, np.append(indices[1:], 0)))
+    is_ours = type(model).forward is CharModel.forward and not contract.has_hooks(model)
+    outputs = torch.from_numpy(activations[-1].T).to(device) if is_ours else inputs
     # In chunks, because (T, V) may not fit in memory.
-    for part, target in zip(inputs.split(1000), targets.split(1000)):
-        logits, state = contract.run(model, part[:, None], state)
-        p = logits[:, 0].softmax(1)
+    for part, output, target in zip(*(x.split(1000) for x in (inputs, outputs, targets))):
+        if is_ours:
+            logits = model.decoder(output.to(model.decoder.weight.dtype))
+        else:
+            logits, state = contract.run(model, part[:, None], state)
+            logits = logits[:, 0]
+        p = logits.softmax(1)
         top = p.topk(min(NUM_PREDICTIONS, p.size(1)))
         likeliest.append(top.indices.cpu())
         probabilities.append(top.values.cpu())

@@ -17,12 +17,13 @@ from charrnn.analysis.page import render_page, write_page
 from charrnn.analysis.page_data import page_data, predict
 from charrnn.checkpoint import save
 from charrnn.models import LSTM
+from charrnn.models.char_model import CharModel
 
 
 def test_predictions_match_scores():
     model, text = make(), TEXT[:1203]
     indices = model.charset.encode(text).astype(np.int64)
-    likeliest, probabilities, actual = predict(model.model, indices)
+    likeliest, probabilities, actual = predict(model.model, indices, model.activations(text))
     np.testing.assert_allclose(-np.log(actual), model.score(text), rtol=1e-4)
     assert likeliest.shape == probabilities.shape == (1203, 5)
     assert (np.diff(probabilities) <= 0).all() and (probabilities > 0).all()
@@ -152,5 +153,25 @@ def test_two_models_side_by_side(saved, invoke):
     assert [len(base64.b64decode(text)) for text in texts[2:6]] == [15 * 40] * 3 + [7 * 40]
     write_page(saved / "run", saved / "text.txt", saved / "two.html", 9, other=saved / "run")
     assert "Neurons of run/last and run/last along" in (saved / "two.html").read_text("utf-8")
-    with pytest.raises(InputError, match="--with: that model reads the text differently"):
-        write_page(saved / "run", saved / "text.txt", length=9, other=saved / "bytes.ckpt")
+    for one, two in (("run", "bytes.ckpt"), ("bytes.ckpt", "run")):
+        with pytest.raises(InputError, match="--with: that model reads the text differently"):
+            write_page(saved / one, saved / "text.txt", length=9, other=saved / two)
+
+
+def test_activations_that_are_not_finite(saved):
+    content = saved_model(GRUEncode, TEXT)[2]
+    content["state_dict"]["model.gru.bias_hh_l1"][0] = float("nan")
+    save(content, saved / "nan.ckpt")
+    with pytest.raises(InputError, match="not finite; take an earlier checkpoint"):
+        write_page(saved / "nan.ckpt", saved / "text.txt", length=9)
+    assert not (saved / "nan.html").exists()
+
+
+def test_one_pass_of_the_model_is_enough(monkeypatch):
+    """Of our own models; any other one is run as it is."""
+    model, text = make(), TEXT[:1100]
+    indices, activations = model.charset.encode(text).astype(np.int64), model.activations(text)
+    quick = predict(model.model, indices, activations)
+    monkeypatch.setattr(type(model.model), "forward", lambda *a: CharModel.forward(*a))
+    for one, other in zip(quick, predict(model.model, indices, activations)):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
