@@ -1,5 +1,6 @@
 """charrnn train: a run, or the runs of a sweep, from a command line."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -16,7 +17,7 @@ from charrnn.cli.keys import CONF
 from charrnn.cli.overrides import as_typed, escape
 from charrnn.cli.schema import HYDRA_TARGETS, check_targets
 from charrnn.cli.streams import escaped_record, make_lenient
-from charrnn.errors import InputError, escape_control, format_value
+from charrnn.errors import InputError, escape_control, format_value, one_line
 from charrnn.gru import build
 from charrnn.training import distributed
 
@@ -106,10 +107,11 @@ def claim_run(command: Command, config: DictConfig):
 
 def train_in_folder(app, config: DictConfig, run, store=None) -> None:
     """Train a prepared run in its folder, which no other process uses meanwhile."""
+    from charrnn.cli.errors import explain
     from charrnn.cli.fit import train
     from charrnn.cli.folders import relative_path
     from charrnn.cli.report import report_run
-    from charrnn.runs import run_lock, write_record
+    from charrnn.runs import read_record, run_lock, write_record
 
     job = run.job
     with read_write(config.hydra):
@@ -119,17 +121,33 @@ def train_in_folder(app, config: DictConfig, run, store=None) -> None:
         with run_lock(job.folder) as lock:
             if lock is None:
                 raise InputError(f"{job.folder}: another process trains there; wait for its end")
-            stopped, _ = train(run, [lock], store)
+            try:
+                stopped, _ = train(run, [lock], store)
+            except Exception as error:
+                reason = explain(error) or f"{type(error).__name__}: {one_line(str(error))}"
+                record("failed", reason)
+                raise
             state = "stopped" if stopped else "finished"
             write_record(job.folder, list(job.overrides), state, stopped)
             page = report_run(run.config, job.folder, job.program)
             if page and not job.program.is_python:
                 print(escape_control(f"report           {relative_path(page)}"))
 
+    def record(state: str, reason: str = "") -> None:
+        if (job.folder / "metrics.csv").is_file():
+            with contextlib.suppress(OSError):  # of a disk that is full, which was said
+                write_record(job.folder, list(job.overrides), state, reason)
+
     try:
         app.run(config, task)
     except SystemExit:  # interrupted, and saved; now it no longer counts as running
+        if read_record(job.folder):  # of an earlier end
+            record("running")
         report_run(run.config, job.folder, job.program)
+        raise
+    except Exception:
+        if read_record(job.folder).get("state") == "failed":
+            report_run(run.config, job.folder, job.program)
         raise
 
 

@@ -1,12 +1,14 @@
 """Every command that a program prints is one that works, from where the user is."""
 
+import json
 import os
 import re
 import shlex
 import signal
 
 import pytest
-from helpers import TEXT, TINY, wait_for
+from helpers import TEXT, TINY, assert_one_line, wait_for
+from pages import Elements
 
 SHORT = (
     *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.valid_size=50",
@@ -67,6 +69,24 @@ def test_of_an_interrupted_run(command, text_file, tmp_path):
     ((script, arguments),) = commands(result.out)
     again = command(f"{script}.py", *arguments, "trainer.max_steps=1", cwd=tmp_path)
     assert again.code == 0 and "nothing is left to do" in again.out, again
+
+
+def test_of_a_run_that_failed(invoke, tmp_path):
+    """Its page has the curves, the reason, and the command with which it goes on."""
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    wrong = ("optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null")
+    arguments = ("data.path=text.txt", *SHORT, "hydra.run.dir=run", "trainer.log_every_n_steps=1")
+    result = invoke("train", *arguments, *wrong, cwd=tmp_path)
+    assert_one_line(result, ["loss is"])
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    data = json.loads(Elements(page).texts[1])
+    assert data["state"] == "failed" and f"error: {data['reason']}\n" == result.err
+    ((script, arguments),) = commands(dict(data["commands"])["go on"])
+    # What becomes of it later is what counts.
+    result = invoke(script, *arguments, "optimizer.lr=0.1", cwd=tmp_path)
+    assert result.code == 0, result
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert json.loads(Elements(page).texts[1])["state"] == "finished"
 
 
 def test_hints_are_commands(invoke, trained, tmp_path):
