@@ -169,7 +169,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, action="append", metavar="B", help="1 is first")
     parser.add_argument("--reset", choices=RESETS, default="after")
     parser.add_argument("--backend", choices=BACKENDS, default="auto")
-    parser.add_argument("--precision", type=int, choices=[32, 16], default=32, help="of weights")
+    parser.add_argument("--precision", type=int, choices=[32, 16, 8], default=32, help="of weights")
     parser.add_argument("--vocab", type=int, default=96)
     parser.add_argument("--length", type=int, default=1000, help="characters of a sample")
     parser.add_argument("--seconds", type=float, default=15, help="for each row of the table")

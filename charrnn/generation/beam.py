@@ -11,8 +11,10 @@ from charrnn.data.charset import Charset
 from charrnn.generation.context import RECENT, Context
 from charrnn.generation.decoding import Decoding
 from charrnn.generation.filters import ngram_mask
+from charrnn.gru.beam import search
+from charrnn.gru.generate import Guard, generator_for, supports_model
 from charrnn.models import contract
-from charrnn.models.state import select_rows
+from charrnn.models.state import repeat_row, select_rows
 
 
 @torch.inference_mode()
@@ -35,11 +37,13 @@ def beam_search(
     Raises:
         FloatingPointError: logits are not finite.
     """
-    state, logits, recent, _ = context
-    allowed, width, vocab_size = decoding.allowed_mask(charset), decoding.beam, logits.size(1)
     ends = [charset.encode(s) for s in decoding.stops if not charset.unknown_characters(s)]
     if charset.documents:
         ends.append(np.array([charset.boundary]))
+    if supports_model(model) and context.logits.device.type == "cpu":
+        return native_search(model, charset, context, length, decoding, ends)
+    state, logits, recent, _ = context
+    allowed, width, vocab_size = decoding.allowed_mask(charset), decoding.beam, logits.size(1)
     texts, sums = torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.float64)
     best, best_score = texts[0], -np.inf
     for n in range(1, length + 1):
@@ -74,6 +78,31 @@ def beam_search(
         logits, state = contract.run(model, chosen[None].to(logits.device), state)
         logits = logits[0]
     return best
+
+
+def native_search(
+    model: nn.Module,
+    charset: Charset,
+    context: Context,
+    length: int,
+    decoding: Decoding,
+    ends: list[np.ndarray],
+) -> Tensor:
+    """What :func:`beam_search` returns, by the kernels."""
+    vocab_size = context.logits.size(1)
+    # No more rows than there are texts.
+    width = min(decoding.beam, vocab_size ** min(length, 64))
+    logits = context.logits.repeat(width, 1)
+    state = repeat_row(context.state, width, contract.batch_dim(model))
+    recent = torch.from_numpy(context.recent.astype(np.int64))[None]
+    return search(
+        generator_for(model, logits, state),
+        length,
+        decoding.length_penalty,
+        [torch.from_numpy(end.astype(np.int64)) for end in ends],
+        decoding.allowed_mask(charset),
+        Guard(decoding.no_repeat, RECENT, recent) if decoding.no_repeat else None,
+    )
 
 
 def top_positions(scores: np.ndarray, count: int) -> list[int]:

@@ -34,12 +34,13 @@ class Decoding:
         no_repeat: n; no n-gram occurs twice in the last 1000 characters, prompt included (Paulus
             et al. 2018, arXiv:1705.04304), unless that excludes every character. A penalty on all
             earlier tokens, as for models of words (Keskar et al. 2019), would suppress the most
-            frequent letters. Each character then takes a call of its own, about 80 us more.
+            frequent letters.
         beam: instead of sampling, take the best text that a beam search of this width finds.
         length_penalty: alpha of the beam search's score, see :mod:`charrnn.generation.beam`.
         stop: a stop string or a list of them. A sample ends with the first, which it includes.
-        precision: 32, or 16 to sample with weights rounded to bfloat16, by the native kernels on a
-            CPU: one text of a model that is larger than the cache is written twice as fast.
+        precision: 32, or 16 or 8 to sample with weights of so many bits, by the native kernels on
+            a CPU: one text of a model that is larger than the cache is written faster. 16 rounds
+            them to bfloat16, 8 to whole numbers of +-127 times a scale for each row of a weight.
 
     Raises:
         InputError: names the setting that is out of range.
@@ -74,7 +75,7 @@ class Decoding:
         ok = isinstance(self.stop, str | list | tuple | None)
         ok = ok and all(isinstance(stop, str) and stop for stop in self.stops)
         check("stop", self.stop, ok, "a text or a list of texts, without an empty one")
-        check("precision", self.precision, self.precision in (32, 16), "32 or 16")
+        check("precision", self.precision, self.precision in (32, 16, 8), "32, 16 or 8")
         if self.beam is not None:
             exact = self.precision == 32
             check("precision", self.precision, exact, "32 with beam")

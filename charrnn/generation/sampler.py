@@ -16,7 +16,7 @@ from charrnn.generation.beam import beam_search
 from charrnn.generation.context import RECENT, Context, prefill
 from charrnn.generation.decoding import Decoding
 from charrnn.generation.filters import filter_probabilities, ngram_mask, sample_next
-from charrnn.gru.generate import generator_for, supports_model
+from charrnn.gru.generate import Generator, Guard, generator_for, supports_model
 from charrnn.models import contract
 from charrnn.models.state import State, join_rows, repeat_row
 
@@ -123,9 +123,13 @@ def continue_contexts(
         expected = "32: the native kernels do not compute this model"
         check("precision", decoding.precision, decoding.precision == 32, expected)
         stepper = Stepper(model, logits, state)
-    # The n-gram mask needs each character before the next.
-    sizes, later = (CHUNK_SIZES, [max(CHUNK_SIZES)] * 4) if native and not n else ([1] * BLOCK,) * 2
-    recent = np.repeat([c.recent for c in contexts], num_samples, 0) if n else None
+    guards = isinstance(stepper, Generator)
+    # Elsewhere the n-gram mask needs each character before the next.
+    chunked = native and (guards or not n)
+    sizes, later = (CHUNK_SIZES, [max(CHUNK_SIZES)] * 4) if chunked else ([1] * BLOCK,) * 2
+    recent = None
+    if n:
+        recent = np.repeat([c.recent for c in contexts], num_samples, 0).astype(np.int64)
     uniforms = [Uniforms(s, num_samples, c.count) for s, c in zip(seeds, contexts)]
     left = math.inf if length is None else length
     while left:
@@ -133,8 +137,12 @@ def continue_contexts(
             if left:
                 part = part[: min(left, len(part))]
                 left -= len(part)
-                mask = ngram_mask(allowed, recent, n, logits.size(1)) if n else allowed
-                chunk = stepper(part, *decoding.filters, mask)
+                if n and guards:
+                    guard = Guard(n, RECENT, torch.from_numpy(recent))
+                    chunk = stepper(part, *decoding.filters, allowed, guard)
+                else:
+                    mask = ngram_mask(allowed, recent, n, logits.size(1)) if n else allowed
+                    chunk = stepper(part, *decoding.filters, mask)
                 if n:
                     recent = np.concatenate([recent, chunk.t().numpy()], 1)[:, -RECENT:]
                 yield chunk

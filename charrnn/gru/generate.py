@@ -5,6 +5,7 @@ N characters, B samples, V vocabulary size, I input size, H hidden size, L layer
 
 import ctypes
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,21 @@ from charrnn.gru import native
 from charrnn.gru.cuda import decode
 from charrnn.gru.module import GRU
 from charrnn.gru.reference import input_gates
+
+
+@dataclass(frozen=True)
+class Guard:
+    """No n-gram is drawn that is among the last characters, unless that excludes all characters.
+
+    Attributes:
+        n: its length.
+        window: so many characters before each are looked through.
+        recent: (B, R) int64, the last characters before the first one.
+    """
+
+    n: int
+    window: int
+    recent: Tensor
 
 
 class Generator:
@@ -26,9 +42,10 @@ class Generator:
         decoder: weight (V, H) and bias (V) of the output layer.
         state: (L, B, H) after the prompt.
         logits: (B, V) of the first character.
-        precision: bits of the weights of products. With 16 they are rounded to bfloat16, and for
-            B = 1 read as such: a step of one sample is bound by reading the weights. States and
-            sums are float32.
+        precision: bits of the weights of products, since a step of one sample is bound by reading
+            them. With 16 they are rounded to bfloat16, and for B = 1 read as such; states and sums
+            are float32. With 8 they are whole numbers of +-127 times a scale for each row of a
+            weight; states are rounded to at least 12 bits for products, whose sums are exact.
     """
 
     def __init__(
@@ -53,14 +70,12 @@ class Generator:
         self._kept = gates, tensors[2::4], tensors[3::4], bias, states  # the sampler points to them
         pointers = (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
         self.sampler = ctypes.c_void_p()
-        self.path = 1 if precision == 16 else 0
         native.call(
             "sampler_open", gates, weight, bias, states, ctypes.addressof(pointers),
             ctypes.addressof(self.sampler), *self.logits.shape, state.size(2), len(weights),
-            reset == "before", gate == "hard_sigmoid", path=self.path,
+            reset == "before", gate == "hard_sigmoid", precision,
         )  # fmt: skip
-        close = native.function("sampler_close", torch.bfloat16 if self.path else gates.dtype)
-        weakref.finalize(self, close, self.sampler, *([self.path] if self.path else []))
+        weakref.finalize(self, native.function("sampler_close", gates.dtype), self.sampler)
 
     def __call__(
         self,
@@ -70,6 +85,7 @@ class Generator:
         top_p: float | None,
         min_p: float | None = None,
         allowed: Tensor | None = None,
+        guard: Guard | None = None,
     ) -> Tensor:
         """Return the indices (N, B) of the next characters.
 
@@ -77,6 +93,7 @@ class Generator:
             uniforms: random numbers in [0, 1), (N, B) float64.
             allowed: (V) or (B, V) bool, the characters that may be drawn; the other filters are
                 those of ``charrnn.generation``.
+            guard: what must not repeat; None where everything may.
 
         Raises:
             FloatingPointError: logits are not finite.
@@ -85,10 +102,12 @@ class Generator:
         if allowed is not None:
             allowed = allowed.expand(self.logits.shape).contiguous()
         drawn = torch.empty(uniforms.shape, dtype=torch.int64)
+        recent = guard and guard.recent.contiguous()
+        guarded = (recent.size(1), guard.n, guard.window) if guard else (0, 0, 0)
         native.call(
-            "sampler_run", self.logits, self.sampler.value, uniforms, allowed, drawn, len(drawn),
-            temperature, min(top_k or 0, self.logits.size(1)), top_p or 0.0, min_p or 0.0,
-            path=self.path,
+            "sampler_run", self.logits, self.sampler.value, uniforms, allowed, recent, drawn,
+            len(drawn), temperature, min(top_k or 0, self.logits.size(1)), top_p or 0.0,
+            min_p or 0.0, *guarded,
         )  # fmt: skip
         return drawn
 
@@ -124,7 +143,7 @@ def generator_for(
         precision: see :class:`Generator`.
 
     Raises:
-        InputError: precision is 16, and the model is on a GPU or in float64.
+        InputError: precision is not 32, and the model is on a GPU or in float64.
     """
     if precision != 32 and (state.is_cuda or state.dtype != torch.float32):
         raise InputError(f"precision={precision}: for float32 models on a CPU; leave it at 32")

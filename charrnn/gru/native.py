@@ -178,7 +178,11 @@ def call(name: str, *args: Tensor | int | None, path: int = 0) -> None:
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
     dtype = next(a.dtype for a in args if isinstance(a, Tensor))
     called = function(name, torch.bfloat16 if path else dtype)
-    code = called(*pointers, *([path] if path else []), torch.get_num_threads())
+    raise_error(called(*pointers, *([path] if path else []), torch.get_num_threads()), name)
+
+
+def raise_error(code: int, name: str) -> None:
+    """Raise the error of a code that a function of ``csrc`` returned; see :func:`call`."""
     if code == OUT_OF_RANGE:
         raise IndexError("an input or target is no index of the vocabulary")
     if code == NO_MEMORY:
@@ -194,22 +198,26 @@ ARGUMENTS = {
     "gru_backward": "ppplpppppppppplllliii",
     "cross_entropy": "ppppdplli",
     "linear_cross_entropy": "pppppdppppllli",
-    "sampler_open": "pppppplllliii",
-    "sampler_run": "pppppldlddi",
+    "sampler_open": "pppppplllliiii",
+    "sampler_run": "ppppppldlddllli",
     "sampler_close": "p",
+    "beam_open": "pppppllllllld",
+    "beam_run": "ppppli",
+    "beam_close": "pp",
     "coder_run": "pppppplii",
 }
-SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+SUFFIXES = {None: "", torch.float32: "_f32", torch.float64: "_f64", torch.bfloat16: "_bf16"}
 
 
 @functools.cache
-def function(name: str, dtype: torch.dtype):
+def function(name: str, dtype: torch.dtype | None):
     """Return a function of ``csrc``, with its argument types.
 
     Args:
-        dtype: of its arrays; bfloat16 for float32 arrays and bfloat16 operands of products.
+        dtype: of its arrays; bfloat16 for float32 arrays and bfloat16 operands of products. None
+            for a function that has one form.
     """
-    found = getattr(build.library(), f"{name}_{SUFFIXES[dtype]}")
+    found = getattr(build.library(), f"{name}{SUFFIXES[dtype]}")
     types = {"p": ctypes.c_void_p, "l": ctypes.c_long, "i": ctypes.c_int, "d": ctypes.c_double}
     letters = ARGUMENTS[name] + ("i" if dtype == torch.bfloat16 else "")
     found.argtypes = [types[letter] for letter in letters]

@@ -13,6 +13,7 @@ from small_models import native_model as make
 from torch import nn
 
 from charrnn import GRUEncode, GRUResize, generation
+from charrnn.generation import context, sampler
 from charrnn.generation.decoding import Decoding
 from charrnn.gru import GATES, RESETS
 from charrnn.gru.generate import generator_for, supports_model
@@ -57,6 +58,32 @@ def test_kernels_equal_the_loop_after_prompts(filters, prompt):
     found = drawn(model, charset, 3, filters, prompt)
     assert found.equal(by_the_loop(model, charset, 3, filters, prompt))
     assert filters[0] == 0 or len(found.unique()) > 5
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"temperature": 0}, {"top_k": 4, "allow": "abcdefgh"}, {"top_p": 0.7, "temperature": 0.5}],
+    ids=str,
+)
+def test_the_guard_against_repetition_equals_the_loop(n, samples, settings, monkeypatch):
+    """In a window that is shorter than the text, and before it is full."""
+    monkeypatch.setattr(sampler, "RECENT", 40)
+    monkeypatch.setattr(context, "RECENT", 40)
+    model, charset = make(hidden=9)
+    decoding = Decoding(no_repeat=n, **settings)
+    found = drawn(model, charset, samples, decoding, "abab", 150)
+    assert found.equal(by_the_loop(model, charset, samples, decoding, "abab", 150))
+    if n < 3 or settings:
+        assert not found.equal(drawn(model, charset, samples, Decoding(**settings), "abab", 150))
+
+
+def test_the_guard_of_a_prompt_longer_than_its_window():
+    model, charset = make(hidden=9)
+    for prompt in ("", "ab" * 700):
+        found = drawn(model, charset, 2, Decoding(no_repeat=3), prompt, 70)
+        assert found.equal(by_the_loop(model, charset, 2, Decoding(no_repeat=3), prompt, 70))
 
 
 @torch.inference_mode()

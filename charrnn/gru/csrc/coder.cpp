@@ -1,6 +1,6 @@
 // Lossless compression: characters coded by a GRU's own probabilities, in parallel streams.
 //
-// B rows (streams), V vocabulary size. See stack.h for the arrays of the layers. The frequencies are
+// B rows (streams), V vocabulary size. See steps.h for the arrays of the layers. The frequencies are
 // whole numbers computed in one order from the logits, so encoder and decoder have the same on the
 // same machine; charrnn/evaluation/symbols.py has their definition.
 
@@ -8,7 +8,8 @@
 #include <cmath>
 
 #include "range.h"
-#include "stack.h"
+#include "steps.h"
+#include "tile.h"
 
 namespace {
 
@@ -82,16 +83,16 @@ long code(Stream &stream, const T *logits, long size, long index, uint32_t &poin
 }
 
 template <class T>
-bool run(Stack<T> &s, Streams &streams, int64_t *indices, uint32_t *points, const int64_t *counts,
+bool run(Steps<T> &s, Streams &streams, int64_t *indices, uint32_t *points, const int64_t *counts,
          long n, bool decode, int threads) {
     const long blocks = std::min<long>(threads, s.rows);
     std::vector<std::unique_ptr<CodeRoom>> rooms;
     for (long i = 0; i < blocks; i++) rooms.emplace_back(new CodeRoom(s.size));
     std::atomic<bool> finite{true};
     parallel_for(blocks, threads, [&](long i) {
-        Walk<T> walk{s, s.rows * i / blocks, s.rows * (i + 1) / blocks};
+        const long begin = s.rows * i / blocks, end = s.rows * (i + 1) / blocks;
         for (long t = 0; t < n && finite; t++) {
-            for (long row = walk.begin; row < walk.end; row++) {
+            for (long row = begin; row < end; row++) {
                 const long at = t * s.rows + row;
                 if (t >= counts[row]) {
                     s.index[row] = 0;
@@ -102,7 +103,7 @@ bool run(Stack<T> &s, Streams &streams, int64_t *indices, uint32_t *points, cons
                 if (index < 0) finite = false, index = 0;
                 indices[at] = s.index[row] = index;
             }
-            walk.step((s.now + t) % 2);
+            s.step(begin, end, (s.now + t) % 2);
         }
     });
     s.now = (s.now + n) % 2;
@@ -151,13 +152,12 @@ extern "C" void streams_take(void *streams, uint8_t *codes) {
     extern "C" int coder_run_##suffix(T *logits, void *sampler, void *streams, int64_t *indices,  \
                                       uint32_t *points, const int64_t *counts, long n,            \
                                       int decode, int threads) try {                              \
-        Stack<T> &s = *static_cast<Stack<T> *>(sampler);                                          \
+        Steps<T> &s = *static_cast<Steps<T> *>(sampler);                                          \
         Streams &all = *static_cast<Streams *>(streams);                                          \
         s.logits = logits;                                                                        \
         for (long i = 0; !decode && i < n * s.rows; i++)                                          \
             if (indices[i] < 0 || indices[i] >= s.size) return OUT_OF_RANGE;                      \
-        const long operations = n * s.rows * s.hidden * (6 * s.hidden * s.count + s.size);        \
-        threads = threads_for(operations, threads);                                               \
+        threads = s.threads(n * s.rows, threads);                                                 \
         bool finite = run(s, all, indices, points, counts, n, decode, threads);                   \
         return finite ? DONE : NOT_FINITE;                                                        \
     } catch (const std::bad_alloc &) {                                                            \

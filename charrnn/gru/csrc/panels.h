@@ -1,24 +1,31 @@
 // Matrices packed once (see tile.h), and their product with one row or many.
 #pragma once
 
+#include <cmath>
 #include <type_traits>
 
 #include "tile.h"
 
+typedef int8_t Byte;
+
 constexpr long GROUP = 4;  // panels per row at once: independent sums hide the latency of an add
 
-// A matrix packed in panels of `width` vectors of T (see tile.h), its elements stored as W. With
-// W = Half there is only the product with one row, and terms 2k and 2k + 1 of a column are adjacent.
+// A matrix packed in panels of `width` vectors of T (see tile.h), its elements stored as W. Where that
+// is not T, terms 2k and 2k + 1 of a column are adjacent.
+// W = Half: the product is with one row only.
+// W = Byte: whole numbers within +-127, times a scale for each column; see bytes.h.
 // `rounds`: elements are rounded to Half and stored as T, so that many rows get what one gets.
 template <class T, class W = T>
 struct Matrix {
     static constexpr bool pairs = !std::is_same<T, W>::value;
+    static constexpr bool bytes = std::is_same<W, Byte>::value;
     long terms, stored, width, all;  // terms with padding, all vectors
     Buffer<W> packed;
+    Buffer<T> scales;
 
     Matrix(long terms, long width, long all)
         : terms(terms), stored(pairs ? (terms + 1) / 2 * 2 : terms), width(width), all(all),
-          packed(panel_size<T>(stored, all)) {}
+          packed(panel_size<T>(stored, all)), scales(bytes ? all * lanes<T> : 0) {}
     long panels() const { return (all + width - 1) / width; }
     W *panel(long p) const { return packed.data + p * panel_size<T>(stored, width); }
     long width_of(long p) const { return std::min(width, all - p * width); }
@@ -36,11 +43,30 @@ struct Matrix {
             for (long p = 0; p < panels(); p++) {
                 const long columns = width_of(p) * lanes<T>;
                 const T *from = wide + p * panel_size<T>(terms, width);
+                T *scale = scales + p * width * lanes<T>;
+                if constexpr (bytes) set_scales(scale, from, columns);
                 for (long k = 0; k < stored; k++)
-                    for (long j = 0; j < columns; j++)
-                        panel(p)[k / 2 * 2 * columns + 2 * j + k % 2] =
-                            k < terms ? narrowed(from[k * columns + j]) : Half(0);
+                    for (long j = 0; j < columns; j++) {
+                        W &to = panel(p)[k / 2 * 2 * columns + 2 * j + k % 2];
+                        const T x = k < terms ? from[k * columns + j] : T(0);
+                        if constexpr (bytes)
+                            to = W(std::lrint(x / scale[j]));
+                        else
+                            to = narrowed(x);
+                    }
             }
+        }
+    }
+
+    // The largest of a column becomes 127.
+    void set_scales(T *scale, const T *from, long columns) const {
+        for (long j = 0; j < columns; j++) {
+            T most = 0, sum = 0;
+            for (long k = 0; k < terms; k++) {
+                most = std::max(most, std::abs(from[k * columns + j]));
+                sum += from[k * columns + j];
+            }
+            scale[j] = std::isnan(sum) ? T(NAN) : most > 0 ? most / 127 : T(1);
         }
     }
 };

@@ -1,17 +1,13 @@
-// A stack of GRU layers and a decoder, stepped one character at a time: shared by sampling and coding.
-//
-// B rows, V vocabulary size, H hidden size, L layers. All arrays are dense and row-major:
+// A stack of GRU layers and a decoder, stepped one character at a time: see steps.h; besides,
 //   table   (V, 3H): W_ih x + b_ih of layer 0, of every character
-//   states  (2, L, B, H): double-buffered, one is read while the other is written
-//   logits  (B, V): of the next character
 // The equations are those of charrnn/gru/reference.py. The result of a row is bitwise independent of
 // the number of rows and threads: every sum adds its terms in order.
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "panels.h"
+#include "steps.h"
 
 template <class T, class W>
 struct PackedLayer {
@@ -36,36 +32,31 @@ inline void squash(V<T> &r, V<T> &z, bool hard) {
     hard ? hard_sigmoids<T>(r, z) : sigmoids<T>(r, z);
 }
 
-// W: what the weights of products are stored as, T or, for one row, Half; `rounds` as in panels.h.
+// W: what the weights of products are stored as (see panels.h); `rounds` as there.
 template <class T, class W = T>
-struct Stack {
-    const long rows, size, hidden, count;
+struct Stack : Steps<T> {
     const bool before, hard;
     const T *table, *bias;
-    T *states, *logits = nullptr;
     std::vector<std::unique_ptr<PackedLayer<T, W>>> layers;
     ColumnMatrix<T, W> decoder;
     Buffer<T> gates, update, reset;  // (B, 3H), and z and r h, (B, H)
-    std::vector<long> index;         // of the row's last character
-    long now = 0;                    // which of the two states is read next
 
     Stack(const T *const *tensors, const T *table, const T *weight, const T *bias, T *states,
           long rows, long size, long hidden, long count, bool before, bool hard,
           bool rounds = false)
-        : rows(rows), size(size), hidden(hidden), count(count), before(before), hard(hard),
-          table(table), bias(bias), states(states), decoder(weight, size, hidden, rounds),
-          gates(rows * 3 * hidden), update(rows * hidden), reset(rows * hidden), index(rows) {
+        : Steps<T>(states, rows, size, hidden, count), before(before), hard(hard), table(table),
+          bias(bias), decoder(weight, size, hidden, rounds), gates(rows * 3 * hidden),
+          update(rows * hidden), reset(rows * hidden) {
         for (long l = 0; l < count; l++)
             layers.emplace_back(
                 new PackedLayer<T, W>(tensors + 4 * l, hidden, l == 0, before, rounds));
     }
 
-    T *state(long which, long layer) const {
-        return states + (which * count + layer) * rows * hidden;
-    }
     const T *gates_at(long layer, long row) const {
-        return layer ? gates.data + row * 3 * hidden : table + index[row] * 3 * hidden;
+        const long wide = 3 * this->hidden;
+        return layer ? gates.data + row * wide : table + this->index[row] * wide;
     }
+    void step(long begin, long end, long which) override;
 };
 
 // The rows of a thread.
@@ -174,3 +165,8 @@ struct Walk {
         decode(below);
     }
 };
+
+template <class T, class W>
+void Stack<T, W>::step(long begin, long end, long which) {
+    Walk<T, W>{*this, begin, end}.step(which);
+}
