@@ -181,16 +181,18 @@ def build(file: Path, compiler: str, march: str) -> None:
 
 
 def load(file: Path) -> ctypes.CDLL:
-    """Load the library, and make it share the OpenMP runtime (and threads) of torch."""
+    """Load the library, and give it the functions of torch's OpenMP (see ``parallel.cpp``)."""
     import torch
 
     try:
         loaded = ctypes.CDLL(str(file))
     except OSError as error:
         raise BuildError(f"{file} cannot be loaded: {error}") from error
-    with contextlib.suppress(OSError, AttributeError, StopIteration):
-        # Looked up through torch's library, the symbol is the one that torch itself calls.
-        torch_cpu = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
-        parallel = ctypes.CDLL(str(torch_cpu)).GOMP_parallel
-        loaded.use_openmp(ctypes.cast(parallel, ctypes.c_void_p))
+    with contextlib.suppress(OSError, StopIteration):
+        # Looked up through torch's library, the symbols are those that torch itself calls.
+        file = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
+        torch_cpu = ctypes.CDLL(str(file))
+        names = ("GOMP_parallel", "omp_get_num_procs", "omp_pause_resource_all")
+        found = [getattr(torch_cpu, name, None) for name in names]
+        loaded.use_openmp(*(f and ctypes.cast(f, ctypes.c_void_p) for f in found))
     return loaded

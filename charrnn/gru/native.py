@@ -85,7 +85,7 @@ class Layer(torch.autograd.Function):
             x = inputs.contiguous()
         else:
             index = inputs.long().contiguous()
-            gates = w_ih.t().contiguous() if table is None else table @ w_ih.t()
+            gates = w_ih.t().contiguous() if table is None else product(table, w_ih.t())
         sizes = (*inputs.shape[:2], w_hh.size(1), w_ih.size(1))
         steps, rows, hidden, _ = sizes
         states = empty(state, steps + 1, rows, hidden)
@@ -120,14 +120,28 @@ class Layer(torch.autograd.Function):
             d_state, d_bias, d_w_hh, d_w_ih, d_gates, *ctx.sizes, *ctx.variant, path=ctx.path,
         )  # fmt: skip
         if folded and need_w_ih:
-            d_w_ih = d_gates.t() if table is None else d_gates.t() @ table
-        d_table = d_gates @ w_ih if need_table else None
+            d_w_ih = d_gates.t() if table is None else product(d_gates.t(), table)
+        d_table = product(d_gates, w_ih) if need_table else None
         # Of the sums inside the hidden product q comes first; outside it n comes last.
         inside = d_bias if before else d_bias[[1, 2, 0]]
         return (
             d_x, d_table, d_state, d_w_ih, d_w_hh, d_bias[-3:].flatten(), inside.flatten(),
             None, None, None, None,
         )  # fmt: skip
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product (M, N) of matrices (M, K) and (K, N).
+
+    Right is dense by rows or, as the transpose of a matrix is, by columns.
+    """
+    by_columns = not right.is_contiguous()
+    out = empty(left, left.size(0), right.size(1))
+    call(
+        "product", left, *left.stride(), right.t().contiguous() if by_columns else right,
+        by_columns, out, *left.shape, right.size(1),
+    )  # fmt: skip
+    return out
 
 
 def empty(like: Tensor, *size: int) -> Tensor:
@@ -196,7 +210,9 @@ ARGUMENTS = {
     # have one more int.
     "gru_forward": "ppplpppppplllliii",
     "gru_backward": "ppplpppppppppplllliii",
-    "cross_entropy": "ppppdplli",
+    "product": "pllpipllli",
+    "tanh_table": "ppplli",
+    "tanh_table_backward": "pppplli",
     "linear_cross_entropy": "pppppdppppllli",
     "sampler_open": "pppppplllliiii",
     "sampler_run": "ppppppldlddllli",

@@ -109,7 +109,7 @@ class CharModel(RecurrentModel):
 
     def nll(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nats of every target, (T, B), and the final state."""
-        if torch.is_grad_enabled() or not self._has_bf16_loss(state):
+        if torch.is_grad_enabled() or state.is_cuda or not self.gru.fuses_loss(state.device):
             return super().nll(inputs, targets, state)
         from charrnn.gru.loss import linear_nats
 
@@ -117,16 +117,6 @@ class CharModel(RecurrentModel):
         weight, bias = self.decoder.weight, self.decoder.bias
         nats = linear_nats(output.flatten(0, 1), weight, bias, targets.flatten())
         return nats.view_as(targets), state
-
-    def _has_bf16_loss(self, state: Tensor) -> bool:
-        """Whether the kernels compute the loss with bfloat16 operands and float32 sums."""
-        if state.device.type != "cpu" or state.dtype != torch.float32:
-            return False
-        if not torch.is_autocast_enabled("cpu") or not self.gru.fuses_loss(state.device):
-            return False
-        from charrnn.gru import bf16
-
-        return bf16.path() != 0
 
     def activations(self, inputs: Tensor, state: Tensor) -> Tensor:
         """Return the output of every unit at every time step, (L, T, B, H)."""

@@ -24,6 +24,10 @@ class GRUEncode(CharModel):
         """Compute a row per character of the vocabulary, or per input, whichever is less."""
         weight, bias = self.embed.weight, self.embed.bias
         if weight.size(0) < inputs.numel():
+            if weight.device.type == "cpu" and self.gru.choose_backend(weight.device) == "native":
+                from charrnn.gru.table import tanh_table
+
+                return inputs, tanh_table(weight, bias)
             return inputs, torch.tanh(weight + bias)
         return torch.tanh(F.embedding(inputs, weight) + bias), None
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from charrnn.gru import loss
-from charrnn.gru.loss import linear_cross_entropy
+from charrnn.gru.loss import linear_cross_entropy, linear_nats
 from charrnn.models import GRUEncode, GRUResize
 
+pytestmark = pytest.mark.usefixtures("full_of_nan")
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 
 
@@ -21,20 +21,21 @@ def assert_near(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("size", [1, 2, 31, 300])
-@pytest.mark.parametrize("chunk", [200, loss.CHUNK])  # several rows, or less than one; and all
-def test_loss_is_cross_entropy(chunk, size, dtype, threads, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK", chunk)
-    inputs = torch.randn(29, 5, dtype=dtype, requires_grad=True)
+@pytest.mark.parametrize("size", [1, 2, 31, 300, 2100])
+@pytest.mark.parametrize("count", [1, 29, 300])  # of a task, and of several
+def test_loss_is_cross_entropy(count, size, dtype, threads):
+    inputs = torch.randn(count, 5, dtype=dtype, requires_grad=True)
     weight = torch.randn(size, 5, dtype=dtype, requires_grad=True)
     bias = torch.randn(size, dtype=dtype, requires_grad=True)
-    targets = torch.randint(size, (29,))
-    targets[3] = -100
+    targets = torch.randint(size, (count,))
+    targets[3:300:7] = -100
     leaves = (inputs, weight, bias)
     expected = F.cross_entropy(F.linear(*leaves), targets)
     found = linear_cross_entropy(*leaves, targets)
     with torch.no_grad():
         assert torch.equal(linear_cross_entropy(*leaves, targets), found)
+        nats = F.cross_entropy(F.linear(*leaves), targets, reduction="none")
+        assert_near([linear_nats(*leaves, targets)], [nats], TOLERANCE[dtype])
     for factor in (1, 3):
         a, b = (torch.autograd.grad(x * factor, leaves, retain_graph=True)
                 for x in (found, expected))  # fmt: skip

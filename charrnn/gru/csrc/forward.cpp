@@ -2,12 +2,6 @@
 
 #include "gru.h"
 
-Parallel openmp_parallel = nullptr;
-
-extern "C" void use_openmp(void *function) {
-    openmp_parallel = reinterpret_cast<Parallel>(function);
-}
-
 namespace {
 
 // W_ih x of the current steps: of all characters, or of the chunk that starts at step `first`.

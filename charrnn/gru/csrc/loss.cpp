@@ -1,6 +1,8 @@
-// Softmax and cross-entropy of rows of logits; the gradient overwrites the logits.
+// A linear layer and the cross-entropy of its softmax over rows, with all gradients.
 //
-// N rows, V vocabulary size.
+// N rows, V vocabulary size, H hidden size. Rows are taken a task at a time, so that their logits
+// stay in the cache: they become nats and then the gradient, which is multiplied both ways. All
+// logits are never kept.
 
 #include <cmath>
 
@@ -9,8 +11,18 @@
 
 namespace {
 
-constexpr int64_t IGNORED = -100;  // as in torch's cross_entropy
-constexpr long BLOCKS = 64;        // of rows; a fixed number, so that sums are reproducible
+constexpr int64_t IGNORED = -100;    // as in torch's cross_entropy
+constexpr long LOGITS = 1 << 17;     // of a task
+constexpr long MOST = 128, LEAST = 32;  // rows of a task
+
+template <class T>
+struct Problem {
+    const T *inputs, *weight, *bias;
+    const int64_t *targets;
+    T scale;
+    T *each, *d_inputs;  // nats (N) and gradient (N, H), or null
+    long count, size, hidden;
+};
 
 template <class T>
 T largest(const V<T> &v) {
@@ -26,8 +38,8 @@ double total(const V<T> &v) {
     return sum;
 }
 
-// Nats of one row. Unless dbias is null, scale times the gradient overwrites the logits and is also
-// added to dbias. padded is scratch memory for V elements and a vector more.
+// Nats of one row of logits without bias. Unless dbias is null, scale times the gradient overwrites
+// the logits and is also added to dbias. padded is scratch memory for V elements and a vector more.
 template <class T>
 double row_nats(T *logits, const T *bias, int64_t target, long size, T scale, T *dbias, T *padded) {
     V<T> most = splat(logits[0] + bias[0]), sum = {};
@@ -59,45 +71,107 @@ double row_nats(T *logits, const T *bias, int64_t target, long size, T scale, T 
     return std::log(all) + (double(top) - double(own));
 }
 
-// Adds the nats of N rows to *nats and, unless dbias is null, the gradient's sum to dbias (V).
-// Returns whether all targets are in range.
+// Scratch memory of a block of tasks.
 template <class T>
-bool cross_entropy(T *logits, const T *bias, const int64_t *targets, double *nats, T scale,
-                      T *dbias, long count, long size, int threads) {
-    for (long i = 0; i < count; i++)
-        if (targets[i] != IGNORED && (targets[i] < 0 || targets[i] >= size)) return false;
-    const long blocks = std::min(BLOCKS, count), room = size + lanes<T>;
-    Buffer<T> padded(blocks * room), sums(dbias ? blocks * size : 0);
+struct Room {
+    T *logits, *padded, *left, *right;
+
+    static long logits_size(long rows, long size) { return aligned(rows * size); }
+    static long left_room(long rows, long size) { return aligned(left_size<T>(rows, size)); }
+    static long right_room(long rows, long hidden) { return panel_size<T>(rows, vectors<T>(hidden)); }
+    static long size(long rows, long size, long hidden, bool weight) {
+        return logits_size(rows, size) + aligned(size + lanes<T>) +
+               (weight ? left_room(rows, size) + right_room(rows, hidden) : 0);
+    }
+    Room(T *memory, long rows, long size)
+        : logits(memory), padded(logits + logits_size(rows, size)),
+          left(padded + aligned(size + lanes<T>)), right(left + left_room(rows, size)) {}
+};
+
+// Packed weights: by columns for the logits, and by rows for the gradient of the inputs.
+template <class T>
+struct Packed {
+    const T *columns, *rows;
+};
+
+// The nats of rows [begin, end); adds to the gradients of weight and bias, where these are not null.
+template <class T>
+double task(const Problem<T> &p, long begin, long end, const Packed<T> &w, const Room<T> &room,
+            T *dweight, T *dbias) {
+    const long rows = end - begin, size = p.size, H = p.hidden;
+    const T *x = p.inputs + begin * H;
+    double nats = 0;
+    multiply<T>(room.logits, size, {x, H, 1}, rows, w.columns, H, size);
+    for (long i = 0; i < rows; i++) {
+        T *row = room.logits + i * size;
+        const int64_t target = p.targets[begin + i];
+        double own = 0;
+        if (target != IGNORED)
+            own = row_nats(row, p.bias, target, size, p.scale, dbias, room.padded);
+        else if (dbias)
+            std::fill(row, row + size, T(0));
+        nats += own;
+        if (p.each) p.each[begin + i] = T(own);
+    }
+    if (p.d_inputs)
+        multiply<T>(p.d_inputs + begin * H, H, {room.logits, size, 1}, rows, w.rows, size, H);
+    if (dweight) {
+        pack_left(room.left, room.logits, size, rows, size);
+        pack_rows(room.right, rows, H, 1, [&](long k) { return x + k * H; });
+        add_outer(dweight, room.left, size, room.right, H, rows);
+    }
+    return nats;
+}
+
+// Adds the nats to *nats and the gradients' sums to dweight and dbias, which may be null.
+template <class T>
+void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
+    const long size = p.size, H = p.hidden, rows = std::clamp(LOGITS / size, LEAST, MOST);
+    const long tasks = (p.count + rows - 1) / rows;
+    // Each block has sums of its own, so there should not be many.
+    const long blocks = std::clamp(threads == 1 ? 1L : 4L * threads, 1L, std::max(1L, tasks));
+    const long room = Room<T>::size(rows, size, H, dweight), weights = dweight ? size * H : 0;
+    Buffer<T> columns(panel_size<T>(H, vectors<T>(size)));
+    Buffer<T> by_rows(p.d_inputs ? panel_size<T>(size, vectors<T>(H)) : 0);
+    Buffer<T> rooms(blocks * room), dweights(blocks * weights), dbiases(dbias ? blocks * size : 0);
     Buffer<double> parts(blocks);
-    if (dbias) std::fill(sums.data, sums.data + blocks * size, T(0));
+    auto row = [&](long k) { return p.weight + k * H; };
+    pack_columns<T>(columns, H, size, threads, row);
+    if (p.d_inputs) pack_rows<T>(by_rows, size, H, threads, row);
     parallel_for(blocks, threads, [&](long b) {
+        T *mine = dweight ? dweights + b * weights : nullptr, *bias = dbias ? dbiases + b * size : nullptr;
+        std::fill(mine, mine + weights, T(0));
+        if (bias) std::fill(bias, bias + size, T(0));
         parts[b] = 0;
-        for (long i = count * b / blocks; i < count * (b + 1) / blocks; i++) {
-            T *row = logits + i * size;
-            if (targets[i] != IGNORED)
-                parts[b] += row_nats(row, bias, targets[i], size, scale,
-                                     dbias ? sums + b * size : nullptr, padded + b * room);
-            else if (dbias)
-                std::fill(row, row + size, T(0));
-        }
+        for (long i = tasks * b / blocks; i < tasks * (b + 1) / blocks; i++)
+            parts[b] += task(p, i * rows, std::min((i + 1) * rows, p.count), {columns, by_rows},
+                             Room<T>(rooms + b * room, rows, size), mine, bias);
     });
     for (long b = 0; b < blocks; b++) {
         *nats += parts[b];
-        for (long j = 0; dbias && j < size; j++) dbias[j] += sums[b * size + j];
+        for (long j = 0; dbias && j < size; j++) dbias[j] += dbiases[b * size + j];
     }
-    return true;
+    if (dweight) sum_parts<T>(dweight, dweights, blocks, weights, threads);
 }
 
 }  // namespace
 
+// Sets *nats to the sum of the nats of all rows, and unless they are null each to those of a row, and
+// d_inputs, d_weight and d_bias to scale times the gradients of the nats; d_bias is not null, if one
+// of the other two is not.
 #define EXPORT(T, suffix)                                                                         \
-    extern "C" int cross_entropy_##suffix(T *logits, const T *bias, const int64_t *targets,       \
-                                          double *nats, double scale, T *dbias, long count,       \
-                                          long size, int threads) try {                           \
-        threads = threads_for(count * size * 32, threads);                                        \
-        bool fine = cross_entropy<T>(logits, bias, targets, nats, scale, dbias, count, size,      \
-                                     threads);                                                    \
-        return fine ? DONE : OUT_OF_RANGE;                                                        \
+    extern "C" int linear_cross_entropy_##suffix(                                                 \
+        const T *inputs, const T *weight, const T *bias, const int64_t *targets, double *nats,    \
+        double scale, T *each, T *d_inputs, T *d_weight, T *d_bias, long count, long size,        \
+        long hidden, int threads) try {                                                           \
+        for (long i = 0; i < count; i++)                                                          \
+            if (targets[i] != IGNORED && (targets[i] < 0 || targets[i] >= size))                  \
+                return OUT_OF_RANGE;                                                              \
+        const Problem<T> p{inputs, weight, bias,  targets, T(scale),                              \
+                           each,   d_inputs, count, size,  hidden};                               \
+        threads = threads_for(count * size * hidden, threads);                                    \
+        run(p, nats, d_weight, d_bias, threads);                                                  \
+        return DONE;                                                                              \
     } catch (const std::bad_alloc &) {                                                            \
         return NO_MEMORY;                                                                         \
     }

@@ -2,6 +2,8 @@
 
 #include "memory.h"
 
+#include <pthread.h>
+
 #include <cstdlib>
 #include <list>
 #include <mutex>
@@ -22,9 +24,15 @@ struct Pool {
     long time = 0;
 };
 
-// Never destroyed: objects of Python give memory back until the very end of a process.
+// Never destroyed: objects of Python give memory back until the very end of a process. A process is
+// forked while no thread is inside.
 Pool &pool() {
-    static Pool *kept = new Pool;
+    static Pool *kept = [] {
+        static Pool *made = new Pool;
+        pthread_atfork([] { made->lock.lock(); }, [] { made->lock.unlock(); },
+                       [] { made->lock.unlock(); });
+        return made;
+    }();
     return *kept;
 }
 

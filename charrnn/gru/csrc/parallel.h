@@ -1,4 +1,4 @@
-// Work split over torch's own threads.
+// Work shared among threads.
 #pragma once
 
 #include <atomic>
@@ -7,16 +7,15 @@
 // Return codes of the functions that Python calls.
 enum { DONE, OUT_OF_RANGE, NO_MEMORY, NOT_FINITE };
 
-// GOMP_parallel of the OpenMP library that torch uses, passed by Python: linking OpenMP here could
-// start a second thread pool, whose spinning threads would compete with torch's for the cores.
-typedef void (*Parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
-extern Parallel openmp_parallel;
-
 // Number of threads for a call: waking a second one costs as much as some ten thousand vector
-// operations, and far more if other processes occupy the cores.
+// operations.
 inline int threads_for(long operations, int threads) {
     return operations < 1 << 18 ? 1 : threads;
 }
+
+// Calls run(data) on this thread and on up to threads - 1 others, and returns when all calls have.
+// How many others there are depends on whether the system runs them: see parallel.cpp.
+void run_on_threads(int threads, void (*run)(void *), void *data);
 
 // Calls work(i) once for each i in [0, count). The assignment to threads is dynamic, so results
 // must not depend on it.
@@ -33,14 +32,10 @@ void parallel_for(long count, int threads, const Work &work) {
         Job &job = *static_cast<Job *>(data);
         for (long i; (i = job.next++) < job.count;) try {
                 job.work(i);
-            } catch (const std::bad_alloc &) {  // must not leave a thread of OpenMP
+            } catch (const std::bad_alloc &) {  // must not leave a thread of the pool
                 job.failed = true;
             }
     };
-    if (threads > count) threads = count;
-    if (threads > 1 && openmp_parallel)
-        openmp_parallel(run, &job, threads, 0);
-    else
-        run(&job);
+    run_on_threads(threads < count ? threads : int(count), run, &job);
     if (job.failed) throw std::bad_alloc();
 }
