@@ -215,7 +215,7 @@ const valueText = (model, name, position) => {
 
 // The inspector: the selected unit and the predictions at one character.
 function inspect(position) {
-  find("where").textContent = `Character ${position} of ${length}` +
+  find("where").textContent = `Character ${(position + 1).toLocaleString("en")} of ${length.toLocaleString("en")}` +
     (m.unknown.includes(position) ? ", not in the alphabet" : "");
   find("glyph").textContent = glyph(m.characters[position]);
   find("unit").textContent =

@@ -121,7 +121,8 @@ def measure(
     """
     try:
         tokens, begin, end = open_corpus(saved["charrnn"], charset, {}).parts["valid"]
-        end, of = min(end, max(begin, 1) + SCORED), "its validation text"
+        end = min(end, max(begin, 1) + SCORED)
+        of = f"{end - max(begin, 1):,} characters of its validation text"
         if end - max(begin, 1) < 1:
             raise InputError("nothing was validated")
     except InputError:

@@ -77,17 +77,23 @@ function showNearest(window) {
   show(best);
 }
 
+// The last point of a curve at or before a window: [window, value].
+function lastBefore([windows, values] = [[], []], window) {
+  const at = windows.findLastIndex((w) => w <= window);
+  return at < 0 ? undefined : [windows[at], values[at]];
+}
+
 function show(number) {
   if (!samples.length) return;
   state.sample = number;
   const { window, text } = samples[number];
   find("slider").value = number;
   find("sample").textContent = text;
-  let bits = null;
-  const [windows, values] = curves["val/bpc"] ?? [[], []];
-  windows.forEach((w, i) => { if (w <= window) bits = values[i]; });
+  const validation = lastBefore(curves["val/bpc"], window);
+  const [name, bits] = validation?.[0] === window ? ["validation", validation[1]]
+    : ["training", lastBefore(curves["train/bpc"], window)?.[1]];
   find("when").textContent = `window ${window.toLocaleString("en")}` +
-    (bits === null ? "" : `, validation ${bits.toFixed(3)} bpc`);
+    (bits === undefined ? "" : `, ${name} ${bits.toFixed(3)} bpc`);
   loss?.plot.redraw(false);
 }
 

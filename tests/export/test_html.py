@@ -52,7 +52,7 @@ def test_what_the_bits_cost_is_measured(tmp_path, bits):
 def test_the_cost_is_that_of_the_validation_text(trained, tmp_path):
     notes = []
     export(trained, "html", tmp_path / "page.html", tell=notes.append)
-    assert "its validation text" in notes[0]
+    assert "characters of its validation text" in notes[0]
     saved = checkpoint.read(checkpoint.find_checkpoint(trained))
     losses = [loss for windows, loss in saved["charrnn"]["validations"] if windows]
     assert f"({losses[-1] / math.log(2):.2f}" in notes[0]  # at least to two digits
