@@ -4,6 +4,7 @@ Imports nothing but the standard library, so that every writer of a file can use
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -32,6 +33,8 @@ def atomic_write(
         OSError: the file cannot be written.
     """
     path = Path(path)
+    if path.is_dir():  # before the work, and also where the path has no name, as "."
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     scratch = path.with_name(f".{path.name}.{os.getpid()}")

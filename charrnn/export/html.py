@@ -60,10 +60,12 @@ def check_size(model: nn.Module, bits: int) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     sizes = {each: parameters * each // 8 * 4 // 3 for each in BITS}
     if sizes[bits] > MAX_BYTES:
-        others = [f"--bits {b} {sizes[b] / 1e6:.0f} MB" for b in BITS if b < bits]
+        others = [f"{sizes[b] / 1e6:.0f} MB with --bits {b}" for b in BITS if b < bits]
+        would = "".join(f", {other}" for other in others)
+        fits = any(sizes[b] <= MAX_BYTES for b in BITS)
         raise InputError(
-            f"to=html: a page of {sizes[bits] / 1e6:.0f} MB, {MAX_BYTES / 1e6:.0f} MB at most; "
-            + (f"{' and '.join(others)} would be left" if others else "take a smaller model")
+            f"to=html: the page would have {sizes[bits] / 1e6:.0f} MB{would}; at most"
+            f" {MAX_BYTES / 1e6:.0f} MB open soon" + ("" if fits else ": take a smaller model")
         )
 
 

@@ -144,3 +144,12 @@ def test_a_second_name_replaces_another_at_once(tmp_path, monkeypatch):
     link(first, last)
     assert last.read_bytes() == b"first" and kept.read_bytes() == b"last"
     assert os.path.samefile(first, last) and names(tmp_path) == ["first", "kept", "last"]
+
+
+def test_a_folder_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "..", "/", str(tmp_path)):
+        with pytest.raises(IsADirectoryError) as caught, atomic_write(name):
+            raise AssertionError("nothing is to be written")
+        assert caught.value.filename == str(name)
+    assert not any(tmp_path.iterdir())

@@ -77,7 +77,7 @@ def test_what_has_no_page(tmp_path, invoke, monkeypatch):
         ("lstm.ckpt --to html", ["LSTM has no such page"]),
         ("model.ckpt --to html --bits 4", ["--bits", "32, 16, 8"]),
         ("model.ckpt --to torch --bits 8", ["bits=8", "to=html"]),
-        ("model.ckpt --to html --bits 32", ["a page of", "MB", "--bits 16", "--bits 8"]),
+        ("model.ckpt --to html --bits 32", ["would have", "MB with --bits 16", "MB with --bits 8"]),
     ):
         assert_one_line(invoke("export", *command.split(), cwd=tmp_path), words)
     assert listing(tmp_path) == before
