@@ -130,7 +130,8 @@ def ended_by_signals() -> Iterator[None]:
     def end(number, frame) -> None:
         raise SystemExit(0)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = [signal.signal(number, end) for number in numbers]
     try:
         yield

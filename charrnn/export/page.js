@@ -23,7 +23,7 @@ const view = { texts: [], text: null, caret: 0, running: 0, mode: "write" };
 
 const percent = (p) => (p < 0.00095 ? "< 0.1" : (100 * p).toFixed(1)) + " %";
 // Controls, and what would turn the direction of the rest of the page.
-const hidden = /[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+const hidden = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 const escaped = (text) => text.replace(hidden, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 function label(index) {
   if (index === charset.boundary) return "end";

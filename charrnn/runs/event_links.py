@@ -37,7 +37,7 @@ def link_events(folders: Sequence[Path], into: Path) -> int:
         for found in event_folders(folder):
             parts = [part for part in found.relative_to(base).parts if part != FOLDER]
             for entry in scan(found):
-                if entry.is_file():
+                if entry.is_file(follow_symlinks=False):  # no link of this function
                     files[into.joinpath(*map(escape_control, parts), entry.name)] = entry.path
     for link, file in files.items():
         if not link.is_symlink():

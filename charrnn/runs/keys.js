@@ -141,7 +141,8 @@ function drawKey(number) {
   const position = (i) => (axis.isNumber ? jobs[i].values[number] : axis.ordered.indexOf(jobs[i].values[number]));
   const xs = [...new Set(shown.map(position))].sort((a, b) => a - b);
   const columns = [xs, ...shown.map((i) => xs.map((x) => (x === position(i) ? jobs[i].best : null)))];
-  const names = axis.isNumber ? {} : {
+  const few = xs.length <= 5 ? { splits: () => xs, filter: (plot, splits) => splits } : {};
+  const names = axis.isNumber ? few : {
     splits: () => axis.ordered.map((_, i) => i),
     values: () => axis.ordered.map((name) => (name.length > 16 ? `${name.slice(0, 15)}…` : name)),
   };

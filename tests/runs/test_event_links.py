@@ -62,6 +62,14 @@ def test_what_is_new_and_what_is_gone(home):
     assert link_events([outputs], links) == 1 and [*linked(links)] == ["b"]
 
 
+def test_its_own_links_are_no_runs(home):
+    links = home / "links"
+    links.mkdir()
+    event_file(home / "a" / "tensorboard")
+    assert [link_events([home], links) for _ in range(3)] == [1, 1, 1]
+    assert [*linked(links)] == ["a"]
+
+
 def test_a_run_in_the_folder_of_another(home):
     """Nothing is ever made in the folders of runs."""
     links, outer = home / "links", home / "outer"
