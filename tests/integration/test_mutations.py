@@ -1,4 +1,7 @@
-"""What makes files durable or exclusive, taken away line by line: each time a test fails."""
+"""What makes files durable or exclusive, taken away line by line: each time a test fails.
+
+The lines are found by the rule of ``tests/mutants.py``; a new one is tried without being listed.
+"""
 
 import os
 import shutil
@@ -7,49 +10,26 @@ import sys
 
 import pytest
 from helpers import ROOT
+from mutants import mutants
 
-FILES, SERIALIZATION = "checkpoint/files.py", "checkpoint/serialization.py"
-TABLE = [
-    # File of charrnn/, what stands there, what stands there instead, and the tests that must fail.
-    (FILES, "            os.fsync(file.fileno())\n", "", "checkpoint/test_files.py"),
-    (FILES, "        os.replace(scratch, path)\n", "        shutil.copyfile(scratch, path)\n",
-     "checkpoint/test_files.py"),
-    (FILES, "        sync(path.parent)  #", "        #", "checkpoint/test_files.py"),
-    (FILES, "            link(path, previous)\n", "            pass\n", "checkpoint/test_files.py"),
-    (FILES, "        os.replace(scratch, name)\n", "        shutil.copyfile(scratch, name)\n",
-     "checkpoint/test_files.py"),
-    (FILES, "            scratch.unlink(missing_ok=True)\n\n\n", "            pass\n\n\n",
-     "checkpoint/test_files.py"),
-    (FILES, "        sync(new.parent)\n", "        pass\n", "checkpoint/test_files.py"),
-    (FILES, "            os.fsync(descriptor)\n", "            pass\n", "checkpoint/test_files.py"),
-    (SERIALIZATION, "archive.testzip()", "None", "integration/test_every_byte.py"),
-    (SERIALIZATION, "i.external_attr & 0x10", "False", "checkpoint/test_serialization.py"),
-    ("checkpoint/format.py", 'ours.pop("sha256", None) != checksum(ours, state)',
-     'not ours.pop("sha256", None)', "integration/test_every_byte.py"),
-    ("checkpoint/newest.py", "not isinstance(error, Damaged)", "True",
-     "integration/test_faults.py -k before_a_damaged_one"),
-    ("data/cache.py", "if zlib.crc32(json.dumps(meta).encode(), checksum) != expected:",
-     "if False:", "integration/test_every_byte.py"),
-    ("data/cache.py", "    return hold(lock, ", "    return contextlib.nullcontext(lock or ",
-     "data/test_cache.py"),
-    ("data/waiting.py", "        lock.acquire(timeout=seconds)\n", "        pass\n",
-     "data/test_waiting.py"),
-    ("runs/lock.py", "        lock.acquire(timeout=timeout, poll_interval=0.02)\n",
-     "        pass\n", "runs/test_lock.py"),
-    ("callbacks/metrics_csv.py", "                    os.fsync(f.fileno())\n",
-     "                    pass\n", "callbacks/test_metrics_csv.py"),
-    ("callbacks/metrics_csv.py", "            os.truncate(self.file, size)\n", "            pass\n",
-     "callbacks/test_metrics_csv.py"),
-    ("callbacks/csv_logger.py", "        file.replace(kept)", "        pass",
-     "callbacks/test_csv_logger.py"),
-    ("gru/build.py", ' == digest(file.read_bytes())', ' != ""', "gru/test_build.py"),
-    ("generation/session.py", 'if content.get("model") != self._model_checksum():', "if False:",
-     "generation/test_session.py"),
-    ("cli/folders.py", '(run / ".hydra").mkdir(parents=True)',
-     '(run / ".hydra").mkdir(parents=True, exist_ok=True)', "cli/test_folders.py"),
-    ("cli/sweep.py", "    check_same_job(job)\n", "",
-     "integration/test_paths.py -k folder_of_another"),
-]  # fmt: skip
+ALL = mutants()
+FAULTS, RESUMED = "integration/test_faults.py", "integration/test_resume.py"
+BYTES, PATHS = "integration/test_every_byte.py", "integration/test_paths.py"
+TESTS = {
+    # Of a room, or of one of its files: the tests that are run, the quick ones first.
+    "api": ["api"],
+    "analysis": ["analysis"],
+    "callbacks": ["callbacks", FAULTS, RESUMED, PATHS, "integration/test_train.py"],
+    "checkpoint": ["checkpoint", BYTES, FAULTS],
+    "cli": ["cli/test_folders.py", "cli/test_search.py", RESUMED, PATHS, FAULTS,
+            "integration/test_sweeps.py", "evaluation/test_compression.py", "api"],
+    "data": ["data", BYTES, "integration/test_corpora.py"],
+    "evaluation": ["evaluation", BYTES, "integration/test_evaluate.py"],
+    "export": ["export", "integration/test_export.py"],
+    "generation": ["generation/test_session.py", BYTES],
+    "gru": ["gru/test_build.py", "gru/test_nvrtc.py", "integration/test_native_build.py"],
+    "runs": ["runs", "cli/test_search.py", FAULTS, "integration/test_sweeps.py"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,28 +40,37 @@ def copied(tmp_path_factory):
     return shutil.copytree(ROOT, folder, ignore=leave)
 
 
-def test_the_lines_are_there():
-    for file, before, _, tests in TABLE:
-        text = (ROOT / "charrnn" / file).read_text("utf-8")
-        assert text.count(before) == 1, (file, before)
-        assert (ROOT / "tests" / tests.split()[0]).exists(), tests
+def test_the_rule_finds_them():
+    for mutant in ALL:
+        compile(mutant.source, mutant.file, "exec")
+        assert mutant.file.split("/")[0] in TESTS, mutant
+    known = {(mutant.file, mutant.before) for mutant in ALL}
+    assert known > {
+        ("checkpoint/files.py", "os.fsync(file.fileno())"),
+        ("checkpoint/files.py", "os.replace(scratch, path)"),
+        ("cli/folders.py", '(run / ".hydra").mkdir(parents=True)'),
+        ("cli/train.py", "run_lock(job.folder)"),
+        ("checkpoint/serialization.py", "archive.testzip()"),
+    }
+    assert len(ALL) > 60
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row[0]}: {row[1].strip()}")
-def test_a_line_taken_away_is_noticed(copied, row):
-    file, before, after, tests = row
-    path = copied / "charrnn" / file
+@pytest.mark.parametrize("mutant", ALL, ids=str)
+def test_a_line_taken_away_is_noticed(copied, mutant):
+    path = copied / "charrnn" / mutant.file
     text = path.read_text("utf-8")
-    path.write_text(text.replace(before, after), "utf-8")
-    first, *rest = tests.split()
+    path.write_text(mutant.source, "utf-8")
+    tests = ["test_one_way.py", *TESTS[mutant.file.split("/")[0]]]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", f"tests/{first}", *rest],
+            [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", *(f"tests/{t}" for t in tests)],
             cwd=copied, capture_output=True, text=True,
             env=os.environ | {"PYTHONPATH": str(copied)},
         )  # fmt: skip
     finally:
         path.write_text(text, "utf-8")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    print(f"{mutant} | {failed[0].split(' - ')[0] if failed else done.returncode}")
     # A library of which a part is missing ends the process itself.
     assert done.returncode == 1 or done.returncode < 0, done.stdout[-2000:]
