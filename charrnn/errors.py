@@ -1,6 +1,8 @@
 """Errors for the user: one line that names the key or file, what was found and what would do."""
 
 import re
+import shlex
+from collections.abc import Iterable
 
 CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff"  # but tab and newline
 ORDER = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
@@ -52,6 +54,28 @@ def escape_text(text: str) -> str:
     Texts of some scripts need these.
     """
     return re.sub(f"[{CONTROL}]", lambda match: repr(match[0])[1:-1], text)
+
+
+def shell_quote(text: str) -> str:
+    r"""A word of a printed command, quoted for a shell; with control characters as ``$'a\x1b'``."""
+    special = re.compile(rf"{CONTROL.pattern}|[\t\n]")
+    if not special.search(text):
+        return shlex.quote(text)
+
+    def escape(match: re.Match) -> str:
+        point = ord(match[0])
+        if 0xDC80 <= point <= 0xDCFF:  # a byte that is no UTF-8
+            point -= 0xDC00
+        elif point > 0x7F:
+            return f"\\u{point:04x}"
+        return f"\\x{point:02x}"
+
+    return "$'" + special.sub(escape, re.sub(r"([\\'])", r"\\\1", text)) + "'"
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """Words of a printed command, quoted for a shell."""
+    return " ".join(map(shell_quote, words))
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,5 @@
 """Checkpoint: saves between windows, and when a signal ends the run."""
 
-import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from charrnn.callbacks.loggers import flush, to_loggers
 from charrnn.checkpoint.files import link
 from charrnn.checkpoint.serialization import save
 from charrnn.data.waiting import say_if_slow
-from charrnn.errors import InputError, check, escape_control
+from charrnn.errors import InputError, check, escape_control, shell_command
 from charrnn.training.lightning_internals import disable_sigterm_broadcast
 from charrnn.training.signals import Listener, SignalReduction
 
@@ -159,7 +158,7 @@ class Checkpoint(Callback):
         if number:
             name = signal.Signals(number).name
             arguments = [f"resume={trainer.default_root_dir}", *self.program_arguments]
-            command = self.resume_command or f"{self.program} {shlex.join(arguments)}"
+            command = self.resume_command or f"{self.program} {shell_command(arguments)}"
             when = when or f"saved after window {trainer.global_step}"
             tqdm.write(f"{name}: {when}; resume with")
             tqdm.write(escape_control(f"  {command}"))

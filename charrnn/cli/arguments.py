@@ -1,7 +1,6 @@
 """From a command line to a configuration and its overrides, in one function."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from charrnn.cli.overrides import (
 )  # fmt: skip
 from charrnn.cli.schema import conf_yaml
 from charrnn.data.files import user_path
-from charrnn.errors import InputError, check, escape_control
+from charrnn.errors import InputError, check, escape_control, shell_quote
 
 MODES = ("train", "evaluate")
 OWN_CLASSES = ("model", "optimizer", "scheduler")
@@ -44,7 +43,7 @@ class Program:
     def script(cls, path: str) -> "Program":
         """``python train.py`` and ``python sample.py``, from the path of either."""
         names = (str(Path(path).with_name(name)) for name in ("train.py", "sample.py"))
-        train, sample = (f"python {shlex.quote(name)}" for name in names)
+        train, sample = (f"python {shell_quote(name)}" for name in names)
         return cls(train, sample, f"{train} mode=evaluate", tools="python -m charrnn")
 
     def in_text(self, text: str) -> str:
@@ -240,8 +239,8 @@ def started_with(run: Path) -> dict:
     try:
         settings = OmegaConf.to_container(OmegaConf.load(run / ".hydra" / "config.yaml"))
         settings = checkpoint.update_settings(settings)
-        hydra = OmegaConf.load(run / ".hydra" / "hydra.yaml")
-        folder = Path(OmegaConf.select(hydra, "hydra.runtime.cwd"))
+        hydra = hydra_internals.literal(OmegaConf.load(run / ".hydra" / "hydra.yaml"))
+        folder = Path(hydra["hydra"]["runtime"]["cwd"])
         for key in CORPUS_PATHS:
             settings["data"][key] = absolute(settings["data"].get(key), folder)
         settings["init_from"] = absolute(settings["init_from"], folder)

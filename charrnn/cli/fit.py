@@ -14,12 +14,12 @@ from charrnn.callbacks.rewind import rewind_checkpoints, rewind_logs
 from charrnn.checkpoint.files import remove_scratch
 from charrnn.cli.effects import TRAIN, without_effect
 from charrnn.cli.errors import explain
-from charrnn.cli.folders import relative_path
 from charrnn.cli.loggers import close_loggers, closing
 from charrnn.cli.overrides import escape
 from charrnn.cli.prepare import Run, prepare
 from charrnn.cli.streams import make_lenient
 from charrnn.cli.summary import next_limit, summary, test_line
+from charrnn.data.files import relative_path
 from charrnn.errors import Diverged, InputError
 from charrnn.models import CharModel
 from charrnn.runs import varied_overrides, write_provenance

@@ -10,18 +10,6 @@ from charrnn.cli.arguments import Program
 from charrnn.errors import InputError, escape_control
 
 
-def relative_path(path: Path, here: Path | None = None) -> str:
-    """A path as it is named from a folder, by default this process's, without control characters.
-
-    Args:
-        here: where the user is; with ``hydra.job.chdir=true`` a job's process is elsewhere.
-    """
-    here = here or Path.cwd()
-    name = str(path.relative_to(here) if path.is_relative_to(here) else path)
-    # ``null`` is no path for Hydra.
-    return escape_control(f"./{name}" if name == "null" else name)
-
-
 def newest_run(program: Program) -> Path:
     """The last checkpoint of the newest run at or below the working directory, four folders deep.
 
@@ -41,7 +29,10 @@ def newest_run(program: Program) -> Path:
 
 
 def check_name(key: str, folder: Path) -> None:
-    """Raise InputError for a folder whose name is not UTF-8, in which TensorBoard cannot write."""
+    """Raise InputError for a name that is not UTF-8, where TensorBoard cannot write, or has ``${``,
+    of which Hydra makes an interpolation when it reads back where a job is."""
+    if "${" in str(folder):
+        raise InputError(f"{key}={folder}: Hydra reads ${{...}} in it; name another folder")
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:

@@ -201,6 +201,11 @@ def sweep_keys(overrides: list[str]) -> tuple[list[str], list[str]]:
     return [o.key_or_group for o in parsed if o.key_or_group not in varied], sorted(varied)
 
 
+def literal(node) -> list | dict:
+    """What a node of Hydra's holds, with ``${`` in overrides and folders as it was given."""
+    return OmegaConf.to_container(node, resolve=False)
+
+
 def without_hydra(config: DictConfig) -> DictConfig:
     """The configuration as a job gets it."""
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])

@@ -19,6 +19,9 @@ def instantiate(prefix: str, node: Mapping, *args, **kwargs):
     """
     plain = OmegaConf.to_container(node, resolve=True)
     plain = {key: value for key, value in plain.items() if key not in kwargs}
+    texts = {key: value for key, value in kwargs.items() if isinstance(value, str)}
+    plain |= texts  # to be escaped like the others
+    kwargs = {key: value for key, value in kwargs.items() if key not in texts}
     try:
         # Escaped twice: instantiate resolves its settings, and then reads them as it resolves.
         return hydra.utils.instantiate(escape(escape(plain)), *args, **kwargs)

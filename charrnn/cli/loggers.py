@@ -5,7 +5,6 @@ import importlib.util
 import inspect
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from pytorch_lightning.loggers import (
     WandbLogger,
 )
 
-from charrnn.cli.folders import relative_path
 from charrnn.cli.instantiate import get_class, instantiate
+from charrnn.data.files import relative_path, shell_path
 from charrnn.errors import InputError
 
 MODULES = {WandbLogger: "wandb", MLFlowLogger: "mlflow", TensorBoardLogger: "tensorboard"}
@@ -89,7 +88,7 @@ def curves(loggers: list[Logger], job) -> list[str]:
         if isinstance(logger, TensorBoardLogger):
             folder = Path(logger.log_dir)
             folder = folder.parent if folder.name == "tensorboard" else folder
-            lines.append(f"{job.program.tools} tensorboard {quoted(folder, here)}")
+            lines.append(f"{job.program.tools} tensorboard {shell_path(folder, here)}")
         elif isinstance(logger, CSVLogger):
             lines.append(relative_path(Path(logger.log_dir) / "metrics.csv", here))
         elif isinstance(logger, WandbLogger):
@@ -99,20 +98,15 @@ def curves(loggers: list[Logger], job) -> list[str]:
             parts = [
                 f for f, run in wandb_folders(logger.save_dir).items() if run == logger.version
             ]
-            lines.append(url or f"wandb sync {' '.join(quoted(part, here) for part in parts)}")
+            lines.append(url or f"wandb sync {' '.join(shell_path(part, here) for part in parts)}")
         elif isinstance(logger, MLFlowLogger):
             ui = f"{ALLOW_FILES}=true mlflow ui --backend-store-uri"
             local, server = logger.save_dir, logger.experiment.tracking_uri
-            lines.append(f"{ui} {quoted(local, here)}" if local else server)
+            lines.append(f"{ui} {shell_path(local, here)}" if local else server)
     file = job.folder / "metrics.csv"
     if not lines and file.exists():
         lines.append(relative_path(file, here))
     return [f"{'curves' if not number else '':17}{line}" for number, line in enumerate(lines)]
-
-
-def quoted(path: str | Path, here: Path) -> str:
-    """A path as it is named from a folder, for a shell."""
-    return shlex.quote(relative_path(Path(path), here))
 
 
 def close_loggers(loggers: list[Logger], code: int = 0) -> None:

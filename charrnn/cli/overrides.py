@@ -3,7 +3,9 @@
 import os
 import re
 
-from charrnn.cli.keys import conf_yaml
+from omegaconf import OmegaConf
+
+from charrnn.cli.keys import conf_yaml, groups
 from charrnn.errors import InputError
 
 PATHS = (
@@ -12,6 +14,8 @@ PATHS = (
     "hydra.sweep.dir", "hydra.sweep.subdir",
 )  # fmt: skip
 """Keys whose values are paths: the one list of the project."""
+PATHS_OF_ENTRIES = r"(callbacks|logger)\.\w+\.(save_dir|dirpath|dir|root_dir)"
+"""Those of Lightning's callbacks and loggers, whatever their names."""
 CORPUS_PATHS = ("path", "valid_path", "test_path", "charset")
 """Those of ``data`` that name files to read."""
 TEXTS = (
@@ -52,19 +56,20 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
         return f"logger=[{'none' if names in ('', 'null') else names}]"
     if key == "allow_targets" and value[:1] not in ("", "["):  # as shells take it without quotes
         return f"{key}=[{value}]"
-    if key not in TEXTS:
+    bare = key.lstrip("+")
+    if not (bare in TEXTS or re.fullmatch(PATHS_OF_ENTRIES, bare)):
         return argument
-    in_hydra = key.startswith("hydra.")
+    in_hydra = bare.startswith("hydra.")
     if not value:
         if in_hydra:
             raise InputError(f"{key}: is empty; name a folder")
         return argument
     if in_hydra:  # may hold interpolations, as Hydra documents for folders
-        folder = os.path.expanduser(value)
+        folder = escape_unknown(os.path.expanduser(value))
         return argument if is_quoted(value) else f"{key}={quote(folder, interpolate=True)}"
     if is_sweep:
         return f"{key}={quote_values(value)}"
-    is_list = value[0] + value[-1] == "[]" and key in LISTS
+    is_list = value[0] + value[-1] == "[]" and bare in LISTS
     if is_list:
         items = re.findall(LISTED, value[1:-1] + ",")
         if all(items) and not any(re.match(r"[\[{]|[^'\"].*\\", item) for item in items):
@@ -82,7 +87,8 @@ def quote_values(value: str) -> str:
     if value[0] == "[" or re.match(r"\w+\(.*\)$", value):
         return value
     items = re.findall(LISTED, value + ",")
-    plain = re.compile(r"[\w./+-]+", re.ASCII)
+    number = r"(?i:true|false|[+-]?(?:inf|nan|[\d._]+(?:e[+-]?\d+)?))"  # no text for Hydra
+    plain = re.compile(rf"(?!{number}$)[\w./+-]+", re.ASCII)
     return ",".join(i if plain.fullmatch(i) or is_quoted(i) else quote(i) for i in items)
 
 
@@ -134,6 +140,18 @@ def escape(value):
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     return value
+
+
+def escape_unknown(text: str) -> str:
+    """A text in which ``${...}`` is an interpolation where it names a setting or a resolver."""
+    roots = {*conf_yaml("train"), *groups(), "hydra"}
+
+    def is_known(match: re.Match) -> bool:
+        name, colon = match[2], match[3]
+        return OmegaConf.has_resolver(name) if colon else name.partition(".")[0] in roots
+
+    pattern = r"(\\*)\$\{\s*([\w.]*)\s*(:?)"
+    return re.sub(pattern, lambda m: m[0] if is_known(m) else escape(m[0]), text)
 
 
 def as_typed(override: str) -> str:

@@ -1,13 +1,13 @@
 """The lines at the end of a run: its losses, and the commands to go on from here."""
 
 import math
-import shlex
 
 from charrnn import checkpoint
-from charrnn.cli.folders import relative_path
 from charrnn.cli.loggers import curves
 from charrnn.cli.prepare import Run
 from charrnn.cli.trainer import stop_reason
+from charrnn.data.files import relative_path, shell_path
+from charrnn.errors import shell_quote
 from charrnn.evaluation.static import evaluate
 
 
@@ -27,7 +27,7 @@ def summary(run: Run) -> str:
     if run.job.in_sweep:
         return "\n".join(lines)
     here = run.job.cwd
-    where = shlex.quote(relative_path(run.job.folder, here))
+    where = shell_path(run.job.folder, here)
     saved = {file.stem for file in (run.job.folder / "checkpoints").glob("*.ckpt")}
     if "last" not in saved:
         lines += [f"run              {relative_path(run.job.folder, here)}",
@@ -35,7 +35,7 @@ def summary(run: Run) -> str:
         return "\n".join([*lines, *curves(run.trainer.loggers, run.job)])
     # That of the untrained model is no best.
     name = "best" if "best" in saved and len(bits) > 1 else "last"
-    allowed = "".join(f" {shlex.quote(a)}" for a in run.job.allow_targets)
+    allowed = "".join(f" {shell_quote(a)}" for a in run.job.allow_targets)
     of_model = "" if run.config.model._target_.startswith("charrnn.") else allowed
     program, file = run.job.program, f"{where}/checkpoints/{name}.ckpt"
     if program.is_python:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -18,8 +17,8 @@ from charrnn.checkpoint.files import atomic_write, remove_scratch
 from charrnn.cli.arguments import Command, Program
 from charrnn.cli.checks import check_pairs
 from charrnn.cli.errors import BUG, explain
-from charrnn.cli.folders import claim_sweep_folder, relative_path, remove_empty
-from charrnn.cli.hydra_internals import Application, sweep_keys, without_hydra
+from charrnn.cli.folders import check_name, claim_sweep_folder, remove_empty
+from charrnn.cli.hydra_internals import Application, literal, sweep_keys, without_hydra
 from charrnn.cli.keys import conf_yaml
 from charrnn.cli.overrides import as_typed, quote
 from charrnn.cli.prepare import Job
@@ -27,7 +26,8 @@ from charrnn.cli.report import report_run
 from charrnn.cli.schema import check_settings
 from charrnn.cli.search import check_search
 from charrnn.cli.streams import prefixed_output, suppress_full_disk
-from charrnn.errors import InputError, escape_control
+from charrnn.data.files import relative_path
+from charrnn.errors import InputError, escape_control, shell_command
 from charrnn.runs import (
     DONE,
     Trial,
@@ -53,9 +53,10 @@ def job_folder(sweep: str, number: int, overrides: list, fixed: list, name: str 
         name: that of the user's own ``hydra.sweep.subdir``; a job whose name another has got gets
             a number after it.
     """
+    overrides = literal(overrides)
     if name:
-        return free_folder_name(Path(sweep), name, list(overrides))
-    return job_folder_name(Path(sweep), number, list(overrides), list(fixed))
+        return free_folder_name(Path(sweep), name, overrides)
+    return job_folder_name(Path(sweep), number, overrides, list(fixed))
 
 
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
@@ -77,8 +78,10 @@ def run(app: Application, command: Command, config: DictConfig) -> None:
         str(o).lstrip("+").startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra
     )
     check_search(OmegaConf.to_container(config.hydra.sweeper, resolve=True))
-    fixed, _ = sweep_keys(list(config.hydra.overrides.task))
-    subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]
+    fixed, _ = sweep_keys(literal(config.hydra.overrides.task))
+    subdir = literal(config.hydra.sweep)["subdir"]
+    if r"\${" in subdir:
+        check_name("hydra.sweep.subdir", Path(subdir.replace(r"\${", "${")))
     folder, made = claim_sweep_folder(Path(config.hydra.sweep.dir).absolute(), is_named)
     results = None
     try:
@@ -123,7 +126,7 @@ def finish(command: Command, sweep: Path, made: list[Path], results) -> None:
         arguments.append(f"hydra.sweep.dir={relative_path(sweep)}")
     left = any(job.return_value is None for batch in results or () for job in batch)
     if left or not all(job.state in DONE for job in jobs) or sys.exc_info()[0]:
-        line = f"start again      {command.program.train} {shlex.join(arguments)}"
+        line = f"start again      {command.program.train} {shell_command(arguments)}"
         print(escape_control(line))
     if (left or unwritten or any(job.state == "failed" for job in jobs)) and not sys.exc_info()[0]:
         sys.exit(1)
@@ -144,10 +147,11 @@ def run_job(program: Program, sweep_process: int, config: DictConfig) -> tuple[s
         search minimizes. None if it failed.
     """
     hydra = HydraConfig.get()
+    runtime = literal(hydra.runtime)
     job = Job(
-        folder=Path(hydra.runtime.output_dir),
-        cwd=Path(hydra.runtime.cwd),
-        overrides=tuple(map(as_typed, hydra.overrides.task)),
+        folder=Path(runtime["output_dir"]),
+        cwd=Path(runtime["cwd"]),
+        overrides=tuple(map(as_typed, literal(hydra.overrides.task))),
         program=program,
         in_sweep=True,
         trial=trial_of(hydra),

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from charrnn.cli import hydra_internals
 from charrnn.cli.arguments import Command
-from charrnn.cli.hydra_internals import without_hydra
+from charrnn.cli.hydra_internals import literal, without_hydra
 from charrnn.cli.keys import CONF
 from charrnn.cli.overrides import as_typed, escape
 from charrnn.cli.schema import HYDRA_TARGETS, check_targets
@@ -76,7 +76,8 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
     from charrnn.cli.effects import of_a_sweep
 
     run = claim_run(command, config)
-    for line in of_a_sweep([*config.hydra.overrides.task, *config.hydra.overrides.hydra]):
+    given = literal(config.hydra.overrides)
+    for line in of_a_sweep([*given["task"], *given["hydra"]]):
         print(line)
     train_in_folder(app, config, run, store)
 
@@ -90,11 +91,12 @@ def claim_run(command: Command, config: DictConfig):
     given = [str(o).lstrip("+") for o in config.hydra.overrides.hydra]
     is_named = any(o.startswith("hydra.run.dir=") for o in given)
     settings = without_hydra(config)
-    check_pairs(settings, config.hydra.overrides.task)
+    overrides = literal(config.hydra.overrides.task)
+    check_pairs(settings, overrides)
     requested = Path(config.hydra.run.dir).absolute()
     job = Job(
         folder=command.folder or free_run_folder(requested, is_named),
-        overrides=tuple(map(as_typed, config.hydra.overrides.task)),
+        overrides=tuple(map(as_typed, overrides)),
         program=command.program,
         allow_targets=tuple(command.allow_targets),
     )
@@ -109,8 +111,8 @@ def train_in_folder(app, config: DictConfig, run, store=None) -> None:
     """Train a prepared run in its folder, which no other process uses meanwhile."""
     from charrnn.cli.errors import explain
     from charrnn.cli.fit import train
-    from charrnn.cli.folders import relative_path
     from charrnn.cli.report import report_run
+    from charrnn.data.files import relative_path
     from charrnn.runs import read_record, run_lock, write_record
 
     job = run.job
@@ -186,7 +188,7 @@ def train_as_follower(command: Command, config: DictConfig, folder: Path, store)
     from charrnn.cli.fit import train
     from charrnn.cli.prepare import Job, prepare
 
-    overrides = tuple(map(as_typed, config.hydra.overrides.task))
+    overrides = tuple(map(as_typed, literal(config.hydra.overrides.task)))
     try:
         run = prepare(without_hydra(config), Job(folder, overrides, command.program))
     except Exception:

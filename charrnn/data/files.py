@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pooch
 import tqdm
 
-from charrnn.errors import InputError, check
+from charrnn.errors import InputError, check, escape_control, shell_quote
 
 BLOCK = 1 << 18
 """Bytes per read; a block and what is computed from it stay in the cache of a core."""
@@ -24,6 +24,31 @@ BLOCK = 1 << 18
 def user_path(path: str | os.PathLike) -> Path:
     """A path as the user gave it, a ``~`` of a user that exists expanded; others stay."""
     return Path(os.path.expanduser(path))
+
+
+def relative_path(path: Path, here: Path | None = None) -> str:
+    """A path as it is named from a folder, in a form that every key and option takes as a path.
+
+    Control characters are escaped. What would be read as something else, such as ``null``, an
+    option, a list, quotes or a user's home, begins with ``./``.
+
+    Args:
+        here: where the user is, by default this process's folder; with ``hydra.job.chdir=true`` a
+            job's process is elsewhere.
+    """
+    return escape_control(_relative(path, here))
+
+
+def shell_path(path: str | Path, here: Path | None = None) -> str:
+    """A path as :func:`relative_path` names it, quoted for a shell."""
+    return shell_quote(_relative(Path(path), here))
+
+
+def _relative(path: Path, here: Path | None) -> str:
+    here = here or Path.cwd()
+    name = str(path.relative_to(here) if path.is_relative_to(here) else path)
+    is_plain = re.match(r"[\w./]", name) and name not in ("null", "latest")
+    return name if is_plain else f"./{name}"
 
 
 def find_files(path: str | list[str], key: str = "data.path") -> list[Path]:

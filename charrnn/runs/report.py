@@ -1,10 +1,10 @@
 """The report of a sweep: a table in the terminal, results.csv and results.html."""
 
 import csv
-import shlex
 from pathlib import Path
 
 from charrnn.checkpoint.files import atomic_write
+from charrnn.data.files import relative_path, shell_path
 from charrnn.errors import InputError, escape_control
 from charrnn.runs.groups import Group, group_by_seed
 from charrnn.runs.names import short_names, short_number
@@ -37,10 +37,9 @@ def report_sweep(sweep: Path, program: str = "charrnn train", tools: str = "char
     for job in failed:
         print(escape_control(f"  {job.folder.name}: {job.reason}\n    {job.command(program)}"))
     write_results(sweep, jobs)
-    short = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
-    print(escape_control(f"results          {short / 'results.html'} (and results.csv)"))
+    print(f"results          {relative_path(sweep / 'results.html')} (and results.csv)")
     if any((job.folder / "tensorboard").is_dir() for job in jobs):
-        print(escape_control(f"curves           {tools} tensorboard {shlex.quote(str(short))}"))
+        print(f"curves           {tools} tensorboard {shell_path(sweep)}")
     return jobs
 
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-import shlex
 from pathlib import Path
 
 from charrnn.analysis.template import fill_page
 from charrnn.callbacks.samples_file import read_samples
 from charrnn.checkpoint.files import atomic_write
-from charrnn.errors import InputError, escape_control
+from charrnn.data.files import shell_path
+from charrnn.errors import InputError, escape_control, shell_quote
 from charrnn.runs.records import DONE
 from charrnn.runs.sweep import Job, read_csv, read_job, read_yaml
 
@@ -192,14 +192,12 @@ def commands(
 
     A run that is not done goes on to its own end.
     """
-    where = run.resolve()
-    where = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
-    name = shlex.quote(str(where))
+    name = shell_path(run.resolve())
     model = config.get("model") if isinstance(config.get("model"), dict) else {}
     has_page = model.get("_target_") in WITH_PAGE
     allowed = config.get("allow_targets")
     allowed = ",".join(map(str, allowed)) if isinstance(allowed, list) else ""
-    after = " " + shlex.quote(f"allow_targets=[{allowed}]") if allowed else ""
+    after = " " + shell_quote(f"allow_targets=[{allowed}]") if allowed else ""
     limit = longer(config) if is_done else ""
     return [
         [what, escape_control(line.format(run=name, limit=limit, **program).rstrip() + after)]

@@ -4,14 +4,13 @@ import contextlib
 import csv
 import math
 import re
-import shlex
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from charrnn.errors import InputError
+from charrnn.errors import InputError, shell_command
 from charrnn.runs.lock import is_running
 from charrnn.runs.names import NOT_SETTINGS, split_overrides, unquote
 from charrnn.runs.records import DONE, is_list_of_strings, read_record
@@ -65,7 +64,7 @@ class Job:
         # Presets can make a run a sweep; the job keeps their other settings.
         presets = ("sweep=", "experiment=")
         single = ["hydra.mode=RUN"] if any(o.startswith(presets) for o in self.given) else []
-        return f"{program} {shlex.join([*self.given, *single])}"
+        return f"{program} {shell_command([*self.given, *single])}"
 
 
 def read_jobs(sweep: Path) -> list[Job]:

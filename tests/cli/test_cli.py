@@ -1,17 +1,25 @@
 """The command line: what is wrong gives one line, exit code 2 and no folder; help; texts."""
 
 import contextlib
+import itertools
+import os
+import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
+from conf_keys import options
 from helpers import TEXT, TINY, assert_one_line, listing
+from hydra.core.override_parser.types import QuotedString
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from charrnn.cli import overrides
 from charrnn.cli.checks import check_pairs
-from charrnn.errors import InputError
+from charrnn.data.files import shell_path
+from charrnn.errors import InputError, escape_control
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", *TINY)
 
@@ -43,7 +51,7 @@ def test_resume_takes_the_names_that_are_printed(name, tmp_path, monkeypatch):
     import shlex
 
     from charrnn.cli.arguments import Program, parse
-    from charrnn.cli.folders import relative_path
+    from charrnn.data.files import relative_path
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
@@ -325,6 +333,17 @@ def test_an_unexpected_error_says_once_what_to_send(capsys):
     assert capsys.readouterr().err == f"{BUG}\n"
 
 
+def test_the_list_of_paths_is_complete():
+    """As far as a key's name says that it is one."""
+    words = "path|dir|file|folder|url|charset|output|checkpoint|resume|init_from"
+    paths = re.compile(rf"(.*[._])?({words})")
+    known = {key for keys in options().values() for key in keys if paths.fullmatch(key)}
+    for key in known:
+        assert key in overrides.PATHS or re.fullmatch(overrides.PATHS_OF_ENTRIES, key), key
+    for key in ("logger.mlflow.save_dir", "++callbacks.mine.dirpath", "+data.path"):
+        assert overrides.to_hydra(f"{key}=it's") == rf"{key}='it\'s'"
+
+
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=9)
 
 
@@ -335,7 +354,70 @@ def test_every_key_of_a_path_takes_any_name(key, name):
 
     in_hydra = key.startswith("hydra.")
     taken = overrides.is_quoted(name) or (name[0] + name[-1] == "[]" and key in overrides.LISTS)
-    if taken or name == "null" or (in_hydra and ("${" in name or name.startswith("~"))):
+    if taken or name == "null" or (in_hydra and name.startswith("~")):
         return
     value = OverridesParser.create().parse_override(overrides.to_hydra(f"{key}={name}")).value()
     assert OmegaConf.create({"key": str(value)}).key == name
+
+
+@given(st.sampled_from(sorted({*overrides.PATHS} - {"hydra.sweep.subdir"})), names)
+def test_every_key_of_a_path_takes_any_names_of_jobs(key, name):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    name = name.replace(",", "").strip()
+    taken = overrides.is_quoted(name) or re.match(r"\[|\w+\(.*\)$|['\"]", name)
+    if not name or taken or name == "null" or key.startswith("hydra."):
+        return
+    argument = overrides.to_hydra(f"{key}={name}", is_sweep=True)
+    value = OverridesParser.create().parse_override(argument).value()
+    assert OmegaConf.create({"key": str(value)}).key == name and isinstance(
+        value, str | QuotedString
+    )
+
+
+INTERPOLATED = ["${now:%Y}", "runs/${seed}", "${model.hidden_size}", "a/${hydra.job.name}"]
+LITERAL = ["${x}", "a${no.such}b", "${mine:1}", "\\\\${y}"]
+
+
+@pytest.mark.parametrize("name", [*INTERPOLATED, *LITERAL])
+def test_what_is_an_interpolation_in_a_folder(name):
+    escaped = overrides.escape_unknown(name)
+    assert (escaped == name) == (name in INTERPOLATED)
+    if name in LITERAL:
+        assert OmegaConf.create({"key": escaped}).key == name
+
+
+def test_a_folder_that_hydra_would_read_as_an_interpolation(invoke, folder):
+    before = listing(folder)
+    keys = "hydra.run.dir", "-m hydra.sweep.dir", "-m hydra.sweep.subdir"
+    for argument in (f"{key}=a${{x}}" for key in keys):
+        arguments = argument.split(), ["seed=1,2"] * argument.startswith("-m")
+        result = invoke("train", "data.path=good.txt", *itertools.chain(*arguments), cwd=folder)
+        assert_one_line(result, [argument.split("=")[0].split()[-1], "${x}", "name another folder"])
+    assert listing(folder) == before
+
+
+NAMES = [
+    "a b",
+    "it's",
+    "null",
+    "-x",
+    "~x",
+    "[a]",
+    "'q'",
+    "$HOME",
+    "a\x1b'\\c",
+    "two\nlines",
+    "\udce9",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_printed_paths_are_read_by_a_shell_as_they_are(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = shell_path(tmp_path / name)
+    assert escape_control(printed) == printed and "\n" not in printed
+    shown = subprocess.run(["bash", "-c", f"printf %s {printed}"], capture_output=True, check=True)
+    read = os.fsdecode(shown.stdout)
+    assert Path(read) == Path(name) and (read == name or read == f"./{name}")
+    assert overrides.last_value([f"resume={read}"], "resume") == read

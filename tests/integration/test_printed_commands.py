@@ -1,60 +1,98 @@
 """Every command that a program prints is one that works, from where the user is."""
 
+import ast
 import json
 import os
 import re
 import shlex
 import signal
+import subprocess
 
 import pytest
-from helpers import TEXT, TINY, assert_one_line, wait_for
+from conf_keys import options
+from helpers import ROOT, TEXT, TINY, assert_one_line, wait_for
 from pages import Elements
+from runs_in_process import composed
+
+from charrnn.cli.main import COMMANDS
+from charrnn.runs.run_report import COMMANDS as OF_A_PAGE
 
 SHORT = (
     *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.valid_size=50",
     "callbacks.samples=null", "logger=none", "trainer.num_sanity_val_steps=0",
 )  # fmt: skip
-COMMAND = re.compile(r"python \S*(train|sample)\.py (.*)")
+COMMAND = re.compile(
+    rf"(?:python \S*(train|sample)\.py|(?:python -m )?charrnn ({'|'.join(COMMANDS)}))(?: (.*))?$"
+)
 
 
 def commands(text):
-    """The commands in what was printed: the script's name, and its arguments."""
-    found = [COMMAND.search(line) for line in text.splitlines()]
-    return [(m[1], shlex.split(m[2])) for m in found if m]
+    """The commands in what was printed: their names, and their arguments as a shell reads them."""
+    found = [match for line in text.splitlines() if (match := COMMAND.search(line))]
+    return [(m[1] or m[2], words(m[3] or "")) for m in found]
 
 
-@pytest.fixture(params=["run", "it's a, run", "null", "[1] #"])
+def words(line):
+    shown = subprocess.run(
+        ["bash", "-c", rf"printf '%s\0' {line}"], capture_output=True, check=True
+    )
+    return [os.fsdecode(word) for word in shown.stdout.split(b"\0")[:-1]] if line else []
+
+
+MORE = {"sample": ["length=5"]}
+"""What a command gets besides, so that it is short."""
+
+
+def run(invoke, folder, found):
+    """Run commands; those that serve until Ctrl-C must name a folder."""
+    outputs = []
+    for name, arguments in found:
+        if name == "tensorboard":
+            assert (folder / arguments[0]).is_dir(), arguments
+            continue
+        arguments = ["text file.txt" if a == "FILE" else a for a in arguments]
+        result = invoke(name, *arguments, *MORE.get(name, ()), cwd=folder)
+        assert result.code == 0, (name, arguments, result)
+        outputs.append(result.out)
+    return outputs
+
+
+@pytest.fixture(params=["it's a, run", "null", "[a] #", "\x1b'é\\"])
 def named(request, tmp_path):
     (tmp_path / "text file.txt").write_text(TEXT, "utf-8")
     return tmp_path, request.param
 
 
 def test_of_a_run(invoke, named):
+    """At its end and on its page."""
     folder, name = named
-    result = invoke("train", "data.path=text file.txt", *SHORT, f"hydra.run.dir={name}", cwd=folder)
+    arguments = (*SHORT[:-2], "trainer.num_sanity_val_steps=0", f"hydra.run.dir={name}")
+    result = invoke("train", "data.path=text file.txt", *arguments, cwd=folder)
     assert result.code == 0, result
     printed = commands(result.out)
-    assert [script for script, _ in printed] == ["sample", "train"]
-    for script, arguments in printed:
-        more = ["length=5"] if script == "sample" else []
-        again = invoke(script, *arguments, *more, cwd=folder)
-        assert again.code == 0, (arguments, again)
-    assert "(window 6)" in again.out
+    assert [command for command, _ in printed] == ["sample", "train", "tensorboard"]
+    assert "(window 6)" in run(invoke, folder, printed)[1]
+    data = json.loads(Elements((folder / name / "report.html").read_text("utf-8")).texts[1])
+    printed = commands("\n".join(line for _, line in data["commands"]))
+    assert [command for command, _ in printed] == ["sample", "train", "train", "export", "neurons"]
+    run(invoke, folder, printed if name == "null" else printed[3:4])
 
 
 def test_of_a_sweep_with_a_job_that_fails(invoke, tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
-    arguments = ("-m", "data.path=text.txt", *SHORT, "optimizer=sgd", "optimizer.lr=0.1,1e30",
-                 "trainer.gradient_clip_val=null")  # fmt: skip
+    (tmp_path / "a ${x}.txt").write_text(TEXT, "utf-8")
+    arguments = ("-m", "data.path=a ${x}.txt", *SHORT, "optimizer=sgd", "optimizer.lr=0.1,1e30",
+                 "trainer.gradient_clip_val=null", "hydra.sweep.dir=it's")  # fmt: skip
     result = invoke("train", *arguments, cwd=tmp_path)
-    assert result.code == 1
+    assert result.code == 1, result
     single, again = commands(result.out)
     result = invoke(single[0], *single[1], "optimizer.lr=0.1", cwd=tmp_path)
     assert result.code == 0, result
-    (sweep,) = tmp_path.glob("multirun/*/*")
     result = invoke(again[0], *again[1], cwd=tmp_path)
     assert result.code == 1 and "finished before" in result.out and "loss is" in result.err, result
-    assert len(list(sweep.glob("[0-9]*/"))) == 2
+    assert len(list((tmp_path / "it's").glob("[0-9]*/"))) == 2
+    result = invoke("sweep-report", "it's", cwd=tmp_path)
+    ((name, arguments),) = commands(result.out)
+    assert result.code == 0 and (name, arguments) == ("train", single[1])
 
 
 def test_of_an_interrupted_run(command, text_file, tmp_path):
@@ -105,3 +143,93 @@ def test_hints_are_commands(invoke, trained, tmp_path):
             more = [f"checkpoint={trained}"]
         result = invoke(script, *offered, *more, cwd=tmp_path)
         assert result.code == 0, (offered, result)
+
+
+# Where commands are made, and the test that runs them.
+
+PRINTED = {
+    "callbacks/checkpoint.py": test_of_an_interrupted_run,
+    "cli/arguments.py": test_hints_are_commands,  # and Program, the names of the commands
+    "cli/loggers.py": test_of_a_run,
+    "cli/summary.py": test_of_a_run,
+    "cli/sweep.py": test_of_a_sweep_with_a_job_that_fails,
+    "runs/report.py": test_of_a_sweep_with_a_job_that_fails,
+    "runs/run_report.py": test_of_a_run,
+    "runs/sweep.py": test_of_a_sweep_with_a_job_that_fails,
+}
+QUOTES = {"shell_quote", "shell_command", "shell_path"}
+"""The functions by which a command is made."""
+
+
+def test_every_place_that_prints_a_command_has_a_test():
+    """Commands are made by three functions, and no other way of quoting is used."""
+    found = set()
+    for file in sorted((ROOT / "charrnn").rglob("*.py")):
+        name, text = file.relative_to(ROOT / "charrnn").as_posix(), file.read_text("utf-8")
+        calls = [n.func for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)]
+        if QUOTES & {getattr(call, "id", "") for call in calls}:
+            found.add(name)
+        if name not in ("errors.py", "runs/provenance.py") and not name.startswith("benchmarks/"):
+            assert "shlex" not in text, name
+    assert found - {"errors.py", "data/files.py"} == set(PRINTED)
+    assert set(OF_A_PAGE) == {
+        "sample from it", "how good is it", "go on", "a page to send", "what its units do",
+    }  # fmt: skip
+
+
+# What errors and the READMEs offer.
+
+
+def test_settings_that_errors_offer_exist():
+    """As in ``give trainer.max_epochs=-1``: there is such a key."""
+    keys = {key for of_option in options().values() for key in of_option}
+    keys |= {key.rpartition(".")[0] for key in keys} | {key.partition(".")[0] for key in keys}
+    others = (
+        "hydra.",
+        "trainer.",
+        "callbacks.",
+        "model._target_",
+        "mode",
+        "allow_targets",
+        "overrides",
+        "KEY",
+    )
+    advice = re.compile(r"(?:give|by|leave out|use|try) ((?:[\w-]+\.)*[\w-]+)=")
+    for file in sorted((ROOT / "charrnn").rglob("*.py")):
+        tree = ast.parse(file.read_text("utf-8"))
+        texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
+        for key in {k for t in texts if isinstance(t, str) for k in advice.findall(t)}:
+            assert key in keys or key.startswith(others), (file.name, key)
+
+
+def readme_commands():
+    """The commands in indented or fenced lines of all READMEs, with the page of each."""
+    found = []
+    for page in (ROOT / "README.md", *ROOT.glob("conf/README.md"), *ROOT.glob("charrnn/*/*.md")):
+        for line in page.read_text("utf-8").replace("\\\n", " ").splitlines():
+            line = re.sub(r"\s+# .*", "", line.strip().removeprefix("$ ").removeprefix("srun "))
+            is_command = line.startswith(("python ", "charrnn ")) and COMMAND.match(line)
+            if is_command and not re.search(r"\.\.\.|\[--|`", line):
+                found.append((f"{page.parent.name}: {line}", line))
+    return found
+
+
+README = readme_commands()
+
+
+def test_readmes_have_commands():
+    assert len(README) > 25
+
+
+@pytest.mark.parametrize("line", [line for _, line in README], ids=[name for name, _ in README])
+def test_of_the_readmes(line):
+    """Each is read, and composed where it trains; those of the walkthrough are run elsewhere."""
+    ((name, arguments),) = commands(line)
+    assert name in COMMANDS
+    is_own = any("mypkg" in argument or argument.startswith("--config") for argument in arguments)
+    if name == "train" and not is_own and not {"mode=evaluate"} & set(arguments):
+        given = [a for a in arguments if a != "-m" and not a.startswith("resume=")]
+        composed(given, True if "-m" in arguments else None)
+    elif name in ("sample", "evaluate") or "mode=evaluate" in arguments:
+        keys = {a.partition("=")[0] for a in arguments} - {"mode"}
+        assert keys <= set(options()["sample" if name == "sample" else "evaluate"])
