@@ -58,7 +58,7 @@ def escape_text(text: str) -> str:
 
 def shell_quote(text: str) -> str:
     r"""A word of a printed command, quoted for a shell; with control characters as ``$'a\x1b'``."""
-    special = re.compile(rf"{CONTROL.pattern}|[\t\n]")
+    special = re.compile(rf"[{CONTROL}{ORDER}\t\n]")
     if not special.search(text):
         return shlex.quote(text)
 
