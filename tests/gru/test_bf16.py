@@ -54,50 +54,101 @@ def rounded_linear(x, w, b):
     return RoundedLinear.apply(x, w) + b
 
 
-def forward_and_gradients(backend, inputs, leaves, gate, reset):
-    """Outputs, final state and all gradients of one layer."""
+def forward_and_gradients(backend, kind, inputs, leaves, gate, reset):
+    """Outputs, final state and all gradients of as many layers as the state has."""
     leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-    x = inputs if inputs.dtype == torch.int64 else leaves[-1]
-    output, final = backend.forward(
-        x, None, leaves[0][None], [tuple(leaves[1:5])], reset=reset, gate=gate
-    )
+    state, first, *weights = leaves if kind != "one_hot" else (leaves[0], None, *leaves[1:])
+    x, table = (first, None) if kind == "features" else (inputs, first)
+
+    def linear(x, w, b):  # the product of a table is float32
+        return F.linear(x, w, b) if x is table else rounded_linear(x, w, b)
+
+    with pytest.MonkeyPatch.context() as patch:
+        rounded = types.SimpleNamespace(embedding=F.embedding, linear=linear, dropout=F.dropout)
+        patch.setattr(reference, "F", rounded)
+        output, final = backend.forward(
+            x,
+            table,
+            state,
+            [weights[i : i + 4] for i in range(0, len(weights), 4)],
+            reset=reset,
+            gate=gate,
+        )
     generator = torch.Generator().manual_seed(1)
-    weights = torch.randn(output.shape, generator=generator).to(output.dtype)
-    objective = (output * weights).sum() + (final * final).sum()
+    factors = torch.randn(output.shape, generator=generator).to(output.dtype)
+    objective = (output * factors).sum() + (final * final).sum()
     return [output, final, *torch.autograd.grad(objective, leaves)]
+
+
+def check_layers(kind, reset, gate, mixed, layers, steps, rows, hidden, size):
+    """Twice the same bits, and those of float64 with rounded operands but for rounding."""
+    torch.manual_seed(hidden)
+    inputs, leaves = torch.randint(size, (steps, rows)), [torch.randn(layers, rows, hidden)]
+    width = size if kind != "table" else size + 3
+    if kind != "one_hot":
+        leaves.append(torch.randn(*((steps, rows) if kind == "features" else (size,)), width))
+    for layer in range(layers):
+        w = [torch.randn(3 * hidden, k) * k**-0.5 for k in (hidden if layer else width, hidden)]
+        leaves += [*w, *torch.randn(2, 3 * hidden)]
+    with mixed():
+        found = forward_and_gradients(native, kind, inputs, leaves, gate, reset)
+        again = forward_and_gradients(native, kind, inputs, leaves, gate, reset)
+    assert all(map(torch.equal, found, again))
+    doubles = [leaf.double() for leaf in leaves]
+    expected = forward_and_gradients(reference, kind, inputs, doubles, gate, reset)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.float32
+        # A rounding that falls the other way, and what follows from it. A hard gate on the other
+        # side of its corner changes one element by all of its gradient.
+        assert (a - b).norm() <= (2e-2 if gate == "hard_sigmoid" else 4e-3) * b.norm()
 
 
 @needs_path
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("reset", RESETS)
-@pytest.mark.parametrize("kind", ["features", "one_hot"])
-def test_layers_equal_rounded_float64(kind, reset, gate, threads, mixed, monkeypatch):
+@pytest.mark.parametrize("kind", ["features", "table", "one_hot"])
+def test_layers_equal_rounded_float64(kind, reset, gate, threads, mixed):
     # One of everything; less than a tile and a bit more than one; more rows than two tiles, several
     # chunks of terms and of input rows.
-    for steps, rows, hidden, size in [(1, 1, 1, 1), (6, 17, 33, 20), (40, 50, 47, 31)]:
-        torch.manual_seed(hidden)
-        w = [torch.randn(3 * hidden, k) * k**-0.5 for k in (size, hidden)]
-        leaves = [torch.randn(rows, hidden), *w, *torch.randn(2, 3 * hidden)]
-        if kind == "features":
-            inputs = torch.randn(steps, rows, size)
-            leaves.append(inputs)
-        else:
-            inputs = torch.randint(size, (steps, rows))
+    for sizes in [(1, 1, 1, 1, 1), (2, 6, 17, 33, 20), (1, 40, 50, 47, 31)]:
+        check_layers(kind, reset, gate, mixed, *sizes)
+
+
+@needs_path
+@pytest.mark.parametrize("rows", [15, 16, 31, 32, 33, 65])
+def test_tails(rows, threads, mixed):
+    """Sizes around those of tiles, of vectors, and of a padding of 32."""
+    for hidden, reset in zip([15, 16, 17, 31, 32, 48, 49, 64], RESETS * 4):
+        check_layers("features", reset, "sigmoid", mixed, 1, 3, rows, hidden, rows - 14)
+
+
+@needs_path
+@pytest.mark.parametrize("reset", RESETS)
+def test_inference_equals_training(reset, threads, mixed):
+    torch.manual_seed(0)
+    model = GRUEncode(9, 37, 2, reset=reset, backend="native")
+    inputs, state = torch.randint(9, (9, 5)), torch.randn(2, 5, 37)
+    with mixed():
+        expected = model(inputs, state)
+        with torch.no_grad():
+            assert all(map(torch.equal, model(inputs, state), expected))
+
+
+@needs_path
+def test_frozen_weights_get_no_gradient(mixed):
+    torch.manual_seed(0)
+    model = GRUEncode(9, 20, 1, backend="native")
+    inputs, targets = torch.randint(9, (2, 9, 5))
+    grads = []
+    for frozen in (False, True):
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            model.gru.get_parameter(name).requires_grad_(not frozen)
+        model.zero_grad()
         with mixed():
-            found = forward_and_gradients(native, inputs, leaves, gate, reset)
-            again = forward_and_gradients(native, inputs, leaves, gate, reset)
-        assert all(map(torch.equal, found, again))
-        rounded = types.SimpleNamespace(embedding=F.embedding, linear=rounded_linear)
-        monkeypatch.setattr(reference, "F", rounded)
-        expected = forward_and_gradients(
-            reference, inputs, [leaf.double() for leaf in leaves], gate, reset
-        )
-        monkeypatch.setattr(reference, "F", F)
-        for a, b in zip(found, expected, strict=True):
-            assert a.dtype == torch.float32
-            # A rounding that falls the other way, and what follows from it. A hard gate on the
-            # other side of its corner changes one element by all of its gradient.
-            assert (a - b).norm() <= (2e-2 if gate == "hard_sigmoid" else 3e-3) * b.norm()
+            model.loss(inputs, targets, torch.zeros(1, 5, 20))[0].backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    assert grads[1].pop("gru.weight_ih_l0") is grads[1].pop("gru.weight_hh_l0") is None
+    assert all(torch.equal(grad, grads[0][name]) for name, grad in grads[1].items())
 
 
 @needs_path
