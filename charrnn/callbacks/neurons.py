@@ -17,10 +17,11 @@ from charrnn.models import contract
 
 LOW, MIDDLE, HIGH = np.array([[0x6A, 0xA5, 0xEE], [0xFF, 0xFF, 0xFF], [0xF0, 0x87, 0x3C]])
 """Colors of -1, 0 and 1."""
-CELL, MARGIN, FOOT = 10, 30, 16
+WIDE, TALL, MARGIN, FOOT = 8, 6, 30, 11
 """Pixels of a cell (a unit at a character), and of the left and bottom margins with labels."""
-WIDTH = 32
-"""Characters of a band: with the margin 350 pixels, at which TensorBoard shows pictures."""
+WIDTH = 40
+"""Characters of a band. TensorBoard shows pictures 350 pixels wide, and in TIME SERIES 215 high:
+two bands of 16 units."""
 WITHIN = "within/"
 """Prefix of the tags. TensorBoard sorts them: ``train`` and ``val`` come before it."""
 
@@ -49,7 +50,7 @@ class Neurons(Callback):
         every_n_steps: int = 500,
         text: str | None = None,
         length: int = 80,
-        units: int | list[int] = 32,
+        units: int | list[int] = 16,
     ):
         check("every_n_steps", every_n_steps, every_n_steps >= 1, "a whole number, at least 1")
         check("text", text, text != "", "a text, or null")
@@ -146,19 +147,20 @@ def heat_map(activations: np.ndarray, units: list[int], labels: list[str]) -> np
     weight = weight / max(1, weight.max())
     ends = np.where(activations[..., None] < 0, LOW, HIGH)
     colors = np.rint(MIDDLE + weight * (ends - MIDDLE)).astype(np.uint8)
-    cells = colors.repeat(CELL, 0).repeat(CELL, 1)
+    cells = colors.repeat(TALL, 0).repeat(WIDE, 1)
     starts = range(0, len(labels), WIDTH)
-    high, width = len(units) * CELL, min(WIDTH, len(labels)) * CELL
+    high, width = len(units) * TALL, min(WIDTH, len(labels)) * WIDE
     picture = Image.new("RGB", (MARGIN + width, len(starts) * (high + FOOT)), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default()
     for band, start in enumerate(starts):
         top, end = band * (high + FOOT), start + WIDTH
-        picture.paste(Image.fromarray(cells[:, start * CELL : end * CELL]), (MARGIN, top))
-        for row in range(0, len(units), 2):  # every second label, or they would overlap
-            point = (MARGIN - 4, top + CELL * (row + 0.5))
+        picture.paste(Image.fromarray(cells[:, start * WIDE : end * WIDE]), (MARGIN, top))
+        # Every second label, or they would overlap, and not the first, which a band would cut.
+        for row in range(min(1, len(units) - 1), len(units), 2):
+            point = (MARGIN - 4, top + TALL * (row + 0.5))
             draw.text(point, str(units[row]), fill=(88, 100, 115), font=font, anchor="rm")
         for t, name in enumerate(labels[start:end]):
             glyph = {"\n": "|", "\t": "»"}.get(name, name if len(name) == 1 else "·")
-            point = (MARGIN + CELL * (t + 0.5), top + high + FOOT - 5)
+            point = (MARGIN + WIDE * (t + 0.5), top + high + FOOT - 3)
             draw.text(point, glyph, fill=(22, 32, 43), font=font, anchor="ms")
     return np.array(picture)

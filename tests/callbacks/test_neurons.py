@@ -8,11 +8,12 @@ from helpers import TEXT, fit, same
 import charrnn
 from charrnn.callbacks import neurons
 from charrnn.callbacks.neurons import (
-    CELL,
     FOOT,
     HIGH,
     LOW,
     MARGIN,
+    TALL,
+    WIDE,
     WIDTH,
     Neurons,
     heat_map,
@@ -48,8 +49,8 @@ def test_units_out_of_range(tmp_path):
 
 def test_heat_map_has_a_cell_for_each_unit_and_character():
     picture = heat_map(np.array([[-1, 0, 1], [0.5, -0.5, 0]]), [3, 7], ["a", "\n", "\\x1b"])
-    assert picture.shape == (2 * CELL + FOOT, MARGIN + 3 * CELL, 3)
-    cells = picture[CELL // 2 : 2 * CELL : CELL, MARGIN + CELL // 2 :: CELL].astype(int)
+    assert picture.shape == (2 * TALL + FOOT, MARGIN + 3 * WIDE, 3)
+    cells = picture[TALL // 2 : 2 * TALL : TALL, MARGIN + WIDE // 2 :: WIDE].astype(int)
     white = np.full(3, 255)
     expected = [[LOW, white, HIGH], [(white + HIGH) / 2, (white + LOW) / 2, white]]
     np.testing.assert_allclose(cells, expected, atol=1)
@@ -58,10 +59,10 @@ def test_heat_map_has_a_cell_for_each_unit_and_character():
 def test_long_texts_are_drawn_in_bands():
     values = np.linspace(-1, 1, 2 * (WIDTH + 3)).reshape(2, -1)
     picture = heat_map(values, [3, 7], ["a"] * (WIDTH + 3))
-    assert picture.shape == (2 * (2 * CELL + FOOT), MARGIN + WIDTH * CELL, 3)
-    first, second = heat_map(values[:, :WIDTH], [3, 7], ["a"] * WIDTH), picture[2 * CELL + FOOT :]
-    np.testing.assert_array_equal(picture[: 2 * CELL + FOOT], first)
-    cells = second[CELL // 2, MARGIN + CELL // 2 :: CELL]
+    assert picture.shape == (2 * (2 * TALL + FOOT), MARGIN + WIDTH * WIDE, 3)
+    first, second = heat_map(values[:, :WIDTH], [3, 7], ["a"] * WIDTH), picture[2 * TALL + FOOT :]
+    np.testing.assert_array_equal(picture[: 2 * TALL + FOOT], first)
+    cells = second[TALL // 2, MARGIN + WIDE // 2 :: WIDE]
     assert (cells[:3] != 255).any(1).all() and (cells[3:] == 255).all()
 
 
