@@ -13,7 +13,6 @@ import ctypes
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from charrnn.gru import bf16, native
@@ -62,7 +61,6 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Mean nats of float inputs (N, H); the forward pass computes the gradients if needed."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, inputs, weight, bias, targets, path, training):
         needs = [training and need for need in ctx.needs_input_grad[:3]]
         targets, count = targets.contiguous(), targets.numel()
@@ -81,7 +79,6 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @custom_bwd(device_type="cpu")
     def backward(ctx, grad):
         grads = ctx.saved_tensors
         if grad.item() != 1:

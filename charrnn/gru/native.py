@@ -19,7 +19,6 @@ import weakref
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from charrnn.gru import bf16, build, cuda
@@ -73,10 +72,12 @@ def forward(
 
 
 class Layer(torch.autograd.Function):
-    """One layer over a window: (T, B, I) or indices (T, B), and a state (B, H), to (T, B, H)."""
+    """One layer over a window: (T, B, I) or indices (T, B), and a state (B, H), to (T, B, H).
+
+    Nothing here depends on autocast, which torch.amp's decorators would take time to turn off.
+    """
 
     @staticmethod
-    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, inputs, table, state, w_ih, w_hh, b_ih, b_hh, before, hard, path, training):
         training = training and any(ctx.needs_input_grad)
         w_ih, w_hh = w_ih.contiguous(), w_hh.contiguous()
@@ -102,7 +103,6 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @custom_bwd(device_type="cpu")
     def backward(ctx, grad):
         x, table, index, w_ih, w_hh, states, saved = ctx.saved_tensors
         steps, rows, hidden, features = ctx.sizes
@@ -123,7 +123,7 @@ class Layer(torch.autograd.Function):
             d_w_ih = d_gates.t() if table is None else product(d_gates.t(), table)
         d_table = product(d_gates, w_ih) if need_table else None
         # Of the sums inside the hidden product q comes first; outside it n comes last.
-        inside = d_bias if before else d_bias[[1, 2, 0]]
+        inside = d_bias if before else d_bias[:3].roll(-1, 0)
         return (
             d_x, d_table, d_state, d_w_ih, d_w_hh, d_bias[-3:].flatten(), inside.flatten(),
             None, None, None, None,

@@ -5,7 +5,6 @@ V vocabulary size, H hidden size.
 
 import torch
 from torch import Tensor
-from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from charrnn.gru import native
@@ -15,7 +14,6 @@ class TanhTable(torch.autograd.Function):
     """tanh(E + a) of a weight E (V, H) and a bias a (H)."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, weight: Tensor, bias: Tensor) -> Tensor:
         out = native.empty(weight, *weight.shape)
         native.call("tanh_table", weight.contiguous(), bias.contiguous(), out, *out.shape)
@@ -24,7 +22,6 @@ class TanhTable(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @custom_bwd(device_type="cpu")
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         (out,) = ctx.saved_tensors
         d_weight, d_bias = native.empty(out, *out.shape), native.empty(out, out.size(1))
