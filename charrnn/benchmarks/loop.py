@@ -34,6 +34,7 @@ from charrnn.cli.keys import CONF, conf_yaml
 from charrnn.cli.prepare import Job, Run, prepare
 from charrnn.cli.train import without_hydra
 from charrnn.data.stream import RowStream
+from charrnn.gru.optimizer import FusedStep, supports
 from charrnn.models import GRUEncode
 
 
@@ -61,6 +62,7 @@ class Bare:
         self.weights = [p for p in self.parameters if p.dim() > 1]
         self.decay = l2 / (stream.batch_size * stream.seq_len)
         self.optimizer = optimizer(self.parameters)
+        self.fused = FusedStep(self.optimizer) if supports(self.optimizer) else None
         self.carry = model.initial_state(stream.batch_size)
 
     def __call__(self) -> None:
@@ -71,6 +73,8 @@ class Bare:
         self.carry, self.loss = state.detach(), loss.detach()
         self.optimizer.zero_grad()
         loss.backward()
+        if self.fused is not None and self.fused(self.decay, self.clip):
+            return
         with torch.no_grad():
             torch._foreach_add_([w.grad for w in self.weights], self.weights, alpha=self.decay)
         torch.nn.utils.clip_grad_value_(self.parameters, self.clip)

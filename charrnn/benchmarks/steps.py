@@ -9,10 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from charrnn.gru.optimizer import FusedStep, supports
+from charrnn.models import CharModel
 from charrnn.training.graphs import StepGraph
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's names, and the type of operands under autocast."""
+
+
+CLIP = 5.0
+"""Elements of gradients are clipped to +- this."""
 
 
 class Baseline(nn.Module):
@@ -35,7 +41,7 @@ class Baseline(nn.Module):
 
 
 class Training:
-    """A model in training; calling it is one step.
+    """A model in training; calling it is one step, on a CPU as fused for ours as a run's.
 
     Args:
         inputs, targets: (T, B) indices.
@@ -59,6 +65,9 @@ class Training:
         self.optimizer = torch.optim.RMSprop(self.parameters, lr=1e-3, alpha=0.95)
         scales = precision == "16-mixed" and not graph
         self.scaler = torch.amp.GradScaler(inputs.device.type) if scales else None
+        self.fused = None
+        if isinstance(model, CharModel) and supports(self.optimizer):
+            self.fused = FusedStep(self.optimizer)
         self.graph = None
         if graph:
             self.graph = StepGraph(self.optimizer, self._forward, [self._clip], [self.state])
@@ -71,8 +80,10 @@ class Training:
         self.optimizer.zero_grad()
         if self.scaler is None:
             loss.backward()
-            self._clip()
-            self.optimizer.step()
+            self._keep_state()
+            if self.fused is None or self.fused(0.0, CLIP) is None:
+                nn.utils.clip_grad_value_(self.parameters, CLIP)
+                self.optimizer.step()
         else:
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
@@ -86,13 +97,16 @@ class Training:
         return loss, loss
 
     def _clip(self) -> None:
+        self._keep_state()
+        nn.utils.clip_grad_value_(self.parameters, CLIP)
+
+    def _keep_state(self) -> None:
         # The state is changed when backward has no more use for it.
         if type(self.state) is tuple:
             self.state = tuple(s.detach() for s in self.next)
         else:
             self.state.copy_(self.next.detach())
         self.next = None  # which would keep the autograd graph
-        nn.utils.clip_grad_value_(self.parameters, 5.0)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

@@ -182,17 +182,22 @@ def build(file: Path, compiler: str, march: str) -> None:
 
 def load(file: Path) -> ctypes.CDLL:
     """Load the library, and give it the functions of torch's OpenMP (see ``parallel.cpp``)."""
-    import torch
-
     try:
         loaded = ctypes.CDLL(str(file))
     except OSError as error:
         raise BuildError(f"{file} cannot be loaded: {error}") from error
-    with contextlib.suppress(OSError, StopIteration):
-        # Looked up through torch's library, the symbols are those that torch itself calls.
-        file = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
-        torch_cpu = ctypes.CDLL(str(file))
-        names = ("GOMP_parallel", "omp_get_num_procs", "omp_pause_resource_all")
-        found = [getattr(torch_cpu, name, None) for name in names]
-        loaded.use_openmp(*(f and ctypes.cast(f, ctypes.c_void_p) for f in found))
+    names = ("GOMP_parallel", "omp_get_num_procs", "omp_pause_resource_all")
+    loaded.use_openmp(*map(torch_function, names))
     return loaded
+
+
+def torch_function(name: str) -> ctypes.c_void_p | None:
+    """Return a C function of the libraries that torch is linked with; None if they have none."""
+    import torch
+
+    try:
+        # Looked up through torch's library, a symbol is the one that torch itself calls.
+        file = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))
+        return ctypes.cast(getattr(ctypes.CDLL(str(file)), name), ctypes.c_void_p)
+    except (OSError, AttributeError, StopIteration):
+        return None

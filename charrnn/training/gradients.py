@@ -1,14 +1,55 @@
-"""Gradients between backward and the optimizer's step: L2, statistics, clipping by value."""
+"""Gradients between backward and the optimizer's step: L2, statistics, clipping by value.
+
+On a CPU one pass of the kernels does all of it, and the step, where :func:`fused_step` has it.
+"""
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+
+from charrnn.gru.optimizer import FusedStep, supports
 
 
-def add_l2(parameters: list[Tensor], scale: float) -> None:
-    """Add ``scale`` times each weight matrix to its gradient; biases (1-D) have no L2."""
-    weights = [p for p in parameters if p.dim() > 1 and p.grad is not None]
+def fused_step(task, own: type, optimizer: Optimizer) -> FusedStep | None:
+    """Return what clips and steps in one pass; None where something else is asked for.
+
+    Args:
+        own: the class of the task that defines how gradients are clipped, which a subclass of it
+            may change.
+    """
+    names = ("configure_gradient_clipping", "clip", "clip_gradients")
+    if any(getattr(type(task), name) is not getattr(own, name) for name in names):
+        return None
+    return FusedStep(optimizer) if supports(optimizer) else None
+
+
+def fused_update(task) -> bool:
+    """Add l2 to a task's gradients, clip and step in one pass; whether that could be done."""
+    if task.fused is None:
+        return False
+    trainer = task.trainer
+    algorithm, bound = trainer.gradient_clip_algorithm or "norm", trainer.gradient_clip_val
+    stats = task.fused(l2_of_gradients(task), bound, algorithm)
+    if stats is not None and task.is_logged():
+        task.gradient_stats = {"grad_norm": torch.tensor(stats.norm)}
+        if bound and algorithm == "value":
+            task.gradient_stats["clipped"] = torch.tensor(stats.clipped)
+    return stats is not None
+
+
+def l2_of_gradients(task) -> float:
+    """Return how much of each weight matrix a task's l2 adds to its gradient."""
+    stream = task.trainer.datamodule.stream
+    rows = stream.batch_size * task.trainer.world_size
+    return task.l2 / (rows * stream.seq_len if task.reduction == "mean" else 1)
+
+
+def add_l2(task) -> None:
+    """Add the gradient of a task's l2 to those of its weight matrices; biases (1-D) have no L2."""
+    weights = [p for p in task.optimized if p.dim() > 1 and p.grad is not None]
     if weights:
-        torch._foreach_add_([w.grad for w in weights], [w.detach() for w in weights], alpha=scale)
+        gradients, scale = [w.grad for w in weights], l2_of_gradients(task)
+        torch._foreach_add_(gradients, [w.detach() for w in weights], alpha=scale)
 
 
 def clip_by_value(gradients: list[Tensor], bound: float) -> None:

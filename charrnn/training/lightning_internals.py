@@ -19,6 +19,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.trainer.call import _call_lightning_module_hook
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from charrnn.training.gradients import fused_update
 from charrnn.training.window_graph import WindowGraph, capture
 
 HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -62,10 +63,11 @@ class DirectOptimization(_AutomaticOptimization):
             progress.zero_grad.increment_completed()
             loss.backward()
         progress.step.increment_ready()
-        task.configure_gradient_clipping(
-            optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-        )
-        optimizer.step()
+        if not fused_update(task):
+            task.configure_gradient_clipping(
+                optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+            )
+            optimizer.step()
         progress.step.increment_completed()
         return result
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from charrnn.data.stream import Window
 from charrnn.errors import Diverged, check
 from charrnn.gru.cuda import nvrtc
+from charrnn.gru.optimizer import FusedStep
 from charrnn.models import contract
 from charrnn.models.state import State, detach, join_rows, map_state, narrow_rows, roll_rows
 from charrnn.training.checkpoint_state import restore_state, save_state, seed_rank
 from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
-from charrnn.training.gradients import add_l2, clip_by_value, gradient_stats
+from charrnn.training.gradients import add_l2, clip_by_value, fused_step, gradient_stats
 from charrnn.training.lightning_internals import set_loop_progress, shorten_training_loop
 from charrnn.training.metrics import publish
 from charrnn.training.validation import Totals, Validations, forget_losses
@@ -118,6 +119,7 @@ class CharTask(LightningModule):
         self.stopped = ""
         """Why a callback ended the run early."""
         self._saved: dict | None = None
+        self.fused: FusedStep | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         # Lightning sets the name of the current hook twenty times a window, and torch would check
@@ -137,6 +139,7 @@ class CharTask(LightningModule):
         # take a loss after the checkpoint of a round.
         self.optimized = list(self.parameters())  # walking the modules at each window takes longer
         optimizer = self.make_optimizer(self.optimized)
+        self.fused = fused_step(self, CharTask, optimizer)
         arguments = inspect.signature(self.make_scheduler).parameters
         total = {"total_steps": self.total_steps()} if "total_steps" in arguments else {}
         self.scheduler = self.make_scheduler(optimizer, **total)
@@ -216,12 +219,10 @@ class CharTask(LightningModule):
 
     def clip(self, optimizer, trainer, logged: bool) -> dict[str, Tensor]:
         """Add the gradient of l2, then clip; return statistics of before clipping if logged."""
-        stream, bound = trainer.datamodule.stream, trainer.gradient_clip_val
+        bound = trainer.gradient_clip_val
         gradients = [p.grad for p in self.optimized if p.grad is not None]
         if self.l2:
-            rows = stream.batch_size * trainer.world_size
-            characters = rows * stream.seq_len if self.reduction == "mean" else 1
-            add_l2(self.optimized, self.l2 / characters)
+            add_l2(self)
         by_value = bound if trainer.gradient_clip_algorithm == "value" else None
         stats = gradient_stats(gradients, by_value) if logged else {}
         if by_value and gradients and getattr(trainer.precision_plugin, "scaler", None) is None:
