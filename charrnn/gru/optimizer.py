@@ -60,9 +60,9 @@ class FusedStep:
     """The step of an optimizer that :func:`supports` accepts."""
 
     def __init__(self, optimizer: Optimizer):
-        (self.group,) = optimizer.param_groups
-        self.optimizer, self.parameters = optimizer, self.group["params"]
-        skipped = (None,) if self.group.get("momentum") else (None, MOMENTUM)
+        (group,) = optimizer.param_groups
+        self.optimizer, self.parameters = optimizer, group["params"]
+        skipped = (None,) if group.get("momentum") else (None, MOMENTUM)
         self.names = [(i, n) for i, n in enumerate(STATE[type(optimizer)]) if n not in skipped]
         self.rows = (Row * len(self.parameters))()
         self.kept: list[list[Tensor] | None] = [None] * len(self.parameters)
@@ -97,7 +97,7 @@ class FusedStep:
                 if not self._bind(number, own):
                     return None
             row.value, row.grad = p.data_ptr(), grad.data_ptr()
-        group = self.group
+        (group,) = self.optimizer.param_groups  # another dictionary after load_state_dict
         settings = Settings(KINDS[type(self.optimizer)], CLIPS[algorithm] if bound else 0)
         settings.l2, settings.bound = l2, bound or 0.0
         for name in Settings.NUMBERS:

@@ -85,7 +85,7 @@ def test_gradients_that_are_not_finite_reach_the_weights():
 
 
 def test_a_loaded_state_is_used():
-    """A state that replaced that of earlier steps, as after a rollback."""
+    """State and settings that replaced those of earlier steps, as after a rollback."""
     parameter = torch.ones(40, requires_grad=True)
     optimizer = RMSprop([parameter])
     parameter.grad = torch.ones(40)
@@ -95,7 +95,10 @@ def test_a_loaded_state_is_used():
     fused()
     expected = 0.99 * saved["state"][0]["square_avg"] + 0.01
     optimizer.load_state_dict(saved)
+    optimizer.param_groups[0]["lr"] = 0.0
+    before = parameter.detach().clone()
     fused()
+    assert torch.equal(parameter, before)
     assert optimizer.state[parameter]["step"] == 2
     torch.testing.assert_close(optimizer.state[parameter]["square_avg"], expected)
 
