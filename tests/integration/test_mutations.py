@@ -78,6 +78,8 @@ def test_a_line_taken_away_is_noticed(copied, mutant):
         for test in chosen_for(mutant.file):
             file, *only = test.split()
             command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", f"tests/{file}"]
+            # Or pytest would remove the copy, as one of older runs.
+            command.append(f"--basetemp={copied.parent / 'of_tests'}")
             done = subprocess.run(
                 [*command, *only], cwd=copied, capture_output=True, text=True,
                 env=os.environ | {"PYTHONPATH": str(copied)},
