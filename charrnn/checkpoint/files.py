@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+_scratch: set[Path] = set()
+"""Scratch files that are being written."""
+
 
 @contextlib.contextmanager
 def atomic_write(
@@ -38,6 +41,7 @@ def atomic_write(
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    _scratch.add(scratch)
     try:
         with open(scratch, mode, **options) as file:
             yield file
@@ -54,6 +58,14 @@ def atomic_write(
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+        _scratch.discard(scratch)
+
+
+def remove_own_scratch() -> None:
+    """Remove the scratch files that this process is writing, which ends at once after it."""
+    for file in list(_scratch):
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
 def remove_scratch(folder: Path) -> None:

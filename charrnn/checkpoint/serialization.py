@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from charrnn.checkpoint.files import atomic_write, make_folder
+from charrnn.data.waiting import say_if_slow
 from charrnn.errors import InputError
 
 
@@ -58,7 +59,7 @@ def load(file: Path) -> object:
     """
     try:
         # torch.load does not verify the archive's checksums.
-        with zipfile.ZipFile(file) as archive:
+        with say_if_slow(f"reading {file}"), zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
             # For torch.load, a record that is longer than its bytes, or a folder, is memory as it
             # happens to be; testzip passes both.

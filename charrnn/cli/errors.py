@@ -39,6 +39,7 @@ def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)  # freeing memory may take a second more
         sys.exit(130)
     except BrokenPipeError:  # as with `sample.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,8 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from charrnn.errors import InputError, escape_control
 
@@ -51,8 +52,10 @@ def main(
         elif name in WITH_SETTINGS:
             run_with_settings(name, rest, script, program)
         else:
-            module = importlib.import_module(f"charrnn.cli.{name.replace('-', '_')}")
-            module.main(rest, f"{program} {name}")
+            # tensorboard serves until Ctrl-C
+            with at_work(name) if name != "tensorboard" else nullcontext():
+                module = importlib.import_module(f"charrnn.cli.{name.replace('-', '_')}")
+                module.main(rest, f"{program} {name}")
 
 
 def run_with_settings(name: str, arguments: list[str], script: str | None, program: str) -> None:
@@ -70,8 +73,22 @@ def run_with_settings(name: str, arguments: list[str], script: str | None, progr
         raise InputError("-sc: completes the words of python train.py and python sample.py only")
     command = parse(name, arguments, names, os.environ)
     module = importlib.import_module(f"charrnn.cli.{command.name}")
-    with one_line_errors(command):
+    # A run saves when it is interrupted, and at a prompt Ctrl-C ends a text only.
+    is_own = command.name == "train" or any(a.startswith("interactive=") for a in arguments)
+    with one_line_errors(command), nullcontext() if is_own else at_work(command.name):
         module.main(command)
+
+
+@contextmanager
+def at_work(name: str) -> Iterator[None]:
+    """Say that a command is at work where it has not ended soon; Ctrl-C ends it at once."""
+    from charrnn.cli.interrupts import ended_by_interrupts
+    from charrnn.data.waiting import say_if_slow
+
+    is_silent = name not in ("sample", "benchmarks")  # others write as they go
+    line = say_if_slow(f"{name}: at work; Ctrl-C ends it") if is_silent else nullcontext()
+    with ended_by_interrupts(), line:
+        yield
 
 
 def help_text(program: str) -> str:

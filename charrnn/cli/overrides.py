@@ -64,6 +64,8 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
         if in_hydra:
             raise InputError(f"{key}: is empty; name a folder")
         return argument
+    if value == "???" and bare not in TEXTS[: -len(PATHS)]:  # a missing value for OmegaConf
+        value = "./???"
     if in_hydra:  # may hold interpolations, as Hydra documents for folders
         folder = escape_unknown(os.path.expanduser(value))
         return argument if is_quoted(value) else f"{key}={quote(folder, interpolate=True)}"

@@ -18,6 +18,7 @@ from charrnn.cli.overrides import CORPUS_PATHS, escape
 from charrnn.cli.schema import check_settings
 from charrnn.cli.trainer import build_trainer, set_precision
 from charrnn.data.datamodule import CharDataModule
+from charrnn.data.waiting import say_if_slow
 from charrnn.errors import InputError, check
 from charrnn.models import contract
 from charrnn.models.budget import largest_hidden_size, takes
@@ -89,7 +90,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     checks.optimization(config, optimizer, scheduler, trainer.strategy.root_device)
     checks.process_count(config, trainer)
     check_ranges(config, optimizer, scheduler)
-    data = instantiate("data", config.data, **given_charset(config.data))
+    with say_if_slow("reading the text"):
+        data = instantiate("data", config.data, **given_charset(config.data))
     texts = {key: {"sha256": c.sha256, "size": len(c.tokens)} for key, c in data.corpora.items()}
     corpus = texts.pop("data.path") | texts
     charset = data.corpus.charset

@@ -102,6 +102,8 @@ def reserve_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:  # or print() would take standard output for it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
 
 
 def make_lenient() -> None:

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import BinaryIO
 import pooch
 import tqdm
 
+from charrnn.data.waiting import progress_lines, say_if_slow
 from charrnn.errors import InputError, check, escape_control, shell_quote
 
 BLOCK = 1 << 18
@@ -104,7 +106,8 @@ def fetch(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> 
     logger = pooch.get_logger()
     logger.setLevel("WARNING")
     try:
-        return Path(pooch.retrieve(url, known_hash=sha256, path=folder))
+        with say_if_slow(f"downloading {escape_control(url)}"):
+            return Path(pooch.retrieve(url, known_hash=sha256, path=folder))
     except Exception as error:  # requests, urllib3 and pooch each raise types of their own
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -184,8 +187,11 @@ def read_bytes(
 
 @contextlib.contextmanager
 def progress_bar(files: list[Path], description: str) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar over the bytes of files, on a terminal, after one second."""
+    """Show a progress bar over the bytes of files after one second; lines where no terminal is."""
     size = sum(file.stat().st_size for file in files if file.exists())
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield progress_lines(size, description, "bytes")
+        return
     settings = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False, "disable": None}
     with tqdm.tqdm(total=size, desc=description, **settings) as bar:
         yield bar.update

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 
 import filelock
 
@@ -30,12 +30,29 @@ def say_if_slow(line: str, seconds: float = SECONDS) -> Iterator[None]:
 
 def say_progress(items: Sized, what: str, seconds: float = SECONDS) -> Iterator:
     """Yield items; every few seconds, print a line on standard error with how many are done."""
-    then = time.monotonic()
-    for number, item in enumerate(items, 1):
+    update = progress_lines(len(items), what, "windows", seconds)
+    for item in items:
         yield item
+        update(1)
+
+
+def progress_lines(
+    total: int, what: str, unit: str, seconds: float = SECONDS
+) -> Callable[[int], None]:
+    """Return a function to call with how much more is done.
+
+    Every few seconds it prints a line on standard error with how much of ``total`` is done.
+    """
+    done, then = 0, time.monotonic()
+
+    def update(more: int) -> None:
+        nonlocal done, then
+        done += more
         if (now := time.monotonic()) - then > seconds:
-            print(f"{what}: {number} of {len(items)} windows", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
             then = now
+
+    return update
 
 
 @contextlib.contextmanager

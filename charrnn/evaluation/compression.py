@@ -23,6 +23,7 @@ import torch
 
 from charrnn import __version__, checkpoint
 from charrnn.data.charset import BOUNDARY
+from charrnn.data.waiting import progress_lines
 from charrnn.errors import InputError, check
 from charrnn.evaluation.archive import MAX_STREAMS, SEQ_LEN, Reader, Writer, block_size
 from charrnn.evaluation.coding import DynamicCoding, Judge, StaticCoding
@@ -145,7 +146,8 @@ class Compressor:
         """Write all blocks; return bytes of codes, unknown characters, nats, seconds of coding."""
         coding = self.coding(settings, len(slices))
         judge, code, unknown = Judge(self.model, self.first, len(slices)), 0, 0
-        seconds = 0.0
+        seconds, total = 0.0, sum(characters for _, characters in slices)
+        update = progress_lines(total, "compressing", "characters")
         for counts in block_counts([characters for _, characters in slices]):
             points = stack([reader.read(n) for reader, n in zip(readers, counts.tolist())])
             if len(points) < counts.max():
@@ -161,6 +163,7 @@ class Compressor:
             unknown += int(((indices == 0) & (np.arange(len(indices))[:, None] < counts)).sum())
             if settings is None:
                 judge.add(indices, counts)
+            update(int(counts.sum()))
         nats = judge.nats if settings is None else coding.totals.total
         return code, unknown, nats, seconds
 
@@ -191,6 +194,7 @@ class Compressor:
             coding, blocks = self.coding(header["dynamic"], rows), reader.blocks()
             sizes, characters = zip(*header["slices"])
             writer = SliceWriter(file, sizes, self.in_bytes, header["crlf"])
+            update = progress_lines(sum(characters), "decompressing", "characters")
             for counts in block_counts(characters):
                 coding.streams.read(next(blocks))
                 indices = np.zeros((counts.max(), rows), np.int64)
@@ -200,6 +204,7 @@ class Compressor:
                     writer.write(np.where(indices, self.charset.points[indices], points), counts)
                 except (FloatingPointError, UnicodeError) as error:
                     raise reader.damaged() from error
+                update(int(counts.sum()))
         file.seek(0)
         if survey(file).sha256 != header["sha256"]:
             raise reader.damaged()

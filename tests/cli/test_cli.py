@@ -250,7 +250,7 @@ def test_texts_reach_the_settings_as_they_are(text):
 
     quoted = text[0] + text[-1] in ("''", '""') and len(text) > 1
     argument = overrides.to_hydra(f"prompt={text}")
-    if not quoted:
+    if not quoted and text != "???":  # a missing value, which one line names
         value = OverridesParser.create().parse_override(argument).value()
         assert OmegaConf.create({"prompt": str(value)}).prompt == text
 
@@ -357,7 +357,7 @@ def test_every_key_of_a_path_takes_any_name(key, name):
     if taken or name == "null" or (in_hydra and name.startswith("~")):
         return
     value = OverridesParser.create().parse_override(overrides.to_hydra(f"{key}={name}")).value()
-    assert OmegaConf.create({"key": str(value)}).key == name
+    assert OmegaConf.create({"key": str(value)}).key == (name if name != "???" else "./???")
 
 
 @given(st.sampled_from(sorted({*overrides.PATHS} - {"hydra.sweep.subdir"})), names)
