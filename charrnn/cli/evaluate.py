@@ -23,15 +23,13 @@ def main(command: Command) -> None:
         if app.show(options, overrides, command.program.in_text):
             return
         config = without_hydra(app.compose(overrides, multirun=False))
-        settings = OmegaConf.to_container(config, resolve=True)
-        for line in without_effect(overrides, settings, EVALUATE):
-            print(line, file=sys.stderr)
         build.begin()  # while torch is imported
-        evaluate(settings, command)
+        evaluate(OmegaConf.to_container(config, resolve=True), command)
 
 
 def evaluate(settings: dict, command: Command) -> None:
     """Check the settings, evaluate, print the table and write the JSON file."""
+    idle = without_effect(command.overrides, settings, EVALUATE)
     asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
     data = {key: value for key, value in settings.pop("data").items() if value is not None}
     check_type("checkpoint", path, str | list[str])
@@ -55,6 +53,8 @@ def evaluate(settings: dict, command: Command) -> None:
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
     if file is not None and (not file.name or file.is_dir()):
         raise InputError(f"evaluate.output={output}: names no file; give one, or null")
+    for line in idle:
+        print(line, file=sys.stderr)
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
     result = build_report(files, data, allow_targets=allowed, **asked)
     print(format_report(result))

@@ -28,11 +28,8 @@ def main(command: Command) -> None:
         if app.show(options, overrides, command.program.in_text):
             return
         config = without_hydra(app.compose(overrides, multirun=False))
-        settings = OmegaConf.to_container(config, resolve=True)
-        for line in without_effect(overrides, settings, SAMPLE):
-            print(line, file=sys.stderr)
         build.begin()  # while torch is imported
-        sample(settings, command)
+        sample(OmegaConf.to_container(config, resolve=True), command)
 
 
 def sample(settings: dict, command: Command) -> None:
@@ -45,6 +42,7 @@ def sample(settings: dict, command: Command) -> None:
     from charrnn.generation.device import sampling_device
     from charrnn.runs import find_checkpoints
 
+    idle = without_effect(command.overrides, settings, SAMPLE)
     path, raw, talk = (settings.pop(key) for key in ("checkpoint", "raw", "interactive"))
     device = settings.pop("device")
     score = {key: settings.pop(key) for key in ("score", "by", "encoding")}
@@ -61,6 +59,8 @@ def sample(settings: dict, command: Command) -> None:
     one = not talk or of_text["num_samples"] == 1
     check("num_samples", of_text["num_samples"], one, "1 with interactive=true")
     check("interactive", talk, not talk or score["score"] is None, "false with score")
+    for line in idle:
+        print(line, file=sys.stderr)
     files = find_checkpoints(newest_run(command.program) if path == "latest" else path)
     saved = [checkpoint.read(file) for file in files]
     model, charset = checkpoint.build_models(files, saved, allowed)

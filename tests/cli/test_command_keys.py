@@ -17,7 +17,7 @@ from charrnn.cli.effects import EVALUATE, SAMPLE, TRAIN, of_a_sweep, without_eff
 from charrnn.cli.keys import conf_yaml
 
 KEYS = options()
-COMMAND = SimpleNamespace(program=Program())
+COMMAND = SimpleNamespace(program=Program(), overrides=())
 UNKNOWN = {"prompt": "a\u2028", "unknown": "skip"}
 SCORE = {"score": "other.txt"}
 BEAM = {"beam": 3, "checkpoint": "sharp.ckpt", "prompt": "a", "length": 12, "stop": "d"}
