@@ -40,7 +40,7 @@ def main(arguments: list[str], program: str) -> None:
         count = link_events(folders, Path(links))
         if not count:
             where = " or ".join(str(f) for f in folders)
-            raise InputError(f"{where}: no event files below it; name the folder of a run")
+            raise InputError(f"{where}: no event files below it; logger=tensorboard writes them")
         url = serve(Path(links), given)
         runs = "1 run" if count == 1 else f"{count:,} runs"
         print(escape_control(f"{runs} at {url} (Ctrl-C ends this)"), flush=True)
@@ -58,7 +58,7 @@ def parse(arguments: list[str], program: str) -> argparse.Namespace:
     """
     description = (
         "Show the curves of runs in TensorBoard, also while they train. Runs that begin later"
-        " appear. Every other option of tensorboard is taken too."
+        " appear. Every option with which tensorboard serves is taken too."
     )
     parser = Parser(program, description)
     text = "of runs or sweeps; outputs and multirun by default"
@@ -74,6 +74,9 @@ def parse(arguments: list[str], program: str) -> argparse.Namespace:
     for loader in TensorBoard().plugin_loaders:
         loader.define_flags(parser)
     given = parser.parse_intermixed_args([a for a in arguments if a != "--"])
+    for name in ("inspect", "version_tb"):
+        if getattr(given, name):
+            raise InputError(f"--{name}: serves nothing; run tensorboard itself for that")
     given.folders += [given.logdir] if given.logdir else []
     return given
 
@@ -128,6 +131,8 @@ def ended_by_signals() -> Iterator[None]:
     """End with exit code 0 after Ctrl-C, SIGTERM, or a terminal that was closed."""
 
     def end(number, frame) -> None:
+        for each in numbers:  # a second Ctrl-C would leave the links behind
+            signal.signal(each, signal.SIG_IGN)
         raise SystemExit(0)
 
     names = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last

@@ -11,6 +11,8 @@ EVENTS = ".tfevents."
 """In the name of each event file."""
 FOLDER = "tensorboard"
 """Of the event files in a run's folder; it is no part of the run's name."""
+LONGEST = 255
+"""Bytes of a name; an escaped one may have more."""
 WITHOUT_EVENTS = {"checkpoints", "wandb", "__pycache__", "node_modules"}
 
 
@@ -38,7 +40,7 @@ def link_events(folders: Sequence[Path], into: Path) -> int:
             parts = [part for part in found.relative_to(base).parts if part != FOLDER]
             for entry in scan(found):
                 if entry.is_file(follow_symlinks=False):  # no link of this function
-                    files[into.joinpath(*map(escape_control, parts), entry.name)] = entry.path
+                    files[into.joinpath(*map(shown_name, parts), entry.name)] = entry.path
     for link, file in files.items():
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +49,11 @@ def link_events(folders: Sequence[Path], into: Path) -> int:
         if link not in files:
             link.unlink()
     return len({link.parent for link in files})
+
+
+def shown_name(part: str) -> str:
+    """Return the name of a folder as TensorBoard shows it, which is no longer than names may be."""
+    return escape_control(part).encode()[:LONGEST].decode(errors="ignore")
 
 
 def event_folders(folder: Path) -> Iterator[Path]:

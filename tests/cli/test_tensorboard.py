@@ -82,11 +82,24 @@ def test_what_is_wrong(invoke, here):
     refused("--frobnicate", words=["--frobnicate", "tensorboard --help shows how"])
     refused(*QUICK, "--port=x", words=["--port", "x"])
     refused(*QUICK, "--logdir_spec=a:b", words=["logdir_spec"])
+    refused("--inspect", words=["--inspect", "serves nothing"])
     with socket.socket() as taken:
         taken.bind(("localhost", 0))
         taken.listen()
         port = taken.getsockname()[1]
         refused(*QUICK, f"--port={port}", words=[f"port {port}", "in use"])
+
+
+def test_a_second_signal_does_not_stop_the_end():
+    before, done = signal.getsignal(signal.SIGINT), False
+    with pytest.raises(SystemExit), ours.ended_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            done = True
+    assert done and signal.getsignal(signal.SIGINT) is before
 
 
 def test_help_is_short(invoke, here):

@@ -47,6 +47,14 @@ def test_runs_are_named_by_their_folders(home):
     assert names(home / "nothing") == []
 
 
+def test_an_escaped_name_may_be_too_long(home):
+    (home / "links").mkdir()
+    event_file(home / "outputs" / ("é" * 80 + "\x1b" * 80))
+    assert link_events([home / "outputs"], home / "links") == 1
+    (name,) = linked(home / "links")
+    assert name.startswith("é" * 80 + r"\x1b") and len(name.encode()) == 255
+
+
 def test_what_is_new_and_what_is_gone(home):
     links, outputs = home / "links", home / "outputs"
     links.mkdir()
