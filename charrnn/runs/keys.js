@@ -131,6 +131,17 @@ function brush(entry) {
   entry.parent.addEventListener("pointercancel", end);
 }
 
+// The marks of an axis whose labels do not cover the ones before them; null in place of the others.
+function withRoom(plot, values) {
+  let end = -Infinity;
+  return values.map((value) => {
+    const middle = plot.valToPos(value, "x"), half = 3.5 * short(value).length;
+    if (middle - half < end + 6) return null;
+    end = middle + half;
+    return value;
+  });
+}
+
 // Best bpc against one key: points, spread over the names where the values are no numbers.
 function drawKey(number) {
   const axis = AXES[number], shown = jobs.map((_, i) => i)
@@ -141,10 +152,13 @@ function drawKey(number) {
   const position = (i) => (axis.isNumber ? jobs[i].values[number] : axis.ordered.indexOf(jobs[i].values[number]));
   const xs = [...new Set(shown.map(position))].sort((a, b) => a - b);
   const columns = [xs, ...shown.map((i) => xs.map((x) => (x === position(i) ? jobs[i].best : null)))];
-  const few = xs.length <= 5 ? { splits: () => xs, filter: (plot, splits) => splits } : {};
+  const few = xs.length <= 5 ? { splits: () => xs, filter: withRoom } : {};
   const names = axis.isNumber ? few : {
     splits: () => axis.ordered.map((_, i) => i),
-    values: () => axis.ordered.map((name) => (name.length > 16 ? `${name.slice(0, 15)}…` : name)),
+    values: (plot) => {
+      const room = Math.max(3, plot.bbox.width / devicePixelRatio / axis.ordered.length / 7.5);
+      return axis.ordered.map((name) => (name.length > room ? `${name.slice(0, room - 1)}…` : name));
+    },
   };
   const pad = axis.isNumber ? (xs.at(-1) - xs[0]) * 0.05 || Math.abs(xs[0]) * 0.1 || 1 : 0.5;
   const range = axis.wide ? [xs[0] / 1.3, xs.at(-1) * 1.3] : [xs[0] - pad, xs.at(-1) + pad];

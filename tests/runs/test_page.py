@@ -98,6 +98,8 @@ def test_in_a_browser(tmp_path):
         assert "75.0 %" in browser.evaluate("find('importances').textContent")
         assert "0.0707" in browser.evaluate("find('seeds').textContent")  # the deviation
         assert "loss is not finite" in browser.evaluate("find('jobs').textContent")
+        marks = "withRoom({ valToPos: (x) => 20 * x }, [0, 1, 1.1, 1.2, 9])"
+        assert browser.evaluate(marks) == [0, 1, None, None, 9]
         # Sorting, by numbers and back; what is missing stays last.
         browser.click("#jobs th:nth-child(2) button")
         assert rows() == [0, 1, 2, 4, 3, 5]
