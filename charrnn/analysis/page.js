@@ -83,7 +83,7 @@ function paintText(model) {
 
 // Surprisal of the character at a position; that of the first is not known.
 const bitsAt = (model, position) =>
-  position ? -Math.log2(Math.max(model.actual[position - 1], 1e-12)) : 0;
+  position ? -Math.log2(Math.max(model.actual[position - 1], 1e-38)) : 0;
 
 function paintAll() {
   models.forEach(paintText);
@@ -371,7 +371,7 @@ function listen() {
 }
 
 function summaryOf(model) {
-  const bits = model.actual.reduce((sum, p) => sum - Math.log2(Math.max(p, 1e-12)), 0);
+  const bits = model.actual.reduce((sum, p) => sum - Math.log2(Math.max(p, 1e-38)), 0);
   return `${model.kind}, ${model.layers} \u00d7 ${model.hidden} units, ` +
     `${model.parameters.toLocaleString("en")} parameters; ${length.toLocaleString("en")} ${model.unitName}` +
     (length > 1 ? `, ${(bits / (length - 1)).toFixed(2)} bits each` : "");

@@ -50,7 +50,7 @@ def page_data(
         "labels": [index_label(charset, index) for index in used.tolist()],
         "likeliest": numbers.reshape(likeliest.shape).tolist(),
         "probabilities": [rounded(row, 4) for row in probabilities],
-        "actual": rounded(actual, 6),
+        "actual": [float(f"{p:.5g}") for p in actual.tolist()],  # however unlikely
     }
 
 
@@ -71,7 +71,7 @@ def predict(
     device, state = contract.device_of(model), contract.initial_state(model, 1)
     likeliest, probabilities, actual = [], [], []
     inputs, targets = (torch.from_numpy(i).to(device) for i in (indices, np.append(indices[1:], 0)))
-    is_ours = type(model).forward is CharModel.forward and not contract.has_hooks(model)
+    is_ours = runs_as_char_model(model)
     outputs = torch.from_numpy(activations[-1].T).to(device) if is_ours else inputs
     # In chunks, because (T, V) may not fit in memory.
     for part, output, target in zip(*(x.split(1000) for x in (inputs, outputs, targets))):
@@ -88,6 +88,13 @@ def predict(
     arrays = (torch.cat(x).numpy() for x in (likeliest, probabilities, actual))
     likeliest, probabilities, actual = arrays
     return likeliest, probabilities, actual[:-1]
+
+
+def runs_as_char_model(model: nn.Module) -> bool:
+    """Whether a model's logits are its last linear layer of its last layer's activations."""
+    methods = ("forward", "outputs", "activations")
+    same = all(getattr(type(model), m, None) is getattr(CharModel, m) for m in methods)
+    return same and not contract.has_hooks(model)
 
 
 def rounded(values: np.ndarray, digits: int) -> list[float]:

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from helpers import TEXT
 from pages import NASTY, Elements
 from small_models import random_model as make
@@ -175,3 +176,26 @@ def test_one_pass_of_the_model_is_enough(monkeypatch):
     monkeypatch.setattr(type(model.model), "forward", lambda *a: CharModel.forward(*a))
     for one, other in zip(quick, predict(model.model, indices, activations)):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_unlikely_characters_keep_their_surprisal():
+    model, text = make(), "ab" * 20
+    with torch.no_grad():
+        model.model.decoder.bias[int(model.charset.encode("b")[0])] -= 20
+    data = page_data(model.model, model.charset, text, model.activations(text))
+    np.testing.assert_allclose(-np.log(data["actual"]), model.score(text), atol=1e-4)
+
+
+def test_a_variant_with_another_output_is_run_as_it_is():
+    class Residual(GRUEncode):
+        def outputs(self, inputs, state):
+            output, state = super().outputs(inputs, state)
+            return output + self.embed.weight[inputs], state
+
+    torch.manual_seed(0)
+    model = Residual(7, hidden_size=6)
+    indices, state = np.arange(7), model.initial_state(1)
+    activations = model.activations(torch.from_numpy(indices)[:, None], state)[:, :, 0].mT
+    _, _, actual = predict(model, indices, activations.detach().numpy())
+    p = model(torch.from_numpy(indices)[:, None], state)[0][:, 0].softmax(1)
+    np.testing.assert_allclose(actual, p.diagonal(1).detach(), rtol=1e-5)
