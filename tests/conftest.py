@@ -4,8 +4,6 @@ import contextlib
 import gc
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # tests run at once; read when torch loads
-
 import hypothesis
 import pooch
 import pytest

@@ -9,7 +9,6 @@ import csv
 import functools
 import itertools
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -66,8 +65,6 @@ class CommandLine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Tiny models gain nothing from threads, which wait badly where cores are few.
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
     def ask(self, request: dict) -> int:

@@ -1,7 +1,6 @@
 """charrnn compress: a file becomes an archive, coded with a model's own probabilities."""
 
 import math
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +25,6 @@ def main(arguments: list[str], program: str) -> None:
     rates = {k: getattr(given, k) for k in ("lr", "decay") if getattr(given, k) is not None}
     if rates and not given.dynamic:
         raise InputError(f"--{next(iter(rates))}: is of a dynamic compression; give --dynamic too")
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in training; before torch loads
     source = regular_file(given.file)
     out = writable_file(given.out, source, given.checkpoint)
     from charrnn.checkpoint import atomic_write

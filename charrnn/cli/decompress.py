@@ -1,7 +1,5 @@
 """charrnn decompress: an archive of charrnn compress becomes the file again."""
 
-import os
-
 from charrnn.cli.compress import regular_file, writable_file
 from charrnn.cli.options import Parser
 from charrnn.errors import escape_control
@@ -14,7 +12,6 @@ def main(arguments: list[str], program: str) -> None:
     parser.add_argument("archive", help="the archive")
     parser.add_argument("-o", dest="out", required=True, help="the file to write")
     given = parser.parse(arguments)
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in training; before torch loads
     source = regular_file(given.archive)
     out = writable_file(given.out, source, given.checkpoint)
     from charrnn.checkpoint import atomic_write

@@ -21,10 +21,8 @@ from charrnn.errors import InputError, escape_control, format_value, one_line
 from charrnn.gru import build
 from charrnn.training import distributed
 
-# Read by libraries when they load, before any setting can be: how long GNU OpenMP's threads spin
-# when they wait for each other (two runs on two cores are twice as fast when they give up soon),
-# and the signal with which SLURM announces the end of a job's time to submitit.
-ENVIRONMENT = {"GOMP_SPINCOUNT": "10000", "SUBMITIT_PREEMPT_SIGNAL": "USR1"}
+# Read by submitit when it loads: the signal with which SLURM announces the end of a job's time.
+ENVIRONMENT = {"SUBMITIT_PREEMPT_SIGNAL": "USR1"}
 
 
 def main(command: Command) -> None:

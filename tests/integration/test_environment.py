@@ -89,7 +89,7 @@ def test_environment(folder, name, program):
     if name in OF_TRAIN and program != "train":
         expected = ""
     before, after = LIMITS.get(name, ("", ""))
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | {k: v for k, v in variables.items() if v}
+    env = os.environ | {k: v for k, v in variables.items() if v}
     for key in (key for key, value in variables.items() if value is None):
         env.pop(key, None)
     words = [sys.executable, str(ROOT / COMMANDS[program][0]), *COMMANDS[program][1:]]

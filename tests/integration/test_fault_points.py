@@ -33,7 +33,7 @@ def try_points(shim, folder, share, *limit):
     """Try a share of the points; returns those tried and held, and what did not hold."""
     done = subprocess.run(
         [sys.executable, HERE / "points.py", folder, str(share), *limit], stdout=subprocess.PIPE,
-        env=os.environ | {"LD_PRELOAD": str(shim), "OMP_NUM_THREADS": "1"}, check=True,
+        env=os.environ | {"LD_PRELOAD": str(shim)}, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
     for name, tally in found.items():

@@ -57,7 +57,7 @@ def installed(tmp_path_factory):
     work.mkdir()
     (work / "text.txt").write_text(TEXT, "utf-8")
     # The packages of the environment, without the checkout that it has as an editable install.
-    env = os.environ | {"PYTHONPATH": str(packages), "OMP_NUM_THREADS": "1", "CXX": "false"}
+    env = os.environ | {"PYTHONPATH": str(packages), "CXX": "false"}
     env |= {"XDG_CACHE_HOME": str(folder / "cache")}
 
     def run(*arguments):

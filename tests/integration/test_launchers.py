@@ -24,11 +24,11 @@ def folder(tmp_path, command):
 
 @pytest.fixture
 def start(command, folder):
-    """Starts a sweep in a group of processes, whose jobs have the default number of threads."""
+    """Starts a sweep in a group of processes."""
 
     def start(*arguments):
         given = ("train.py", "-m", "data.path=text.txt", *SHORT, *arguments)
-        return command.start(*given, cwd=folder, env={"OMP_NUM_THREADS": None}, session=True)
+        return command.start(*given, cwd=folder, session=True)
 
     return start
 

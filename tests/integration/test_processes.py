@@ -273,7 +273,6 @@ def test_torchrun(folder, train, double):
          "--standalone", ROOT / "train.py", f"data.path={folder / 'text.txt'}", *SETTINGS,
          "data.batch_size=3"],
         capture_output=True, text=True, cwd=make(folder / "torchrun"),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("best validation") == 1

@@ -286,7 +286,6 @@ def test_memory_stays_flat_over_20_000_windows(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments, "hydra.run.dir=run"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     sizes = {}  # MiB resident, by windows
     while process.poll() is None:

@@ -115,7 +115,6 @@ def test_characters_come_one_by_one(trained):
         [sys.executable, str(ROOT / "sample.py"), f"checkpoint={trained}", "length=10000000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert len(process.stdout.read(20)) == 20
     process.stdout.close()
