@@ -24,6 +24,11 @@ class Inode:
     def is_flushed(self) -> bool:
         return bytes(self.data) == self.flushed
 
+    def cuts(self) -> list[int]:
+        """Page boundaries at which the data may end. What was flushed stays, if only appended to."""
+        kept = len(self.flushed) if self.data.startswith(self.flushed) else 0
+        return [cut for cut in range(0, len(self.data), PAGE) if cut >= kept]
+
 
 def read_log(file: Path) -> list[tuple]:
     """The calls of a log: (kind, path, other path, offset, data)."""
@@ -109,7 +114,7 @@ class Disk:
             yield "flushed data", everything | {n: i.flushed for n, i in unflushed.items()}
             yield "zeroed data", everything | {n: zeroed(i) for n, i in unflushed.items()}
             for name, inode in unflushed.items():
-                for cut in range(0, len(inode.data), PAGE):
+                for cut in inode.cuts():
                     yield f"cut at {cut}", everything | {name: bytes(inode.data[:cut])}
         if self.flushed_names != self.names:
             found = {n: i if i is None else i.flushed for n, i in self.flushed_names.items()}
