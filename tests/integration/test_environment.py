@@ -4,15 +4,18 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 
 import pytest
-from helpers import ROOT, TEXT, TINY
+from helpers import ROOT, TEXT, TINY, numbers, same, state
+from runs_in_process import settings, trained
 
 SHORT = (
     *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.valid_size=50",
     "data.path=text.txt", "model.backend=torch",
 )  # fmt: skip
 
+CLOCK = str(ROOT / "tests" / "clock")
 # Variables (None: unset), and what the one line says where there is one.
 VARIABLES = {
     "output": ({"PYTHONIOENCODING": "ascii"}, ""),
@@ -25,6 +28,8 @@ VARIABLES = {
     "no zone": ({"TZ": "??"}, ""),
     "ranks": ({"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "4", "MASTER_PORT": "x"}, ""),
     "tasks": ({"SLURM_NTASKS": "2", "SLURM_JOB_ID": "5"}, ""),
+    "the clock back": ({"PYTHONPATH": CLOCK, "CLOCK_JUMP": "-1e7"}, ""),
+    "the clock ahead": ({"PYTHONPATH": CLOCK, "CLOCK_JUMP": "1e7"}, ""),
 }
 OF_TRAIN = {
     "no cache": ({"HOME": "/proc", "XDG_CACHE_HOME": None}, "data.cache_dir: cannot write"),
@@ -32,10 +37,16 @@ OF_TRAIN = {
     "half of torchrun": ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0"}, "WORLD_SIZE=: this environm"),
     "restarts": ({"SLURM_RESTART_COUNT": "often"}, "SLURM_RESTART_COUNT=often must be"),
 }
+# In a namespace of the process's own, so that nothing is left mounted.
+FULL = (
+    "mkdir full; mount -t tmpfs -o size=4k none full || exit 3; head -c 9000 /dev/zero >full/x"
+    " 2>/dev/null; export TMPDIR=$PWD/full; "
+)
 LIMITS = {
     "umask": ("umask 077; ", ""),
     "64 files": ("ulimit -n 64; ", ""),
     "little memory": ("ulimit -v 900000; ", ""),
+    "full folder for files": (FULL, ""),
     "no input": ("", " <&-"),
     "no output": ("", " >&-"),
     "no errors": ("", " 2>&-"),
@@ -94,14 +105,34 @@ def test_environment(folder, name, program):
         env.pop(key, None)
     words = [sys.executable, str(ROOT / COMMANDS[program][0]), *COMMANDS[program][1:]]
     line = f"{before}exec {' '.join(words)}{after}"
+    own = ["unshare", "--mount", "--map-root-user"] if before == FULL else []
     done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=env, capture_output=True, timeout=300
+        [*own, "bash", "-c", line], cwd=folder, env=env, capture_output=True, timeout=300
     )
     out, err = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
     if program == "sweep" and done.returncode == 1:
         assert "error: " in err and "Traceback" not in err  # of each job
     else:
         check(done.returncode, out, err, expected)
+    if name.startswith(("the clock", "full folder")):
+        assert done.returncode == 0, err
+
+
+@pytest.mark.parametrize("jump", [-1e7, 1e7])
+def test_the_clock_is_set_while_a_run_trains(tmp_path, monkeypatch, jump):
+    """To another time at each look at it; what is trained and written is the same."""
+    config = settings(tmp_path, "logger=tensorboard", "callbacks.progress.seconds=0.0")
+    trained(config, tmp_path / "whole")
+    real, times = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() + jump * next(times))
+    changed = {"callbacks.checkpoint.every_n_steps": 2}
+    trained(config, tmp_path / "run", changed)
+    assert same(state(tmp_path / "run"), state(tmp_path / "whole"))
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    trained(config, tmp_path / "run", {"resume": last, "trainer.max_epochs": 2})
+    trained(config, tmp_path / "two", {"trainer.max_epochs": 2})
+    assert same(state(tmp_path / "run"), state(tmp_path / "two"))
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "two")
 
 
 def test_closed_streams_keep_their_numbers(tmp_path):

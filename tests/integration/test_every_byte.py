@@ -1,5 +1,7 @@
 """Each byte of what is kept, flipped, and each truncation: detected, or without effect."""
 
+import io
+
 import pytest
 import torch
 from helpers import same
@@ -75,6 +77,31 @@ class Entry:
         return entry and [entry.tokens.clone(), entry.charset.state_dict(), entry.unknown]
 
 
+class Archive:
+    """A compressed file."""
+
+    suffix = ".crnn"
+
+    def __init__(self, file):
+        from charrnn.evaluation import Compressor
+
+        Checkpoint(file.with_suffix(".ckpt"))
+        self.compressor = Compressor(file.with_suffix(".ckpt"))
+        source = io.BytesIO(b"abcabcaabb\xe9c")
+        with open(file, "w+b") as archive:
+            self.compressor.compress(source, archive, io.BytesIO())
+
+    def read(self, file):
+        made = io.BytesIO()
+        with open(file, "rb") as archive:
+            try:
+                self.compressor.decompress(archive, made, str(file))
+            except InputError as error:
+                assert str(file) in str(error) and "\n" not in str(error)
+                return None
+        return made.getvalue()
+
+
 def damaged(data, step):
     """A file with each byte changed in turn, in each bit and in all, and cut at each length."""
     bits = [1 << bit for bit in range(8)]
@@ -102,7 +129,7 @@ def check(kind, tmp_path, step):
     return tried
 
 
-KINDS = pytest.mark.parametrize("kind", [Checkpoint, Safetensors, Session, Entry])
+KINDS = pytest.mark.parametrize("kind", [Checkpoint, Safetensors, Session, Entry, Archive])
 
 
 @KINDS
