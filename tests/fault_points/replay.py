@@ -25,7 +25,7 @@ class Inode:
         return bytes(self.data) == self.flushed
 
     def cuts(self) -> list[int]:
-        """Page boundaries at which the data may end: not in what was flushed and only appended to."""
+        """Page boundaries at which data may end: none in what was flushed and appended to."""
         kept = len(self.flushed) if self.data.startswith(self.flushed) else 0
         return [cut for cut in range(0, len(self.data), PAGE) if cut >= kept]
 
