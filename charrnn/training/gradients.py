@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from charrnn.gru import GRU
 from charrnn.gru.optimizer import FusedStep, supports
 
 
@@ -20,6 +21,9 @@ def fused_step(task, own: type, optimizer: Optimizer) -> FusedStep | None:
     names = ("configure_gradient_clipping", "clip", "clip_gradients")
     if any(getattr(type(task), name) is not getattr(own, name) for name in names):
         return None
+    gru = getattr(task.model, "gru", None)
+    if not isinstance(gru, GRU) or gru.choose_backend(task.optimized[0].device) != "native":
+        return None  # backend=torch compiles nothing
     return FusedStep(optimizer) if supports(optimizer) else None
 
 

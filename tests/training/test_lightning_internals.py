@@ -18,9 +18,9 @@ DATA = {"batch_size": 3, "seq_len": 7}
 LOOPS = "fit_loop"
 
 
-def make_model():
+def make_model(backend="torch"):
     torch.manual_seed(0)
-    return GRUEncode(len(Charset.from_text(SHORT)), 5, 3, backend="torch")
+    return GRUEncode(len(Charset.from_text(SHORT)), 5, 3, backend=backend)
 
 
 def test_lightning_has_the_private_names():
@@ -87,22 +87,25 @@ class Hooked(Callback):
     ("clip", "precision"),
     [(None, "32-true"), ("value", "32-true"), ("norm", "32-true"), ("value", "bf16-mixed")],
 )
-def test_direct_optimization_equals_lightnings(tmp_path, clip, precision):
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_direct_optimization_equals_lightnings(tmp_path, clip, precision, backend):
     """Weights bit for bit, and counters; and only without overridden hooks.
 
-    The norm of the gradients is another sum of the same numbers.
+    The norm of the gradients is another sum of the same numbers. The kernels step for a model
+    that they compute, and no other: a run with backend=torch compiles nothing.
     """
     found = []
     for callbacks in ([], [Hooked()]):
-        model = make_model()
+        model = make_model(backend)
         settings = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": clip} if clip else {}
         task, _ = fit(
-            tmp_path, SHORT, model, task={"l2": 0.3}, data=DATA, max_steps=1,
+            tmp_path, SHORT, model, task={"l2": 0.3}, data=DATA, max_steps=3,
             log_every_n_steps=1, limit_val_batches=0, callbacks=callbacks, precision=precision,
             **settings,
         )  # fmt: skip
         loop = task.trainer.fit_loop.epoch_loop.automatic_optimization
         assert loop.direct is not bool(callbacks)
+        assert (task.fused is not None) is (backend == "native")
         counters = loop.optim_progress.optimizer.step.total, task.trainer.global_step
         found.append((counters, [p.detach().clone() for p in model.parameters()]))
     assert found[0][0] == found[1][0]
