@@ -111,6 +111,11 @@ PROMISES = {
             "test_one_way.py::test_files_are_written_in_one_way",
         ],
     },
+    "charrnn/cli/README.md": {
+        "other commands than train end at once at Ctrl-C, and leave files as they were": [
+            "cli/test_interrupts.py::test_it_ends_at_once_and_leaves_nothing",
+        ],
+    },
     "charrnn/runs/README.md": {
         "skips finished jobs, resumes interrupted ones exactly, runs failed ones again": [
             f"{SWEEPS}::test_killed_in_the_second_job_and_started_again",
