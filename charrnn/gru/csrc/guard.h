@@ -20,9 +20,9 @@ class Guard {
     // (V): 0 for a character that must not come. If that were all of `every`, then it is `every`,
     // which may be null.
     const uint8_t *allowed(const uint8_t *every) {
-        const int32_t *end = text.data() + text.size();
-        const int32_t *i = end - std::min<long>(text.size(), window), *last = end - (n - 1);
-        if (end - i < n) return every;
+        const long count = std::min<long>(text.size(), window);
+        if (count < n) return every;
+        const int32_t *end = text.data() + text.size(), *last = end - (n - 1), *i = end - count;
         if (every)
             std::copy(every, every + mask.size(), mask.begin());
         else
