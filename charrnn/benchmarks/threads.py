@@ -6,7 +6,8 @@ Each way to train runs in a process of its own with one and with two threads, wh
 two other processes compute without end. Ways: a program that imports charrnn.GRUEncode and trains
 it with torch.optim, the same with the model of charrnn.load, charrnn.train in Python, and the train
 command. The table has medians of milliseconds a window, and their ratio to one thread without
-neighbours.
+neighbours; then the speed of two such runs at once together, as a fraction of twice that of one
+run on one thread.
 """
 
 import argparse
@@ -83,23 +84,28 @@ def child(way: str, size: tuple, folder: Path, seconds: float) -> list[float]:
     return [1e5 * size[2] / float(rate) for rate in rates[1:] if rate]
 
 
-def measure(way: str, threads: int, neighbours: int, args, folder: Path) -> dict:
-    """Run one way in a process of its own beside busy processes."""
+def measure(way: str, threads: int, neighbours: int, args, folder: Path, at_once: int = 1) -> dict:
+    """Run one way in a process of its own, or several at once, beside busy processes."""
     given = ["--size", ",".join(map(str, args.size)), "--seconds", str(args.seconds)]
+    module = "charrnn.benchmarks.threads"
+    command = [sys.executable, "-m", module, "--child", way, str(folder), *given]
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(neighbours)]
     try:
-        module = "charrnn.benchmarks.threads"
-        found = subprocess.run(
-            [sys.executable, "-m", module, "--child", way, str(folder), *given],
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)}, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, check=True, text=True,
-        ).stdout  # fmt: skip
+        children = [
+            subprocess.Popen(
+                command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )
+            for _ in range(at_once)
+        ]  # fmt: skip
+        found = [child.communicate()[0].splitlines()[-1] for child in children]
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    quartiles = report.quartiles(json.loads(found.splitlines()[-1]))
-    return {"way": way, "threads": threads, "neighbours": neighbours, "milliseconds": quartiles}
+    medians = [report.quartiles(json.loads(line)) for line in found]
+    result = {"way": way, "threads": threads, "neighbours": neighbours, "at_once": at_once}
+    return result | {"milliseconds": medians[0], "medians": [median for _, median, _ in medians]}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -142,9 +148,12 @@ def main(arguments: list[str] | None = None) -> None:
                 medians = [result["milliseconds"][1] for result in found]
                 alone = alone or medians[0]
                 cells = [f"{value:.2f} ({value / alone:.2f})" for value in medians]
-                rows.append([way, str(count), *cells])
+                pair = measure(way, count, 0, args, folder, 2)
+                results.append(pair)
+                speed = sum(alone / median for median in pair["medians"]) / 2
+                rows.append([way, str(count), *cells, f"{speed:.2f}"])
     titles = [f"{n} busy: ms (ratio)" for n in neighbours]
-    print("\n" + report.table(["way", "threads", *titles], rows))
+    print("\n" + report.table(["way", "threads", *titles, "two at once"], rows))
     report.write_json(args.json, about, results)
 
 
