@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 
 import charrnn
@@ -136,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows, results = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "text.txt").write_text(yaml.safe_dump(list(range(300_000))), "utf-8")
+        (folder / "text.txt").write_text("\n".join(map(str, range(300_000))), "utf-8")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             saved = f"hydra.run.dir={folder / 'saved'}"
             charrnn.train(overrides=settings(args.size, folder, saved, "trainer.max_steps=1"))

@@ -4,7 +4,7 @@ import importlib
 
 from charrnn.errors import InputError
 
-NAMES = ("training", "loop", "sampling", "encoding", "scaling", "gpu_check")
+NAMES = ("training", "threads", "loop", "sampling", "encoding", "scaling", "gpu_check")
 
 
 def main(arguments: list[str], program: str) -> None:
