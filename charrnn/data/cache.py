@@ -68,7 +68,7 @@ def write_entry(folder: Path, text: str, charset: Charset, chunks: Iterable[np.n
     scratch = folder.with_suffix(".part")
     shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed
     try:
-        scratch.mkdir()
+        scratch.mkdir(exist_ok=True)  # the lock is held
         with open(scratch / "tokens.bin", "wb") as f:
             for indices in chunks:
                 size += len(indices)

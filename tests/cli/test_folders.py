@@ -5,7 +5,7 @@ import os
 import pytest
 
 from charrnn import InputError
-from charrnn.cli.folders import claim_run_folder, free_run_folder
+from charrnn.cli.folders import claim_run_folder, claim_sweep_folder, free_run_folder
 
 
 def test_only_the_first_claims_a_folder(tmp_path):
@@ -15,6 +15,13 @@ def test_only_the_first_claims_a_folder(tmp_path):
     assert free_run_folder(run, is_named=False) == tmp_path / "a" / "run-2"
     with pytest.raises(InputError, match="holds a run already"):
         free_run_folder(run, is_named=True)
+
+
+def test_two_sweeps_that_begin_in_one_second(tmp_path):
+    sweep = tmp_path / "12-00-00"
+    assert claim_sweep_folder(sweep, is_named=False) == (sweep, [sweep])
+    assert claim_sweep_folder(sweep, is_named=False)[0] == tmp_path / "12-00-00-2"
+    assert claim_sweep_folder(sweep, is_named=True) == (sweep, [])
 
 
 def test_a_folder_whose_name_is_no_utf8(tmp_path):

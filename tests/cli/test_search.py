@@ -1,5 +1,6 @@
 """The sweeper of searches, with a launcher that answers at once: samplers, pruners, resumption."""
 
+import contextlib
 import math
 import sys
 
@@ -145,6 +146,32 @@ def test_two_processes_share_a_study(tmp_path):
     assert len(mine) == 1 and len(others) == 5
     assert len({job["optimizer.lr"] for job in mine + others}) == 6
     assert not list((tmp_path / ".search").glob("[0-9a-f]*.lock"))
+
+
+def test_trials_are_counted_and_asked_for_behind_a_lock(tmp_path, monkeypatch):
+    import optuna
+
+    held, inside = [], []
+    real = search.study_lock
+
+    @contextlib.contextmanager
+    def lock(folder):
+        with real(folder):
+            held.append(True)
+            yield
+            held.pop()
+
+    for name in ("ask", "enqueue_trial"):
+        method = getattr(optuna.Study, name)
+
+        def call(*args, method=method, **kwargs):
+            inside.append(bool(held))
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(optuna.Study, name, call)
+    monkeypatch.setattr(search, "study_lock", lock)
+    run(tmp_path, sampler="grid", params={"optimizer.lr": "0.01,0.1"}, n_trials=None)
+    assert len(inside) == 4 and all(inside)
 
 
 def test_locks_of_processes(tmp_path):

@@ -6,6 +6,8 @@ import shlex
 import pytest
 from helpers import TEXT, TINY, assert_one_line, listing, load, metrics
 
+from charrnn.runs.lock import run_lock
+
 SHORT = (
     *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.valid_size=50",
     "trainer.num_sanity_val_steps=0", "callbacks.samples=null", "logger=none",
@@ -41,6 +43,16 @@ def test_a_job_in_the_folder_of_another_fails(invoke, folder):
     result = invoke("train", *arguments, *sweep, cwd=folder)
     assert result.code == 1 and "0_seed=1: holds another job" in result.err, result
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert (folder / "sweep" / "1_seed=2" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_job_that_another_process_trains(invoke, folder):
+    arguments = ("data.path=text.txt", *SHORT, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
+    (folder / "sweep" / "0_seed=1").mkdir(parents=True)
+    with run_lock(folder / "sweep" / "0_seed=1"):
+        result = invoke("train", *arguments, cwd=folder)
+    assert result.code == 1 and "0_seed=1: another process trains it" in result.out, result
+    assert not (folder / "sweep" / "0_seed=1" / "checkpoints").exists()
     assert (folder / "sweep" / "1_seed=2" / "checkpoints" / "last.ckpt").exists()
 
 
