@@ -90,8 +90,9 @@ def test_a_forked_process_computes(pool):
 
 
 PROCESS = """
-import os, signal, threading, time, torch
+import os, pathlib, signal, sys, threading, time, torch
 from charrnn.gru import build, native
+build._result = build.load(pathlib.Path(sys.argv[1]))  # that of this process's flags
 torch.set_num_threads(2)
 build.library().use_pool(1)
 x, out = torch.ones(256, 256), torch.empty(256, 256)
@@ -106,6 +107,7 @@ time.sleep(60)
 
 def test_a_process_ends():
     """By a signal, which a sleeping main thread gets, while a daemon thread computes."""
-    process = subprocess.Popen([sys.executable, "-c", PROCESS], stderr=subprocess.PIPE)
+    library = build.library()._name
+    process = subprocess.Popen([sys.executable, "-c", PROCESS, library], stderr=subprocess.PIPE)
     _, error = process.communicate(timeout=50)
     assert process.returncode == -signal.SIGINT and b"KeyboardInterrupt" in error

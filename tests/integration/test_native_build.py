@@ -59,6 +59,7 @@ def test_after_a_fork(command, text_file, tmp_path):
 
 
 KERNELS = ["native", "bf16", "loss", "memory", "generate", "generate_low", "beam"]
+KERNELS += ["optimizer", "parallel"]
 BUILDS = {
     "vectors_of_256_bits": {"CHARRNN_MARCH": "x86-64-v3"},
     "vectors_of_128_bits": {"CHARRNN_MARCH": "x86-64-v2"},
