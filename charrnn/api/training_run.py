@@ -93,8 +93,8 @@ class TrainingRun:
         """
         try:
             from matplotlib import pyplot
-        except ImportError as error:
-            raise InputError('plot: pip install "charrnn[plot]", for matplotlib') from error
+        except ImportError:
+            raise InputError("plot: needs matplotlib; pip install matplotlib") from None
         with open(self.folder / "metrics.csv", newline="") as f:
             rows = list(csv.DictReader(f))
         figure, axes = pyplot.subplots(figsize=(7, 4))

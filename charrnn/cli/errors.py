@@ -80,6 +80,10 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         if match := re.search(r"Could not find 'hydra/(sweeper|launcher)/(\w+)'", text):
             extra = EXTRAS.get(match[2], "dev")
             return f'{match[2]}: not installed; pip install "charrnn[{extra}]"'
+        options = r"Could not find '([^']+)/([^'/]+)' Available options in \S+ (.+?) Config search"
+        if match := re.search(options, text):
+            group, name, options = match.groups()
+            return f"{group}={name}: no such option; there are {', '.join(options.split())}"
         if match := re.match(r"Missing key (\S+)", text):
             return f"{match[1]}: every run needs this; it cannot be left out"
         if type(error).__name__ == "OverrideParseException":
