@@ -36,8 +36,10 @@ def child(request: dict) -> None:
     os.chdir(request["cwd"])
     names = os.devnull, request.get("out"), request.get("err")
     if "tty" in request or request["session"]:
-        # Where the tests run in a shell's background, it is ignored, which in a terminal it is not.
+        # Where the tests run in a shell's background or by nohup, these are ignored, which in a
+        # terminal they are not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.setsid()  # so that the terminal becomes its own when it is opened, and Ctrl-C reaches it
     if "tty" in request:
         names = [request["tty"]] * 3

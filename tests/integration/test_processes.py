@@ -247,7 +247,9 @@ def test_from_two_processes_into_one(folder, train, single, double):
     run = folder / "into_one"
     shutil.copytree(double["mean"], run)
     arguments = f"resume={run}/checkpoints/round_0002.ckpt", *ONE, "trainer.devices=1"
-    result = train(*arguments).wait()
+    # Or Lightning finds a port, which another program may have by the time it is opened.
+    port = {"MASTER_PORT": str(10_000 + os.getpid() % 20_000)}
+    result = train(*arguments, env=port).wait()
     assert result.code == 0 and "rewinding to window 66" in result.out, result.err
     assert_the_same_but_for_rounding(run, single["mean"])
 
