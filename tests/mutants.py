@@ -96,7 +96,7 @@ class Finder(ast.NodeVisitor):
                 kept = kept if len(kept) > 1 else [*kept, '"wb"']
                 self.add(call, "not atomic", f"open({', '.join(kept)})")
             elif is_one(call, self.names) or (isinstance(call, ast.Name) and NAMED.search(call.id)):
-                code = self.code(call)
+                code = "" if called(call) == "acquire" else self.code(call)  # a call would hold it
                 self.add(call, "not held", f'__import__("contextlib").nullcontext({code})')
         for part in node.body:
             self.visit(part)

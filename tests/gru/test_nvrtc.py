@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import time
 
 import pytest
 import torch
@@ -52,15 +53,24 @@ def compile_slowly(barrier, queue):
     queue.put(nvrtc.cached("kernel", [], 90))
 
 
-def test_processes_wait_for_the_one_that_compiles(compiler, tmp_path):
+def test_processes_wait_for_the_one_that_compiles(compiler, tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
-    barrier, queue = context.Barrier(3), context.Queue()
+    barrier, queue, count = context.Barrier(3), context.Queue(), context.Value("i", 0)
+
+    def compile_text(*arguments):
+        with count:
+            count.value += 1
+        time.sleep(0.2)  # so that others arrive
+        return b"kernel [] 90"
+
+    monkeypatch.setattr(nvrtc, "compile_text", compile_text)
     several = [context.Process(target=compile_slowly, args=(barrier, queue)) for _ in range(3)]
     for process in several:
         process.start()
     assert [queue.get(timeout=60) for _ in several] == [b"kernel [] 90"] * 3
     for process in several:
         process.join()
+    assert count.value == 1
     assert len(list((tmp_path / "charrnn" / "cuda").glob("*.cubin"))) == 1
 
 
