@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from charrnn.gru import build
 
@@ -82,9 +83,11 @@ class FusedStep:
                 gradients together to the bound ("norm").
 
         Returns:
-            None if nothing was done, because a parameter has no gradient or no state yet. The
-            optimizer's own step can.
+            None if nothing was done, because a parameter has no gradient or no state yet, or
+            somebody has added a hook or a group of parameters. The optimizer's own step can.
         """
+        if len(self.optimizer.param_groups) != 1 or has_hooks(self.optimizer):
+            return None
         state = self.optimizer.state
         for number, (row, p) in enumerate(zip(self.rows, self.parameters)):
             grad, own = p.grad, state.get(p, {})
@@ -141,8 +144,8 @@ def supports(optimizer: Optimizer) -> bool:
 
 def has_hooks(optimizer: Optimizer) -> bool:
     """Whether a step of an optimizer calls hooks."""
-    names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-    return any(getattr(optimizer, name, None) for name in names)
+    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    return any(own) or any((_global_optimizer_pre_hooks, _global_optimizer_post_hooks))
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from charrnn.gru.optimizer import FusedStep, same_numbers, supports
 
@@ -128,3 +129,26 @@ def test_without_a_gradient_nothing_is_done():
     parameters[0].grad = torch.ones(3)
     assert FusedStep(SGD(parameters, lr=1.0))() is None
     assert torch.equal(parameters[0], torch.ones(3))
+
+
+@pytest.mark.parametrize("listen", ["own_hook", "hook_of_all", "group"])
+def test_who_comes_later_is_heard(listen):
+    """As a callback may when the training starts; the optimizer's own step is left to do it."""
+    parameter = torch.ones(3, requires_grad=True)
+    optimizer = SGD([parameter], lr=1.0)
+    fused = FusedStep(optimizer)
+    parameter.grad = torch.ones(3)
+    assert fused() is not None
+    before = parameter.detach().clone()
+    if listen == "group":
+        optimizer.add_param_group({"params": [torch.ones(2, requires_grad=True)]})
+    elif listen == "own_hook":
+        optimizer.register_step_post_hook(lambda *a: None)
+    else:
+        handle = register_optimizer_step_post_hook(lambda *a: None)
+    try:
+        assert fused() is None
+    finally:
+        if listen == "hook_of_all":
+            handle.remove()
+    assert torch.equal(parameter, before)
