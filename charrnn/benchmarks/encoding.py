@@ -95,7 +95,7 @@ def measure(kind: str, args: argparse.Namespace, folder: Path) -> dict:
 
 
 HEADER = ["text", "MB", "V", "ours MB/s (quartiles)", "by processor time", "again MB/s",
-          "Python MB/s", "ratio (quartiles)", "runs"]  # fmt: skip
+          "Python MB/s", "ratio (quartiles)", "turns"]  # fmt: skip
 
 
 def as_row(result: dict) -> list[str]:

@@ -51,30 +51,40 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+TURN = 0.2
+"""Seconds of a turn, at most."""
+
+
 def alternate(
     runs: dict[str, Callable[[], object]], seconds: float, synchronize: Callable[[], object]
 ) -> dict[str, list[float]]:
-    """Call runs in turns, so that other load on the machine affects all of them alike.
+    """Time runs in turns, so that other load on the machine affects all of them alike.
+
+    In a turn a run is repeated, as the steps of a training run are: a single step after 40 ms of
+    anything else takes up to a third longer.
 
     Args:
         runs: functions by name; each is called once before the timing starts.
-        seconds: total time, exceeded if needed for five calls of each run.
+        seconds: total time, exceeded if needed for five turns of each run.
         synchronize: waits for the device.
 
     Returns:
-        Seconds of each call.
+        Seconds of a call, the mean of each turn.
     """
     for run in runs.values():
         run()
+    turn = min(TURN, seconds / (5 * len(runs)))
     times = {name: [] for name in runs}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
         for name, run in runs.items():
             synchronize()
-            start = time.perf_counter()
-            run()
+            start, calls = time.perf_counter(), 0
+            while calls == 0 or time.perf_counter() - start < turn:
+                run()
+                calls += 1
             synchronize()
-            times[name].append(time.perf_counter() - start)
+            times[name].append((time.perf_counter() - start) / calls)
     return times
 
 

@@ -4,7 +4,7 @@ V vocabulary size, H hidden size, L layers, B samples.
 
 "Ours" is a whole call of the sampler, from the model to strings. The baseline calls torch.nn.GRU
 step by step in inference mode, then softmax and multinomial. Both run in turns in one process. The
-table has medians, and quartiles of the ratios of adjacent runs. First our text is compared with
+table has medians, and quartiles of the ratios of adjacent turns. First our text is compared with
 that of the reference backend in float64, and the baseline's logits with ours.
 
 "share" is the fraction of the rate of the machine's best torch.mm. The closer a single sample comes
@@ -135,7 +135,7 @@ def measure(size: tuple[int, int], samples: int, args: argparse.Namespace, rate:
 
 
 HEADER = ["H,L,B", "reset", "backend", "ours us", "nn.GRU us", "ratio (quartiles)", "chars/s",
-          "of one", "times 32 bits", "share", "runs"]  # fmt: skip
+          "of one", "times 32 bits", "share", "turns"]  # fmt: skip
 
 
 def as_row(result: dict, of_one: float) -> list[str]:

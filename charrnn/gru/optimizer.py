@@ -158,7 +158,7 @@ def function():
     """The function of ``csrc/optimizer.cpp``."""
     library = build.library()
     if roots := build.torch_function("vmsSqrt"):
-        library.optimizer_roots(roots)
+        library.optimizer_roots(roots, build.torch_function("MKL_Set_Num_Threads_Local"))
     found = library.optimizer_step_f32
     pointer = ctypes.c_void_p
     found.argtypes = [pointer, pointer, ctypes.c_long, pointer, ctypes.c_int]
