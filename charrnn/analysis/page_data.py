@@ -12,6 +12,7 @@ from torch import nn
 from charrnn.analysis.labels import index_label, text_labels
 from charrnn.analysis.properties import correlations, text_properties
 from charrnn.data.charset import Charset
+from charrnn.gru.hooks import has_hooks
 from charrnn.models import contract
 from charrnn.models.char_model import CharModel
 
@@ -76,7 +77,7 @@ def predict(
     # In chunks, because (T, V) may not fit in memory.
     for part, output, target in zip(*(x.split(1000) for x in (inputs, outputs, targets))):
         if is_ours:
-            logits = model.decoder(output.to(model.decoder.weight.dtype))
+            logits = model.decoder(output.to(state.dtype))
         else:
             logits, state = contract.run(model, part[:, None], state)
             logits = logits[:, 0]
@@ -94,7 +95,7 @@ def runs_as_char_model(model: nn.Module) -> bool:
     """Whether a model's logits are its last linear layer of its last layer's activations."""
     methods = ("forward", "outputs", "activations")
     same = all(getattr(type(model), m, None) is getattr(CharModel, m) for m in methods)
-    return same and not contract.has_hooks(model)
+    return same and not has_hooks(model)
 
 
 def rounded(values: np.ndarray, digits: int) -> list[float]:

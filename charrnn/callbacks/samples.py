@@ -10,6 +10,7 @@ from charrnn.callbacks.loggers import add_text
 from charrnn.callbacks.samples_file import NAME, append_sample
 from charrnn.data.charset import Charset
 from charrnn.data.text import unescape
+from charrnn.data.waiting import say_if_slow
 from charrnn.errors import check, escape_text
 from charrnn.generation.decoding import Decoding
 
@@ -73,7 +74,8 @@ class Samples(Callback):
             task.model, self.charset, self.prompt, self.length,
             temperature=self.temperature, seed=windows, unknown="skip",
         )  # fmt: skip
-        text = escape_text("".join(added for (added,) in steps))
+        with say_if_slow(f"writing a sample of {self.length:,} characters"):
+            text = escape_text("".join(added for (added,) in steps))
         tqdm.write(f"--- sample after {windows} windows ---\n{text}\n---")
         add_text(trainer, "sample", text, windows)
         if trainer.fast_dev_run:

@@ -12,7 +12,7 @@ from charrnn.cli.hydra_internals import without_hydra
 from charrnn.cli.keys import CONF, nearest
 from charrnn.cli.schema import check_call, check_type
 from charrnn.data.files import user_path
-from charrnn.errors import InputError
+from charrnn.errors import InputError, check
 from charrnn.gru import build
 
 
@@ -29,6 +29,8 @@ def main(command: Command) -> None:
 
 def evaluate(settings: dict, command: Command) -> None:
     """Check the settings, evaluate, print the table and write the JSON file."""
+    for group in ("evaluate", "data"):
+        check(group, settings[group], isinstance(settings[group], dict), "a group of keys")
     idle = without_effect(command.overrides, settings, EVALUATE)
     asked, path = settings.pop("evaluate"), settings.pop("checkpoint")
     data = {key: value for key, value in settings.pop("data").items() if value is not None}

@@ -34,10 +34,10 @@ def check_settings(settings: dict) -> None:
             raise InputError(f"{key}: nothing reads this key{nearest(key)}")
         check_targets(key, value, allowed)
         check_node(key, check_model(value) if key == "model" else value)
-    kinds = {"seed": int, "resume": str | None, "init_from": str | None}
-    for key, kind in kinds.items():
-        check_type(key, settings.get(key), kind)
-    check("seed", settings["seed"], 0 <= settings["seed"] < 2**64, "at least 0 and below 2**64")
+    for key in ("resume", "init_from"):
+        check_type(key, settings.get(key), str | None)
+    check_type("seed", seed := settings["seed"], int)
+    check("seed", seed, seed >= 0, "at least 0")
 
 
 def check_targets(
@@ -143,9 +143,13 @@ def check_type(name: str, value: object, hint: object) -> None:
             if typing.get_origin(part) is typing.Literal:
                 words += map(str, typing.get_args(part))
         expected = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            expected = "below 2**64"
         raise InputError(f"{name}={format_value(value)} must be {expected}")
 
 
+LARGEST = 2**64
+"""The first whole number that is no seed, and no size of anything."""
 WORDS = {
     int: "a whole number",
     float: "a number",
@@ -170,7 +174,7 @@ def fits(value: object, hint: object) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
     origin = typing.get_origin(hint) or hint
     if origin is typing.Literal:
         return value in typing.get_args(hint)

@@ -45,10 +45,12 @@ class EvaluationWindows:
         rows: int | None = None,
         burn_in: int = BURN_IN,
     ):
-        self.tokens, self.seq_len, self.burn_in = tokens, seq_len, burn_in
-        self.begin, self.end = max(1, begin), len(tokens) if end is None else end
-        count = self.end - self.begin
-        self.rows = rows or max(1, min(64, count // max(16 * seq_len, 4 * burn_in)))
+        size = len(tokens)  # beyond which more changes nothing but the memory
+        self.tokens, self.seq_len, self.burn_in = tokens, min(seq_len, size), min(burn_in, size)
+        self.begin, self.end = max(1, begin), size if end is None else end
+        count, seq_len = self.end - self.begin, self.seq_len
+        rows = rows or max(1, min(64, count // max(16 * seq_len, 4 * burn_in)))
+        self.rows = min(rows, -(-count // seq_len))
         self.length = -(-count // (self.rows * seq_len))
         self.starts = self.begin - 1 + torch.arange(self.rows) * (self.length * seq_len)
 

@@ -105,7 +105,7 @@ def build_report(
         "split": split,
         "characters": totals["warm"].characters,
         "cold": totals["cold"].report() | {"rows": cold.rows},
-        "warm": totals["warm"].report() | {"rows": warm.rows, "burn_in": burn_in},
+        "warm": totals["warm"].report() | {"rows": warm.rows, "burn_in": warm.burn_in},
     }
     if form:
         home = text

@@ -16,6 +16,8 @@ from charrnn.generation.detokenizer import Detokenizer, encode_prompt
 from charrnn.generation.sampler import continue_contexts, generate_chunks
 
 Item = TypeVar("Item")
+MOST = 1_000_000
+"""Samples of one batch; more would fill the memory before the first character."""
 
 
 def generate_texts(
@@ -53,7 +55,8 @@ def generate_texts(
             first item is requested.
     """
     check_length(length)
-    check("num_samples", num_samples, is_integer(num_samples, 1), "a whole number, at least 1")
+    ok = is_integer(num_samples, 1) and num_samples <= MOST
+    check("num_samples", num_samples, ok, f"a whole number, at least 1, at most {MOST:,} at once")
     decoding = Decoding(**settings)
     single = num_samples == 1 or not decoding.beam
     check("num_samples", num_samples, single, "1 with beam, which finds one text")

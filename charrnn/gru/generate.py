@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from charrnn.errors import InputError
 from charrnn.gru import native
 from charrnn.gru.cuda import decode
+from charrnn.gru.hooks import has_hooks, is_plain_linear
 from charrnn.gru.module import GRU
 from charrnn.gru.reference import input_gates
 
@@ -119,17 +120,16 @@ def supports_model(model: nn.Module) -> bool:
     something else, so it does not inherit the answer), if no part of the model was replaced,
     parametrized or hooked, and if its parameters are all float32 or all float64.
     """
-    parts = [type(getattr(model, name, None)) for name in ("gru", "decoder")]
-    if not vars(type(model)).get("plain_gru") or parts != [GRU, nn.Linear]:
+    if not vars(type(model)).get("plain_gru") or type(model.gru) is not GRU:
         return False
-    hooks = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    if not is_plain_linear(model.decoder) or has_hooks(model):
+        return False
     types = {parameter.dtype for parameter in model.parameters()}
     uniform = types <= {torch.float32} or types <= {torch.float64}
     device = model.decoder.weight.device
     if device.type == "cuda":  # whose kernels sample whatever the layers are computed by
-        uniform = types <= {torch.float32} and model.gru.fuses_loss(device)
-        return uniform and not hooks
-    return uniform and not hooks and model.gru.choose_backend(device) == "native"
+        return types <= {torch.float32} and model.gru.fuses_loss(device)
+    return uniform and model.gru.choose_backend(device) == "native"
 
 
 def generator_for(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from charrnn.errors import check
 from charrnn.gru import GRU
+from charrnn.gru.hooks import is_plain_linear
 from charrnn.models.budget import largest_hidden_size
 from charrnn.models.contract import RecurrentModel
 
@@ -100,7 +101,7 @@ class CharModel(RecurrentModel):
         """Return the mean nats per character and the final state, with a fused loss if possible."""
         output, state = self.outputs(inputs, state)
         output, targets = output.flatten(0, 1), targets.flatten()
-        if self.gru.fuses_loss(output.device):
+        if self.gru.fuses_loss(output.device) and is_plain_linear(self.decoder):
             from charrnn.gru.loss import linear_cross_entropy
 
             weight, bias = self.decoder.weight, self.decoder.bias
@@ -109,7 +110,8 @@ class CharModel(RecurrentModel):
 
     def nll(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nats of every target, (T, B), and the final state."""
-        if torch.is_grad_enabled() or state.is_cuda or not self.gru.fuses_loss(state.device):
+        fuses = not state.is_cuda and self.gru.fuses_loss(state.device)
+        if torch.is_grad_enabled() or not fuses or not is_plain_linear(self.decoder):
             return super().nll(inputs, targets, state)
         from charrnn.gru.loss import linear_nats
 
@@ -137,7 +139,7 @@ class CharModel(RecurrentModel):
     def initial_state(self, batch_size: int) -> Tensor:
         """Return zeros (L, B, H), with the device and type of the parameters."""
         size = (self.gru.num_layers, batch_size, self.gru.hidden_size)
-        return self.decoder.weight.new_zeros(size)
+        return self.gru.bias_hh_l0.new_zeros(size)
 
 
 def init_uniform(weight: Tensor, fan_in: int) -> None:

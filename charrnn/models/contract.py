@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charrnn.errors import InputError
+from charrnn.gru.hooks import has_hooks
 from charrnn.models.state import State, detach, replace_rows, to_device
 
 
@@ -74,15 +75,20 @@ def required(model: nn.Module, name: str) -> Callable:
     return own
 
 
-def has_hooks(model: nn.Module) -> bool:
-    """Whether a hook listens to the calls of any module, so that each must be called.
+def faster(model: nn.Module, name: str) -> Callable | None:
+    """Return a method that computes what ``forward`` does in less time, or None.
 
-    ``torch.nn.utils.weight_norm`` is such a hook too.
+    Hooks must hear each call, so with them there is none. Nor is there where a class derived from
+    that of the method changes ``forward``, which the method knows nothing of.
     """
-    return any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-        for m in model.modules()
-    )
+    if (own := method(model, name)) is None or has_hooks(model):
+        return None
+    for kind in type(model).__mro__:
+        if name in vars(kind):
+            return own
+        if "forward" in vars(kind):
+            return None
+    return own
 
 
 def batch_dim(model: nn.Module):
@@ -111,15 +117,15 @@ def run(model: nn.Module, inputs: Tensor, state: State) -> tuple[Tensor, State]:
 
 def advance(model: nn.Module, inputs: Tensor, state: State) -> State:
     """Return only the final state of a window."""
-    outputs = method(model, "outputs")
-    if outputs is None or _has_documents(model) or has_hooks(model):
+    outputs = faster(model, "outputs")
+    if outputs is None or _has_documents(model):
         return run(model, inputs, state)[1]
     return outputs(inputs, state)[1]
 
 
 def nll(model: nn.Module, inputs: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
     """Return the nats of every target, (T, B), and the final state."""
-    own = method(model, "nll")
+    own = faster(model, "nll")
     if own is None:
         return RecurrentModel.nll(model, inputs, targets, state)
     if getattr(own, "__func__", None) is RecurrentModel.nll or not _has_documents(model):
@@ -132,8 +138,8 @@ def nll(model: nn.Module, inputs: Tensor, targets: Tensor, state: State) -> tupl
 
 def loss(model: nn.Module, inputs: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
     """Return the loss that is differentiated, mean nats per character, and the final state."""
-    own = method(model, "loss")
-    if own is None or has_hooks(model):
+    own = faster(model, "loss")
+    if own is None:
         return RecurrentModel.loss(model, inputs, targets, state)
     if getattr(own, "__func__", None) is RecurrentModel.loss or not _has_documents(model):
         return own(inputs, targets, state)

@@ -11,7 +11,8 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from charrnn.data.stream import Window
-from charrnn.models import CharModel, contract
+from charrnn.gru.hooks import has_hooks
+from charrnn.models import CharModel
 from charrnn.training.graphs import StepGraph, unsupported
 
 
@@ -55,7 +56,7 @@ def why_not(trainer, optimizer) -> str | None:
         return "the text does not fit into the GPU's memory"
     if not (isinstance(task.model, CharModel) and isinstance(task.carry, Tensor)):
         return f"{type(task.model).__name__} is not one of this project's GRUs"
-    if contract.has_hooks(task.model):
+    if has_hooks(task.model):
         return "a hook listens to the model's calls"
     if task.model.boundary is not None:
         return "the text is made of documents, which begin anywhere"

@@ -87,6 +87,7 @@ BAD_TRAIN = {
     "data.batch_size=100000000000": ["memory"],
     "seed=-1": ["seed=-1", "at least 0"],
     "seed=x": ["seed=x", "a whole number"],
+    "seed=18446744073709551616": ["seed=18446744073709551616", "below 2**64"],
     "experiment=other": ["other", "classic"],
     "hydra.run.dir=good.txt": ["hydra.run.dir", "good.txt"],
     "hydra.run.dir=run": ["run", "resume="],

@@ -20,7 +20,7 @@ def test_every_character_of_a_part_is_a_target_once(N, begin, end, rows, T):
     assert len(list(windows)) == len(windows)
     counts = Counter()
     for window in windows:
-        assert window.inputs.shape == window.targets.shape == (T, windows.rows)
+        assert window.inputs.shape == window.targets.shape == (min(T, N), windows.rows)
         real = window.targets != PADDING
         # A target follows its input in the text: none wraps around.
         assert window.targets[real].equal(window.inputs[real] + 1)
@@ -36,6 +36,17 @@ def test_every_character_of_a_part_is_a_target_once(N, begin, end, rows, T):
 )  # fmt: skip
 def test_rows_are_long(count, T, burn_in, rows):
     assert EvaluationWindows(torch.zeros(count + 1), T, burn_in=burn_in).rows == rows
+
+
+@pytest.mark.parametrize("more", [{"burn_in": 10**30}, {"rows": 10**30}, {"seq_len": 10**30}])
+def test_more_than_the_text_is_all_of_it(more):
+    tokens, given = torch.arange(30), {"seq_len": 7, "burn_in": 5}
+    windows = EvaluationWindows(tokens, **given | more)
+    largest = {"burn_in": 30, "rows": 5, "seq_len": 30}[next(iter(more))]
+    assert getattr(windows, next(iter(more))) == largest
+    targets = torch.cat([window.targets.flatten() for window in windows])
+    assert sorted(targets[targets != PADDING].tolist()) == list(range(1, 30))
+    assert len(list(windows.burn_in_parts())) < 12
 
 
 def test_rows_continue_from_window_to_window():

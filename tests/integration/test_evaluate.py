@@ -101,6 +101,7 @@ def test_documents(command, tmp_path):
     [
         (["mode=train_it"], "mode=train_it must be train or evaluate"),
         (["mode=evaluate", "evaluate.lr=x"], "evaluate.lr=x must be a number or null"),
+        (["mode=evaluate", "evaluate=null"], "evaluate=null must be a group of keys"),
         (["mode=evaluate", "evaluate.output=no/x"], "evaluate.output=no/x: there is no such"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
