@@ -35,8 +35,9 @@ def to_loggers(trainer, write: Callable) -> None:
                 reopen(logger)
             if id(logger) not in _failing:
                 _failing.add(id(logger))
-                folder = logger.log_dir or logger.save_dir
-                line = f"{folder}: cannot be written ({cause.strerror}); its curves have a"
+                name = logger.log_dir or logger.save_dir or type(logger).__name__
+                reason = cause.strerror or cause
+                line = f"{name}: cannot be written ({reason}); its curves have a"
                 tqdm.write(escape_control(f"{line} gap from window {trainer.global_step} on"))
 
 
@@ -44,7 +45,7 @@ def to_tensorboard(trainer, write: Callable) -> None:
     """Call ``write(logger)``, as :func:`to_loggers` does, for loggers that write as TensorBoard."""
 
     def if_tensorboard(logger) -> None:
-        if hasattr(logger.experiment, "add_text"):
+        if hasattr(experiment_of(logger), "add_text"):
             write(logger)
 
     to_loggers(trainer, if_tensorboard)
@@ -53,8 +54,13 @@ def to_tensorboard(trainer, write: Callable) -> None:
 def flush(logger) -> None:
     """Write a logger's buffered data to disk."""
     logger.save()
-    if hasattr(logger.experiment, "flush"):
+    if hasattr(experiment_of(logger), "flush"):
         logger.experiment.flush()
+
+
+def experiment_of(logger):
+    """What a logger writes with; None for one of the user's that has none, as Lightning allows."""
+    return getattr(logger, "experiment", None)
 
 
 def add_text(trainer, name: str, text: str, windows: int) -> None:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning import Callback
 
 from charrnn.analysis import index_label
-from charrnn.callbacks.loggers import to_loggers
+from charrnn.callbacks.loggers import experiment_of, to_loggers
 from charrnn.data.charset import Charset
 from charrnn.errors import check
 from charrnn.generation.generate import evaluation_mode
@@ -121,7 +121,7 @@ class Neurons(Callback):
         to_loggers(trainer, lambda logger: logger.log_metrics(shares, step=windows))
 
         def add(logger) -> None:
-            if not hasattr(logger.experiment, "add_histogram"):
+            if not hasattr(experiment_of(logger), "add_histogram"):
                 return
             for layer, values in enumerate(parts["activations"]):
                 picture = heat_map(values[self.chosen], self.chosen, self.labels)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from charrnn.cli.keys import groups, known_keys, nearest, options_with
+from charrnn.cli.keys import CONF, groups, known_keys, nearest, options_with
 from charrnn.cli.streams import UNWRITABLE
 from charrnn.errors import InputError, escape_control, format_value, one_line
 
@@ -84,6 +84,10 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         if match := re.search(options, text):
             group, name, options = match.groups()
             return f"{group}={name}: no such option; there are {', '.join(options.split())}"
+        if match := re.search(r"Could not load '([^'/]+)/([^']+)'", text):  # one of several
+            group, name = match.groups()
+            names = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+            return f"{group}={name}: no such option; there are {names}"
         if match := re.match(r"Missing key (\S+)", text):
             return f"{match[1]}: every run needs this; it cannot be left out"
         if type(error).__name__ == "OverrideParseException":
@@ -101,6 +105,8 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return text
     if type(error).__module__.startswith(("submitit.", "joblib.")):
         return f"launcher: {text}"
+    if type(error).__module__.startswith(("wandb.", "mlflow.")):  # no account, no server
+        return f"logger: {text}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
         return (
             "the GPU's memory is too small for these sizes; halve data.batch_size or data.seq_len"
@@ -123,6 +129,8 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
     too_large = ("can't allocate memory", "Storage size calculation overflowed")
     if isinstance(error, RuntimeError) and any(words in text for words in too_large):
         return f"not enough memory for these sizes: {text}"
+    if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
+        return f"callbacks: {text}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
         return f"trainer: {text}"
     return None

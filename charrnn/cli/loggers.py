@@ -55,11 +55,15 @@ def build_logger(key: str, node: Mapping, folder: Path) -> Logger:
     parameters = inspect.signature(found).parameters
     own = {}
     if "save_dir" in parameters:
-        own["save_dir"] = str(folder / (node.get("save_dir") or "."))
+        default = parameters["save_dir"].default  # "./mlruns" of MLflow, which wants its own
+        default = default if isinstance(default, str) else "."
+        own["save_dir"] = str(folder / (node.get("save_dir") or default))
     own |= {k: folder.name for k in ("name", "run_name") if k in node and node[k] is None}
     if issubclass(found, WandbLogger) and not (node.get("id") or node.get("version")):
         own["id"] = next(reversed(wandb_folders(own["save_dir"]).values()), None)
     logger = instantiate(key, node, **own)
+    if not isinstance(logger, Logger):
+        raise InputError(f"{key}._target_={node['_target_']}: is no logger of Lightning's")
     if isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder:
         raise InputError(f"{key}: its metrics.csv would be that of the run; give it a name")
     return logger

@@ -52,8 +52,11 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
     if re.fullmatch(rf"({'|'.join(OPEN_GROUPS)}|hydra\.sweeper\.(sampler|pruner))\.\w+", key):
         return f"++{argument}"
     if key == "logger":  # one, several with or without brackets, or none
-        names = re.sub(r"[][\s'\"]", "", value)  # of options, which need no quotes
-        return f"logger=[{'none' if names in ('', 'null') else names}]"
+        names = re.sub(r"[][\s'\"]", "", value)
+        names = "none" if names in ("", "null", "false") else names
+        return f"logger=[{quote_values(names)}]"
+    if re.fullmatch(r"\[[^][]+\]", value) and key in groups() and not is_sweep:
+        return f"{key}=[{quote_values(value[1:-1])}]"  # of options, also where one is a number
     if key == "allow_targets" and value[:1] not in ("", "["):  # as shells take it without quotes
         return f"{key}=[{value}]"
     bare = key.lstrip("+")

@@ -147,7 +147,8 @@ def check_ranges(config: DictConfig, optimizer, scheduler) -> None:
     instantiate("task", config.task, nn.Identity(), optimizer, scheduler, {})
     for key in ("batch_size", "seq_len"):
         value = config.data.get(key, 1)
-        check(f"data.{key}", value, value >= 1, "a whole number, at least 1")
+        ok = 1 <= value < 2**48  # so that no position in the text is too large for torch
+        check(f"data.{key}", value, ok, "a whole number, at least 1, below 2**48")
     if config.model._target_.startswith("charrnn."):
         model = OmegaConf.to_container(config.model, resolve=True)
         model.pop("parameters", None)

@@ -93,6 +93,9 @@ def build_callbacks(config: DictConfig, job) -> list[Callback]:
     """The callbacks of a run, in the order of their keys."""
     parts = {key: instantiate(f"callbacks.{key}", v) for key, v in config.callbacks.items() if v}
     for key, part in parts.items():
+        if not isinstance(part, Callback):
+            target = config.callbacks[key]._target_
+            raise InputError(f"callbacks.{key}._target_={target}: is no callback of Lightning's")
         for kind, why in REFUSED.items():
             if isinstance(part, kind):
                 raise InputError(f"callbacks.{key}: {kind.__name__} {why}")

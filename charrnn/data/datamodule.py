@@ -100,7 +100,8 @@ class CharDataModule(LightningDataModule):
         self.options["newlines"] = "keep" if unit == "byte" else newlines
         self.encoding = encoding
         self.document = document and unescape(document)
-        self.corpus = corpus = self.open_text(charset and self.resolve_charset(charset))
+        given = None if charset is None else self.resolve_charset(charset)
+        self.corpus = corpus = self.open_text(given)
         self.corpora = {"data.path": corpus}
         train, valid, test = split_sizes(
             len(corpus.tokens), train_fraction, 0 if valid_path else valid_size,

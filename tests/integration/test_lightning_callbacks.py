@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 from runs_in_process import WINDOWS, settings, trained
 
 from charrnn import InputError
+from charrnn.cli.errors import explain
 
 LIGHTNING = "pytorch_lightning.callbacks"
 TWO_ROUNDS = {"trainer.max_epochs": 2}
@@ -41,8 +42,11 @@ def test_early_stopping(config, tmp_path, capsys):
 
 
 def test_early_stopping_of_an_unknown_number(config, tmp_path):
-    with pytest.raises(RuntimeError, match="val/loss"):  # Lightning's, which lists the known
+    with pytest.raises(RuntimeError) as error:  # Lightning's, which lists the known
         trained(config, tmp_path / "run", with_callback("EarlyStopping", monitor="val/los"))
+    line = explain(error.value)
+    assert line.startswith("callbacks: Early stopping") and "`val/los`" in line
+    assert "`val/loss`" in line
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists")
