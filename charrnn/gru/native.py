@@ -91,7 +91,8 @@ class Layer(torch.autograd.Function):
         steps, rows, hidden, _ = sizes
         states = empty(state, steps + 1, rows, hidden)
         states[0] = state
-        saved = kept_empty(state, steps, rows, 4 * hidden) if training else None
+        whole = -(-hidden // 16) * 16  # in blocks of units
+        saved = kept_empty(state, steps, rows, 4 * whole) if training else None
         call(
             "gru_forward", x, gates, index, len(gates) if x is None else 0, w_ih, w_hh,
             b_ih.contiguous(), b_hh.contiguous(), states, saved, *sizes, before, hard, path=path,

@@ -4,15 +4,16 @@
 
 namespace {
 
-// W_ih x of the current steps: of all characters, or of the chunk that starts at step `first`.
+// W_ih x: of all characters, or of the steps from `first` on, (H / lanes, count, 3, lanes).
 template <class T>
 struct Gates {
     const T *data;
-    long first;
+    long first, count, next;  // next: from one gate of a unit to the next
 
-    const T *at(const Layer<T> &l, const Block &b, long t, long row) const {
-        long i = l.index ? l.index[t * l.rows + row] : (t - first) * b.rows() + row - b.begin;
-        return data + i * 3 * l.hidden;
+    const T *at(const Layer<T> &l, const Block &b, long t, long row, long u) const {
+        if (l.index) return data + l.index[t * l.rows + row] * 3 * l.hidden + u;
+        const long k = (t - first) * b.rows() + row - b.begin;
+        return data + (u / lanes<T> * count + k) * 3 * lanes<T>;
     }
 };
 
@@ -27,124 +28,137 @@ inline void squash(V<T> &r, V<T> &z) {
     hard ? hard_sigmoids<T>(r, z) : sigmoids<T>(r, z);
 }
 
-// Panels of the gates of the same units, one vector of each of r, z (and n).
 template <class T>
-void pack_gates(T *packed, const T *weight, long hidden, long gates, int threads) {
-    parallel_for(vectors<T>(hidden), threads, [&](long c) {
-        T *panel = packed + c * panel_size<T>(hidden, gates);
-        pack_panel(panel, hidden, gates, [&](long k, long gate, long lane) {
-            long unit = c * lanes<T> + lane;
-            return unit < hidden ? weight[(gate * hidden + unit) * hidden + k] : T(0);
-        });
-    });
-}
-
-template <class T>
-inline void prefetch_gates(const T *p, long hidden) {
-    for (long gate = 0; gate < 4; gate++) prefetch(p + gate * hidden);
+inline void prefetch_gates(const T *p, long next) {
+    for (long gate = 0; gate < 4; gate++) prefetch(p + gate * next);
 }
 
 template <class T, bool hard>
 void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gates<T> &x, long t) {
-    const long H = l.hidden;
+    const long H = l.hidden, X = x.next;
+    constexpr long S = UNITS<T>;
     V<T> sums[TILE_ROWS * 3];
-    for (long c = 0; c < vectors<T>(H); c++) {
+    for (long j = 0; j < vectors<T>(H); j++) {
+        const long c = from_last(t) ? vectors<T>(H) - 1 - j : j;
         const T *panel = w.hidden + c * panel_size<T>(H, 3);
         const long u = c * lanes<T>, n = H - u;
         const V<T> bias_r = load(w.bias + u, n), bias_z = load(w.bias + H + u, n);
         const V<T> bias_n = load(w.bias + 2 * H + u, n), bias_q = load(w.bias + 3 * H + u, n);
         row_tiles(b.begin, b.end, [&](long first, long m) {
+            // Pointers of the first row: a store could change what they are computed from.
+            const T *h = l.state(t, first) + u, *gates[TILE_ROWS];
+            T *next = l.state(t + 1, first) + u, *s = l.saved ? l.saved_at(t, first, u) : nullptr;
             for (long i = 0; i < m; i++) {
-                prefetch_gates(x.at(l, b, t, first + i) + u, H);
-                if (l.saved) prefetch_gates(l.saved_at(t, first + i) + u, H);
+                gates[i] = x.at(l, b, t, first + i, u);
+                prefetch_gates(gates[i], X);
+                if (s) prefetch_gates(s + i * 4 * S, S);
             }
-            product<T>(sums, {l.state(t, first), H, 1}, m, panel, 3, H);
+            product<T>(sums, {h - u, H, 1}, m, panel, 3, H);
             for (long i = 0; i < m; i++) {
-                const T *g = x.at(l, b, t, first + i) + u;
-                V<T> r = sums[3 * i] + (load(g, n) + bias_r);
-                V<T> z = sums[3 * i + 1] + (load(g + H, n) + bias_z);
+                V<T> r = sums[3 * i] + (load(gates[i], n) + bias_r);
+                V<T> z = sums[3 * i + 1] + (load(gates[i] + X, n) + bias_z);
                 squash<T, hard>(r, z);
                 sums[3 * i] = r, sums[3 * i + 1] = z;
             }
             // A loop of its own, so that the processor overlaps rows, each a long dependency chain.
-            for (long i = 0; i < m; i++) {
-                const T *g = x.at(l, b, t, first + i) + u;
+            for (long i = 0; i < m; i++, h += H, next += H) {
                 V<T> r = sums[3 * i], z = sums[3 * i + 1], q = sums[3 * i + 2] + bias_q;
-                V<T> cand = tanh<T>(load(g + 2 * H, n) + bias_n + r * q);
-                V<T> h = load(l.state(t, first + i) + u, n);
-                store(l.state(t + 1, first + i) + u, cand + z * (h - cand), n);
-                if (!l.saved) continue;
-                T *s = l.saved_at(t, first + i) + u;
-                store(s, r, n), store(s + H, z, n);
-                store(s + 2 * H, cand, n), store(s + 3 * H, q, n);
+                V<T> cand = tanh<T>(load(gates[i] + 2 * X, n) + bias_n + r * q);
+                V<T> old = load(h, n);
+                store(next, cand + z * (old - cand), n);
+                if (!s) continue;
+                store(s, r), store(s + S, z), store(s + 2 * S, cand), store(s + 3 * S, q);
+                s += 4 * S;
             }
         });
     }
 }
 
-// scratch replaces `saved` of one step, (B, 4H), if nothing is saved.
+// scratch replaces `saved` of one step if nothing is saved.
 template <class T, bool hard>
 void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gates<T> &x, long t,
                  T *scratch) {
-    const long H = l.hidden;
+    const long H = l.hidden, X = x.next;
+    constexpr long S = UNITS<T>;
     V<T> sums[TILE_ROWS * 3];
-    auto saved_at = [&](long row) { return l.saved ? l.saved_at(t, row) : scratch + row * 4 * H; };
-    for (long c = 0; c < vectors<T>(H); c++) {
+    Layer<T> to = l;  // where gates are written
+    if (!l.saved) to.saved = scratch;
+    const long at = l.saved ? t : 0;
+    for (long j = 0; j < vectors<T>(H); j++) {
+        const long c = from_last(t) ? vectors<T>(H) - 1 - j : j;
         const T *panel = w.hidden + c * panel_size<T>(H, 2);
         const long u = c * lanes<T>, n = H - u;
         const V<T> bias_r = load(w.bias + u, n), bias_z = load(w.bias + H + u, n);
         row_tiles(b.begin, b.end, [&](long first, long m) {
             for (long i = 0; i < m; i++) {
-                prefetch_gates(x.at(l, b, t, first + i) + u, H);
-                prefetch_gates(saved_at(first + i) + u, H);
+                prefetch_gates(x.at(l, b, t, first + i, u), X);
+                prefetch_gates(to.saved_at(at, first + i, u), S);
             }
             product<T>(sums, {l.state(t, first), H, 1}, m, panel, 2, H);
             for (long i = 0; i < m; i++) {
-                const T *g = x.at(l, b, t, first + i) + u;
+                const T *g = x.at(l, b, t, first + i, u);
                 V<T> r = sums[2 * i] + (load(g, n) + bias_r);
-                V<T> z = sums[2 * i + 1] + (load(g + H, n) + bias_z);
+                V<T> z = sums[2 * i + 1] + (load(g + X, n) + bias_z);
                 squash<T, hard>(r, z);
-                T *s = saved_at(first + i) + u;
-                store(s, r, n), store(s + H, z, n);
-                store(s + 3 * H, r * load(l.state(t, first + i) + u, n), n);
+                T *s = to.saved_at(at, first + i, u);
+                store(s, r), store(s + S, z);
+                store(s + 3 * S, r * load(l.state(t, first + i) + u, n));
             }
         });
     }
     column_panels(w.candidate, H, H, [&](const T *panel, long v0, long width) {
         row_tiles(b.begin, b.end, [&](long first, long m) {
-            product<T>(sums, {saved_at(first) + 3 * H, 4 * H, 1}, m, panel, width, H);
+            const T *rows = to.saved_at(at, first, 0) + 3 * S;
+            product<T>(sums, {rows, 4 * S, 1, S, l.rows * 4 * S}, m, panel, width, H);
             for (long v = 0; v < width; v++) {
                 const long u = (v0 + v) * lanes<T>, n = H - u;
                 const V<T> bias = load(w.bias + 2 * H + u, n) + load(w.bias + 3 * H + u, n);
                 for (long i = 0; i < m; i++) {
-                    V<T> g = load(x.at(l, b, t, first + i) + 2 * H + u, n);
+                    V<T> g = load(x.at(l, b, t, first + i, u) + 2 * X, n);
                     V<T> cand = tanh<T>(sums[i * width + v] + (g + bias));
-                    T *s = saved_at(first + i) + u;
+                    T *s = to.saved_at(at, first + i, u);
                     V<T> h = load(l.state(t, first + i) + u, n);
-                    store(l.state(t + 1, first + i) + u, cand + load(s + H, n) * (h - cand), n);
-                    store(s + 2 * H, cand, n);
+                    store(l.state(t + 1, first + i) + u, cand + load(s + S) * (h - cand), n);
+                    store(s + 2 * S, cand);
                 }
             }
         });
-    });
+    }, from_last(t));
 }
 
-// Scratch memory of a block: the inputs of a chunk and their product.
+// The input product of `count` rows x (count, I).
+template <class T>
+void input_gates(T *gates, long most, const T *x, long count, const Layer<T> &l, const T *packed) {
+    V<T> sums[TILE_ROWS * 3];
+    for (long c = 0; c < vectors<T>(l.hidden); c++)
+        row_tiles(0, count, [&](long first, long m) {
+            product<T>(sums, {x + first * l.inputs, l.inputs, 1}, m,
+                       packed + c * panel_size<T>(l.inputs, 3), 3, l.inputs);
+            for (long i = 0; i < 3 * m; i++)
+                store(gates + ((c * most + first) * 3 + i) * lanes<T>, sums[i]);
+        });
+}
+
+// room: scratch memory of a block, the inputs of a chunk and their product.
 template <class T>
 void run(const Layer<T> &l, const Block &b, const Packed<T> &w, T *room, bool before, bool hard,
          T *scratch) {
     const long H = l.hidden, I = l.inputs, n = b.rows(), chunk = b.chunk();
-    T *x = room, *gates = room + aligned(chunk * n * I);
+    T *copy = room, *gates = room + aligned(chunk * n * I);
     for (long t = 0; t < l.steps; t += chunk) {
         const long end = std::min(t + chunk, l.steps);
         if (l.x) {
-            for (long s = t; s < end; s++) {
-                const T *from = l.x + (s * l.rows + b.begin) * I;
-                std::copy(from, from + n * I, x + (s - t) * n * I);
+            const T *x = l.x + t * l.rows * I;
+            if (n < l.rows) {
+                for (long s = t; s < end; s++) {
+                    const T *from = l.x + (s * l.rows + b.begin) * I;
+                    std::copy(from, from + n * I, copy + (s - t) * n * I);
+                }
+                x = copy;
             }
-            multiply<T>(gates, 3 * H, {x, I, 1}, (end - t) * n, w.input, I, 3 * H);
+            input_gates(gates, chunk * n, x, (end - t) * n, l, w.input);
         }
-        const Gates<T> g{l.x ? gates : l.gates, t};
+        const Gates<T> g{l.x ? gates : l.gates, t, chunk * n, l.x ? lanes<T> : H};
         for (long s = t; s < end; s++)
             if (before)
                 hard ? step_before<T, true>(l, b, w, g, s, scratch)
@@ -159,17 +173,17 @@ void forward(const Layer<T> &l, const T *bias_ih, const T *bias_hh, bool before,
              int threads) {
     const long H = l.hidden, I = l.x ? l.inputs : 0, blocks = std::min<long>(threads, l.rows);
     const long wide = vectors<T>(H), most = chunk_rows(l.rows, blocks);
-    const long room = aligned(most * I) + aligned(most * 3 * H);
+    const long room = aligned(most * I) + panel_size<T>(most, 3 * wide);
     Buffer<T> bias(4 * H), hidden(panel_size<T>(H, 3 * wide));
-    Buffer<T> input(panel_size<T>(I, vectors<T>(3 * H))), rooms(l.x ? blocks * room : 0);
-    Buffer<T> scratch(before && !l.saved ? l.rows * 4 * H : 0);
+    Buffer<T> input(panel_size<T>(I, 3 * wide)), rooms(l.x ? blocks * room : 0);
+    Buffer<T> scratch(before && !l.saved ? l.blocks() * l.rows * 4 * UNITS<T> : 0);
     for (long j = 0; j < 3 * H; j++) bias[j] = bias_ih[j] + (j < 2 * H ? bias_hh[j] : T(0));
     std::copy(bias_hh + 2 * H, bias_hh + 3 * H, bias + 3 * H);
     T *candidate = hidden + panel_size<T>(H, 2 * wide);
-    pack_gates<T>(hidden, l.w_hh, H, before ? 2 : 3, threads);
+    pack_gates<T>(hidden, l.w_hh, H, H, before ? 2 : 3, threads);
     if (before)
         pack_columns(candidate, H, H, threads, [&](long j) { return l.w_hh + (2 * H + j) * H; });
-    if (l.x) pack_columns(input.data, I, 3 * H, threads, [&](long j) { return l.w_ih + j * I; });
+    if (l.x) pack_gates<T>(input, l.w_ih, H, I, 3, threads);
     const Packed<T> packed{hidden, candidate, input, bias};
     parallel_for(blocks, threads, [&](long i) {
         run(l, Block(l.rows, i, blocks), packed, rooms + i * room, before, hard, scratch.data);

@@ -6,8 +6,8 @@
 //           r z n, and index (T, B) selects its rows
 //   w_ih    (3H, I), w_hh (3H, H), bias_ih and bias_hh (3H)
 //   states  (T + 1, B, H): states[0] is the initial state
-//   saved   (T, B, 4H) for the backward pass: r z n q, with q = W_hn h + b_hn for reset=after and
-//           q = r h for reset=before
+//   saved   for the backward pass r z n q, with q = W_hn h + b_hn for reset=after and q = r h for
+//           reset=before: (T, H / UNITS, B, 4, UNITS), H rounded up to whole UNITS
 //
 // The rows are split over the threads, and a thread takes its rows through all steps: rows are
 // independent, so no step waits for another thread. Products outside the recurrence (with the
@@ -19,7 +19,7 @@
 #include "parallel.h"
 #include "tile.h"
 
-constexpr long CHUNK_ROWS = 256;  // rows of a chunk, all its steps together
+constexpr long CHUNK_ROWS = 128;  // rows of a chunk, all its steps together
 
 template <class T>
 struct Layer {
@@ -30,7 +30,11 @@ struct Layer {
     T *states, *saved;
 
     T *state(long t, long row) const { return states + (t * rows + row) * hidden; }
-    T *saved_at(long t, long row) const { return saved + (t * rows + row) * 4 * hidden; }
+    // r of a unit; z, n and q are UNITS apart.
+    T *saved_at(long t, long row, long u) const {
+        return saved + ((t * blocks() + u / UNITS<T>)*rows + row) * 4 * UNITS<T> + u % UNITS<T>;
+    }
+    long blocks() const { return (hidden + UNITS<T> - 1) / UNITS<T>; }
 };
 
 // The rows of a thread.
@@ -42,6 +46,10 @@ struct Block {
     long rows() const { return end - begin; }
     long chunk() const { return std::max(1L, CHUNK_ROWS / rows()); }
 };
+
+// Whether step t takes the panels of weights from the last on: every other step does, since of
+// weights that are larger than a cache it has those that were used last.
+inline bool from_last(long t) { return t % 2; }
 
 // Rows of the largest chunk of any block.
 inline long chunk_rows(long rows, long blocks) {

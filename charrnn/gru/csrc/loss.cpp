@@ -74,18 +74,17 @@ double row_nats(T *logits, const T *bias, int64_t target, long size, T scale, T 
 // Scratch memory of a block of tasks.
 template <class T>
 struct Room {
-    T *logits, *padded, *left, *right;
+    T *logits, *padded, *right;
 
     static long logits_size(long rows, long size) { return aligned(rows * size); }
-    static long left_room(long rows, long size) { return aligned(left_size<T>(rows, size)); }
     static long right_room(long rows, long hidden) { return panel_size<T>(rows, vectors<T>(hidden)); }
     static long size(long rows, long size, long hidden, bool weight) {
         return logits_size(rows, size) + aligned(size + lanes<T>) +
-               (weight ? left_room(rows, size) + right_room(rows, hidden) : 0);
+               (weight ? right_room(rows, hidden) : 0);
     }
     Room(T *memory, long rows, long size)
         : logits(memory), padded(logits + logits_size(rows, size)),
-          left(padded + aligned(size + lanes<T>)), right(left + left_room(rows, size)) {}
+          right(padded + aligned(size + lanes<T>)) {}
 };
 
 // Packed weights: by columns for the logits, and by rows for the gradient of the inputs.
@@ -116,9 +115,9 @@ double task(const Problem<T> &p, long begin, long end, const Packed<T> &w, const
     if (p.d_inputs)
         multiply<T>(p.d_inputs + begin * H, H, {room.logits, size, 1}, rows, w.rows, size, H);
     if (dweight) {
-        pack_left(room.left, room.logits, size, rows, size);
-        pack_rows(room.right, rows, H, 1, [&](long k) { return x + k * H; });
-        add_outer(dweight, room.left, size, room.right, H, rows);
+        pack_rows(room.right, rows, H, 1, [&](long k, long u) { return x + k * H + u; });
+        auto left = [&](long i) { return Rows<T>{room.logits + i, 1, size}; };
+        add_outer(dweight, size, left, room.right, H, rows);
     }
     return nats;
 }
@@ -135,9 +134,9 @@ void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
     Buffer<T> by_rows(p.d_inputs ? panel_size<T>(size, vectors<T>(H)) : 0);
     Buffer<T> rooms(blocks * room), dweights(blocks * weights), dbiases(dbias ? blocks * size : 0);
     Buffer<double> parts(blocks);
-    auto row = [&](long k) { return p.weight + k * H; };
-    pack_columns<T>(columns, H, size, threads, row);
-    if (p.d_inputs) pack_rows<T>(by_rows, size, H, threads, row);
+    pack_columns<T>(columns, H, size, threads, [&](long k) { return p.weight + k * H; });
+    if (p.d_inputs)
+        pack_rows<T>(by_rows, size, H, threads, [&](long k, long u) { return p.weight + k * H + u; });
     parallel_for(blocks, threads, [&](long b) {
         T *mine = dweight ? dweights + b * weights : nullptr, *bias = dbias ? dbiases + b * size : nullptr;
         std::fill(mine, mine + weights, T(0));

@@ -77,12 +77,7 @@ struct GateMatrix : Matrix<T, W> {
     GateMatrix(const T *weight, long units, long terms, long gates, bool rounds)
         : Matrix<T, W>(terms, gates, gates * vectors<T>(units)) {
         this->fill(rounds, [&](T *to) {
-            for (long p = 0; p < this->panels(); p++)
-                pack_panel(to + p * panel_size<T>(terms, gates), terms, gates,
-                           [&](long k, long gate, long lane) {
-                               long unit = p * lanes<T> + lane;
-                               return unit < units ? weight[(gate * units + unit) * terms + k] : T(0);
-                           });
+            pack_gates<T>(to, weight, units, terms, gates, 1);
         });
     }
 };

@@ -17,7 +17,7 @@ void run(const Rows<T> &left, const T *right, bool by_columns, T *out, long coun
     if (by_columns)
         pack_columns<T>(packed, terms, n, threads, [&](long j) { return right + j * terms; });
     else
-        pack_rows<T>(packed, terms, n, threads, [&](long k) { return right + k * n; });
+        pack_rows<T>(packed, terms, n, threads, [&](long k, long u) { return right + k * n + u; });
     parallel_for((count + TASK - 1) / TASK, threads, [&](long i) {
         const long first = i * TASK;
         multiply<T>(out + first * n, n, {left.data + first * left.row, left.row, left.term},

@@ -7,12 +7,14 @@
 #pragma once
 
 #include <algorithm>
+#include <climits>
 
 #include "memory.h"
 #include "parallel.h"
 #include "vec.h"
 
 constexpr int TILE_VECTORS = 3;
+constexpr int AHEAD = 24;  // terms by which panels are prefetched, 300 cycles
 
 template <class T>
 inline void add(T *p, V<T> v, long n) {
@@ -36,40 +38,44 @@ inline long panel_size(long terms, long width) {
     return terms * width * lanes<T>;
 }
 
-// Packs a panel of `width` vectors: source(k, v, lane) is element k of column `lane` of vector v.
-template <class T, class Source>
-inline void pack_panel(T *panel, long terms, long width, const Source &source) {
-    for (long v = 0; v < width; v++)
-        for (long lane = 0; lane < lanes<T>; lane++)
-            for (long k = 0; k < terms; k++)
-                panel[(k * width + v) * lanes<T> + lane] = source(k, v, lane);
-}
+// Units of a layer in one block of the kernels' own arrays, in which blocks of the units of several
+// gates alternate, so that what a step reads or writes at once is adjacent.
+template <class T>
+constexpr long UNITS = lanes<T> > TILE_ROWS ? lanes<T> : TILE_ROWS;
 
-// Strides of the rows of a tile: element k of row m is data[m * row + k * term].
+// Where the elements of the rows of a tile are: element k of row m is
+// data[m * row + k / size * block + k % size * term], or data[m * row + k * term] without blocks.
 template <class T>
 struct Rows {
     const T *data;
     long row, term;
+    long size = LONG_MAX, block = 0;
 };
 
 // The product of M rows with a panel of W vectors; arguments as in product().
 template <class T, int M, int W>
 __attribute__((noinline)) void tile(V<T> *sums, Rows<T> rows, const T *panel, long terms) {
-    const T *x = rows.data;
     V<T> acc[M][W];
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 8
         for (int v = 0; v < W; v++) acc[m][v] = V<T>{};
-    for (long k = 0; k < terms; k++, panel += W * lanes<T>, x += rows.term) {
-        V<T> w[W];
+    for (long left = terms; left > 0; left -= rows.size, rows.data += rows.block) {
+        const T *x = rows.data;
+        const long size = std::min(left, rows.size);
+        for (long k = 0; k < size; k++, panel += W * lanes<T>, x += rows.term) {
+            V<T> w[W];
 #pragma GCC unroll 8
-        for (int v = 0; v < W; v++) w[v] = load(panel + v * lanes<T>);
+            for (int v = 0; v < W; v++) {
+                w[v] = load(panel + v * lanes<T>);
+                prefetch(panel + (AHEAD * W + v) * lanes<T>);
+            }
 #pragma GCC unroll 8
-        for (int m = 0; m < M; m++) {
-            V<T> factor = splat(x[m * rows.row]);
+            for (int m = 0; m < M; m++) {
+                V<T> factor = splat(x[m * rows.row]);
 #pragma GCC unroll 8
-            for (int v = 0; v < W; v++) acc[m][v] += w[v] * factor;
+                for (int v = 0; v < W; v++) acc[m][v] += w[v] * factor;
+            }
         }
     }
 #pragma GCC unroll 8
@@ -108,12 +114,15 @@ inline void row_tiles(long begin, long end, const Body &body) {
 }
 
 // Calls body(panel, first vector, width) for the adjacent panels of a matrix of n columns,
-// TILE_VECTORS vectors at a time.
+// TILE_VECTORS vectors at a time, from the first or from the last.
 template <class T, class Body>
-inline void column_panels(const T *packed, long terms, long n, const Body &body) {
-    long all = vectors<T>(n);
-    for (long v = 0; v < all; v += TILE_VECTORS)
+inline void column_panels(const T *packed, long terms, long n, const Body &body,
+                          bool from_last = false) {
+    const long all = vectors<T>(n), count = (all + TILE_VECTORS - 1) / TILE_VECTORS;
+    for (long i = 0; i < count; i++) {
+        const long v = (from_last ? count - 1 - i : i) * TILE_VECTORS;
         body(packed + panel_size<T>(terms, v), v, std::min<long>(TILE_VECTORS, all - v));
+    }
 }
 
 // Packs the columns of a matrix given by its columns: column(j) points to the terms of column j.
@@ -131,7 +140,22 @@ inline void pack_columns(T *packed, long terms, long n, int threads, const Colum
     });
 }
 
-// Packs the same panels of a matrix given by its rows: row(k) points to n columns.
+// Packs a weight (gates * units, terms) in panels of one vector of each gate of the same units.
+template <class T>
+void pack_gates(T *packed, const T *weight, long units, long terms, long gates, int threads) {
+    parallel_for(vectors<T>(units), threads, [&](long c) {
+        T *panel = packed + c * panel_size<T>(terms, gates);
+        for (long j = 0; j < gates * lanes<T>; j++) {
+            const long unit = c * lanes<T> + j % lanes<T>;
+            const T *source = weight + (j / lanes<T> * units + unit) * terms;
+            for (long k = 0; k < terms; k++)
+                panel[k * gates * lanes<T> + j] = unit < units ? source[k] : T(0);
+        }
+    });
+}
+
+// Packs the panels of pack_columns of a matrix given by its rows: row(k, u) points to a vector of
+// columns from u on; null for zeros.
 template <class T, class Row>
 inline void pack_rows(T *packed, long terms, long n, int threads, const Row &row) {
     long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
@@ -141,7 +165,8 @@ inline void pack_rows(T *packed, long terms, long n, int threads, const Row &row
         for (long k = 0; k < terms; k++, panel += width * lanes<T>)
             for (long v = 0; v < width; v++) {
                 long u = (first + v) * lanes<T>;
-                store(panel + v * lanes<T>, load(row(k) + u, n - u));
+                const T *from = row(k, u);
+                store(panel + v * lanes<T>, from ? load(from, n - u) : V<T>{});
             }
     });
 }
@@ -153,7 +178,9 @@ inline void multiply(T *out, long stride, Rows<T> rows, long count, const T *pac
     V<T> sums[TILE_ROWS * TILE_VECTORS];
     column_panels(packed, terms, n, [&](const T *panel, long v0, long width) {
         row_tiles(0, count, [&](long first, long m) {
-            product(sums, {rows.data + first * rows.row, rows.row, rows.term}, m, panel, width, terms);
+            Rows<T> from = rows;
+            from.data += first * rows.row;
+            product(sums, from, m, panel, width, terms);
             for (long i = 0; i < m; i++)
                 for (long v = 0; v < width; v++) {
                     long u = (v0 + v) * lanes<T>;
@@ -163,37 +190,17 @@ inline void multiply(T *out, long stride, Rows<T> rows, long count, const T *pac
     });
 }
 
-// The elements of pack_left for n columns.
-template <class T>
-inline long left_size(long count, long n) {
-    return (n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * count;
-}
-
-// Packs n columns of a matrix of `count` rows, `stride` apart, as the left side of add_outer.
-template <class T>
-inline void pack_left(T *packed, const T *matrix, long stride, long count, long n) {
-    for (long k = 0; k < count; k++)
-        for (long i = 0; i < n; i += TILE_ROWS) {
-            const T *from = matrix + k * stride + i;
-            T *to = packed + i * count + k * TILE_ROWS;
-            if (n - i >= TILE_ROWS)
-                memcpy(to, from, TILE_ROWS * sizeof(T));
-            else
-                memcpy(to, from, (n - i) * sizeof(T));
-        }
-}
-
-// sums (m, n) += left^T right, for a left side (count, m) by pack_left and a right one (count, n) by
-// pack_rows.
-template <class T>
-inline void add_outer(T *sums, const T *left, long m, const T *right, long n, long count) {
+// sums (m, n) += left^T right, of `count` rows each: left(i) has the columns of the left side from
+// i on as the rows of a tile, and the right one is packed by pack_rows.
+template <class T, class Left>
+inline void add_outer(T *sums, long m, const Left &left, const T *right, long n, long count) {
     V<T> part[TILE_ROWS * TILE_VECTORS];
     column_panels(right, count, n, [&](const T *panel, long v0, long width) {
         for (long i = 0; i < m; i += TILE_ROWS) {
             long rows = std::min<long>(TILE_ROWS, m - i);
             for (long j = 0; j < rows; j++)
                 for (long v = 0; v < width; v++) prefetch(sums + (i + j) * n + (v0 + v) * lanes<T>);
-            product(part, {left + i * count, 1, TILE_ROWS}, rows, panel, width, count);
+            product<T>(part, left(i), rows, panel, width, count);
             for (long j = 0; j < rows; j++)
                 for (long v = 0; v < width; v++) {
                     long u = (v0 + v) * lanes<T>;

@@ -131,8 +131,9 @@ inline V<T> splat(T x) {
 // Clamps to two bounds; NaN stays NaN.
 template <class T>
 inline V<T> clip(V<T> x, T low, T high) {
-    x = x < low ? splat(low) : x;
-    return x > high ? splat(high) : x;
+    const V<T> least = splat(low), most = splat(high);
+    x = x < least ? least : x;  // one instruction each, if both sides are the very same value
+    return x > most ? most : x;
 }
 
 // With x = n ln 2 + r: returns e^r - 1, exact to the last place near zero too, and sets power = 2^n.
@@ -159,7 +160,8 @@ inline V<T> reduced(V<T> x, V<T> &power) {
 // e^x, for x <= 0.
 template <class T>
 inline V<T> exp_negative(V<T> x) {
-    V<T> power, t = reduced<T>(x < Vector<T>::lowest ? splat(Vector<T>::lowest) : x, power);
+    const V<T> least = splat(Vector<T>::lowest);
+    V<T> power, t = reduced<T>(x < least ? least : x, power);
     return (t + T(1)) * power;
 }
 
