@@ -26,11 +26,18 @@ def save(content: dict, path: str | Path, previous: Path | None = None) -> None:
 
     Raises:
         OSError: the file cannot be written; the older file is unchanged.
+        InputError: the content has objects that :func:`load` would refuse; likewise.
     """
     path = Path(path)
     make_folder(path.parent)
     with atomic_write(path, previous=previous) as file:
         write(content, file)
+        file.flush()
+        if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(file.name):
+            raise InputError(
+                f"{path}: {', '.join(sorted(unsafe))} could not be read again; a callback's"
+                " state_dict may hold numbers, texts, tensors, and lists and dictionaries of these"
+            )
 
 
 def write(content: dict, file: BinaryIO) -> None:

@@ -205,8 +205,10 @@ def resumed(path: Path) -> tuple[dict, dict, Path | None]:
         file = (
             checkpoint.find_resumable(path) if path.is_dir() else checkpoint.find_checkpoint(path)
         )
-        ours = checkpoint.read(file)["charrnn"]
-        if "carry" not in ours or "trainer" not in ours["settings"]:
+        saved = checkpoint.read(file)
+        ours = saved["charrnn"]
+        is_whole = "optimizer_states" in saved  # not where ModelCheckpoint saved weights only
+        if not is_whole or "carry" not in ours or "trainer" not in ours["settings"]:
             raise InputError(f"resume={file}: holds a model only; use init_from={file}")
         settings = ours["settings"] | {"init_from": None}
         in_place = path.is_dir() or file.parent.name == "checkpoints"

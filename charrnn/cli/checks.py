@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from charrnn.cli.errors import name_key
+from charrnn.cli.keys import nearest
 from charrnn.cli.overrides import last_value
 from charrnn.data.charset import Charset
 from charrnn.errors import InputError, check
@@ -33,6 +36,8 @@ FIXED = {
 def no_changes(before: dict, now: dict) -> None:
     """Raise InputError for a setting that cannot change in a resumed run."""
     pairs = [("seed", before["seed"], now["seed"]), ("init_from", None, now["init_from"])]
+    windows = [settings["trainer"].get("overfit_batches") or 0 for settings in (before, now)]
+    pairs.append(("trainer.overfit_batches", *windows))
     for group, free in FIXED.items():
         keys = {"_target_"} if free is None else {*before[group], *now[group]} - free
         pairs += [(f"{group}.{k}", before[group].get(k), now[group].get(k)) for k in sorted(keys)]
@@ -42,6 +47,29 @@ def no_changes(before: dict, now: dict) -> None:
                 f"{key}={new}: cannot be changed in a run that is resumed (it is {old} there);"
                 " start a new one, with init_from=RUN for its weights"
             )
+
+
+def same_optimizer_state(saved: dict, optimizer, now: Mapping) -> None:
+    """Raise InputError for settings of an optimizer that need a state which was not kept.
+
+    Args:
+        saved: the checkpoint's dictionary.
+        optimizer: function from parameters to an optimizer with the settings ``now``.
+    """
+    states = [s for part in saved["optimizer_states"] for s in part["state"].values()]
+    before = saved["charrnn"]["settings"]["optimizer"]
+    changed = [f"optimizer.{k}={v}" for k, v in now.items() if before.get(k, ...) != v]
+    if not (states and changed):
+        return
+    dummy = torch.zeros(1, requires_grad=True)
+    dummy.grad = torch.zeros(1)
+    made = optimizer([dummy])
+    made.step()
+    if lacking := made.state[dummy].keys() - states[0].keys():
+        raise InputError(
+            f"{' '.join(changed)}: needs {', '.join(sorted(lacking))}, which the run that is"
+            " resumed has not; start a new one, with init_from=RUN for its weights"
+        )
 
 
 def same_texts(saved: dict, corpus: dict, charset: dict) -> None:
@@ -115,6 +143,8 @@ def trainer_keys(trainer) -> None:
         ),
         "auto, ddp, or a DDPStrategy as _target_",
     )
+    if isinstance(trainer.get("strategy"), Mapping):
+        strategy_keys(trainer.strategy)
     for key in ("log_every_n_steps", "check_val_every_n_epoch"):
         require(key, lambda v: v >= 1, whole)
     for key in ("max_epochs", "max_steps"):
@@ -127,10 +157,37 @@ def trainer_keys(trainer) -> None:
     require("limit_test_batches", lambda v: v == 0 or (type(v) is float and v == 1), whole_or_none)
 
 
+OF_STRATEGY = {
+    "accelerator": "trainer.accelerator=",
+    "parallel_devices": "trainer.devices=",
+    "precision_plugin": "trainer.precision=",
+    "checkpoint_io": "callbacks.checkpoint",
+    "cluster_environment": "torchrun or srun",
+    "start_method": "trainer.devices=",
+}
+"""Arguments of a strategy that have settings of their own, which would take their place."""
+
+
+def strategy_keys(strategy: Mapping) -> None:
+    """Raise InputError for an argument of a DDPStrategy that nothing reads."""
+    own, wrapped = (inspect.signature(c).parameters for c in (DDPStrategy, DistributedDataParallel))
+    for key in strategy:
+        name = f"trainer.strategy.{key}"
+        if key in OF_STRATEGY:
+            raise InputError(f"{name}: is set by {OF_STRATEGY[key]}; leave it out")
+        if key != "_target_" and key not in {*own, *wrapped} - {"kwargs", "module", "device_ids"}:
+            raise InputError(f"{name}: nothing reads this key{nearest(name, list(own))}")
+    backend = strategy.get("process_group_backend")
+    known = torch.distributed.Backend.backend_list
+    ok = backend is None or backend in known
+    check("trainer.strategy.process_group_backend", backend, ok, " or ".join(known[1:]))
+
+
 def lengths(trainer, data) -> None:
     """Raise InputError for more windows than a round or the validation text has."""
     require = functools.partial(key_is, trainer)
-    windows = data.round_length(trainer.get("limit_train_batches", 1.0))
+    limit = trainer.get("limit_train_batches")
+    windows = data.round_length(1.0 if limit is None else limit)
     if trainer.get("check_val_every_n_epoch", 1) is not None:
         require(
             "val_check_interval",

@@ -131,6 +131,8 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return f"not enough memory for these sizes: {text}"
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
         return f"callbacks: {text}"
+    if isinstance(error, RuntimeError) and text.startswith("Found more than one stateful callback"):
+        return f"callbacks: {text}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, of a trainer's setting
         return f"trainer: {text}"
     return None

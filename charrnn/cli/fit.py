@@ -18,7 +18,7 @@ from charrnn.cli.loggers import close_loggers, closing
 from charrnn.cli.overrides import escape
 from charrnn.cli.prepare import Run, prepare
 from charrnn.cli.streams import make_lenient
-from charrnn.cli.summary import next_limit, summary, test_line
+from charrnn.cli.summary import is_spent, next_limit, summary, test_line
 from charrnn.data.files import relative_path
 from charrnn.errors import Diverged, InputError
 from charrnn.models import CharModel
@@ -158,7 +158,7 @@ def why_finished(run: Run) -> str:
     state = run.resumed_from["callbacks"].get(timer.state_key) if timer else None
     if state:
         timer.load_state_dict(state)
-        if timer.time_remaining() <= 0:
+        if is_spent(timer):
             return f"its time is spent; give more, as {next_limit(run)}"
     return ""
 

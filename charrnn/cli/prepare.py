@@ -88,6 +88,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     scheduler = instantiate("scheduler", config.scheduler)
     trainer = build_trainer(config, job)
     checks.optimization(config, optimizer, scheduler, trainer.strategy.root_device)
+    if saved and trainer.strategy.root_device.type == "cpu":  # where optimization made a step too
+        checks.same_optimizer_state(saved, optimizer, settings["optimizer"])
     checks.process_count(config, trainer)
     check_ranges(config, optimizer, scheduler)
     with say_if_slow("reading the text"):

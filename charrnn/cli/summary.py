@@ -28,35 +28,44 @@ def summary(run: Run) -> str:
         return "\n".join(lines)
     here = run.job.cwd
     where = shell_path(run.job.folder, here)
-    saved = {file.stem for file in (run.job.folder / "checkpoints").glob("*.ckpt")}
-    if "last" not in saved:
+    files = list((run.job.folder / "checkpoints").glob("*.ckpt"))
+    saved = [file.stem for file in sorted(files, key=lambda file: file.stat().st_mtime)]
+    if not saved:
         lines += [f"run              {relative_path(run.job.folder, here)}",
                   "no checkpoint was saved: callbacks.checkpoint does that"]  # fmt: skip
         return "\n".join([*lines, *curves(run.trainer.loggers, run.job)])
     # That of the untrained model is no best.
     name = "best" if "best" in saved and len(bits) > 1 else "last"
+    name = name if name in saved else saved[-1]  # of a ModelCheckpoint
     allowed = "".join(f" {shell_quote(a)}" for a in run.job.allow_targets)
     of_model = "" if run.config.model._target_.startswith("charrnn.") else allowed
     program, file = run.job.program, f"{where}/checkpoints/{name}.ckpt"
     if program.is_python:
         lines.append(f"run              {relative_path(run.job.folder, here)}")
         return "\n".join([*lines, *curves(run.trainer.loggers, run.job)])
-    return "\n".join(
-        [
-            *lines,
-            f"run              {relative_path(run.job.folder, here)}",
-            f"sample from it   {program.sample} checkpoint={file}{of_model}",
-            f"go on            {program.train} resume={where} {next_limit(run)}{allowed}",
-            *curves(run.trainer.loggers, run.job),
-        ]
-    )
+    lines += [
+        f"run              {relative_path(run.job.folder, here)}",
+        f"sample from it   {program.sample} checkpoint={file}{of_model}",
+    ]
+    start = where if "last" in saved else file
+    if "last" in saved or "optimizer_states" in checkpoint.read(
+        run.job.folder / "checkpoints" / f"{name}.ckpt"
+    ):
+        lines.append(f"go on            {program.train} resume={start} {next_limit(run)}{allowed}")
+    return "\n".join([*lines, *curves(run.trainer.loggers, run.job)])
+
+
+def is_spent(timer) -> bool:
+    """Whether a Timer's time is over; one without a duration only measures."""
+    left = timer.time_remaining()
+    return left is not None and left <= 0
 
 
 def next_limit(run: Run) -> str:
     """The setting with which the run, resumed, goes on for as long again."""
     trainer, task = run.trainer, run.task
     timer = next((c for c in trainer.callbacks if type(c).__name__ == "Timer"), None)
-    if timer and timer.time_remaining() <= 0:
+    if timer and is_spent(timer):
         seconds = round(2 * (timer.time_elapsed() + timer.time_remaining()))
         days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
         return f"trainer.max_time={days:02}:{hours:02}:{minutes:02}:{seconds % 60:02}"
@@ -71,7 +80,11 @@ def test_line(run: Run, windows, device) -> str:
     """The loss of the best checkpoint on the test part."""
     folder = run.job.folder / "checkpoints"
     best, last = (folder / f"{name}.ckpt" for name in ("best", "last"))
-    file = best if best.exists() else last
-    model, _ = checkpoint.build_model(checkpoint.read(file), list(run.config.allow_targets))
+    file = next((file for file in (best, last) if file.exists()), None)
+    if file is None:  # nothing was saved
+        model, name = run.task.model.eval(), "the last model"
+    else:
+        saved = checkpoint.read(file)
+        model, name = checkpoint.build_model(saved, list(run.config.allow_targets))[0], file.name
     nats = evaluate(model.to(device), windows).nats
-    return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({file.name})"
+    return f"test             {nats:.4f} nats, {nats / math.log(2):.4f} bpc ({name})"

@@ -3,11 +3,14 @@
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
+    Checkpoint,
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
     ProgressBar,
+    SpikeDetection,
     StochasticWeightAveraging,
 )
 from pytorch_lightning.plugins import MixedPrecision
@@ -26,6 +29,10 @@ REFUSED = {
     LearningRateFinder: "tries rates on the run itself; sweep=lr searches for one",
     BatchSizeFinder: "changes the rows during the run; give data.batch_size",
     GradientAccumulationScheduler: "every window is a step; give a larger data.batch_size",
+    BackboneFinetuning: "looks for a module `backbone`; one of your own derives from"
+    " pytorch_lightning.callbacks.BaseFinetuning",
+    SpikeDetection: "cannot read its own state when a run goes on; task.spike_factor= detects"
+    " spikes",
     StochasticWeightAveraging: "replaces learning rate and weights in ways that no checkpoint"
     " holds; pytorch_lightning.callbacks.EMAWeightAveraging averages, and resumes",
 }
@@ -45,9 +52,9 @@ def build_trainer(config: DictConfig, job) -> Trainer:
         config = config.copy()
         config.trainer.precision = "32-true"
     parts = build_callbacks(config, job)
-    # Lightning refuses a ModelCheckpoint without it, and adds one where there is none.
+    # Lightning refuses callbacks that save without it, and adds one where there is none.
     own = {}
-    if any(isinstance(part, ModelCheckpoint) for part in parts):
+    if any(isinstance(part, Checkpoint) for part in parts):
         own["enable_checkpointing"] = True
     if current_ranks() is None:
         # Variables of another launcher in the environment, such as RANK, say nothing of this run.
@@ -59,6 +66,9 @@ def build_trainer(config: DictConfig, job) -> Trainer:
         use_distributed_sampler=False,  # each process has rows of its own in the stream
         **own,
     )  # fmt: skip
+    for part in trainer.checkpoint_callbacks:  # with that of trainer.enable_checkpointing
+        if isinstance(part, ModelCheckpoint) and part.dirpath is None:
+            part.dirpath = str(job.folder / "checkpoints")  # where a run is looked for
     profiler = trainer.profiler
     if not isinstance(profiler, PassThroughProfiler) and profiler.filename is None:
         # To a file of the run's folder, since Lightning's logs are left out.
@@ -96,6 +106,11 @@ def build_callbacks(config: DictConfig, job) -> list[Callback]:
         if not isinstance(part, Callback):
             target = config.callbacks[key]._target_
             raise InputError(f"callbacks.{key}._target_={target}: is no callback of Lightning's")
+        if config.callbacks[key].get("make_pruning_permanent") is False:
+            raise InputError(
+                f"callbacks.{key}.make_pruning_permanent=false: a checkpoint would have parts that"
+                " no model has; leave it out"
+            )
         for kind, why in REFUSED.items():
             if isinstance(part, kind):
                 raise InputError(f"callbacks.{key}: {kind.__name__} {why}")

@@ -22,7 +22,7 @@ class GRUEncode(CharModel):
 
     def features(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute a row per character of the vocabulary, or per input, whichever is less."""
-        weight, bias = self.embed.weight, self.embed.bias
+        weight, bias = self.embed()  # called, for what prunes or normalizes them does so then
         if weight.size(0) < inputs.numel():
             if weight.device.type == "cpu" and self.gru.choose_backend(weight.device) == "native":
                 from charrnn.gru.table import tanh_table
@@ -40,3 +40,6 @@ class Embed(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(hidden_size))
         init_uniform(self.weight, vocab_size)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias

@@ -127,10 +127,12 @@ def _restore_learning_rate(task, saved: dict) -> None:
     now = task.description.get("settings", {}).get("optimizer", {})
     if task.is_rollback:
         _scale_learning_rate(optimizer, task.scheduler, now["lr"] / before["lr"])
-    for key, value in now.items():
-        if key in before and before[key] != value and not (key == "lr" and task.is_rollback):
+    for key, value in now.items() if before else ():
+        # A key that was not set before had torch's default.
+        if before.get(key, ...) != value and not (key == "lr" and task.is_rollback):
             for group in optimizer.param_groups:
-                group[key] = value
+                if key in group:
+                    group[key] = value
                 if key == "lr" and "initial_lr" in group:
                     group["initial_lr"] = value
             if key == "lr" and hasattr(task.scheduler, "base_lrs"):

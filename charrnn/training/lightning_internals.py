@@ -193,6 +193,7 @@ IGNORED_ADVICE = (
     "The number of training batches",
     "Total length of `list` across ranks is zero",
     ".*LeafSpec.*",
+    "Checkpoint directory .* exists and is not empty",
 )
 """Beginnings of Lightning's warnings about what is done on purpose here."""
 

@@ -1,5 +1,9 @@
 """Callbacks of Lightning as it documents them: each works here, or is refused in one line."""
 
+import sys
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import load, metrics, same, state
@@ -7,6 +11,7 @@ from pytorch_lightning import Callback
 from runs_in_process import WINDOWS, settings, trained
 
 from charrnn import InputError
+from charrnn.cli.arguments import resumed
 from charrnn.cli.errors import explain
 
 LIGHTNING = "pytorch_lightning.callbacks"
@@ -109,6 +114,8 @@ def test_timer_and_rich_progress_bar(config, tmp_path, capfd):
     [
         ("GradientAccumulationScheduler", {"scheduling": {0: 2}}, "every window is a step"),
         ("StochasticWeightAveraging", {"swa_lrs": 0.1}, "EMAWeightAveraging averages"),
+        ("SpikeDetection", {}, "task.spike_factor="),
+        ("BackboneFinetuning", {}, "BaseFinetuning"),
     ],
 )
 def test_refused(config, tmp_path, name, arguments, why):
@@ -128,8 +135,6 @@ class Logs(Callback):
 
 
 def test_what_a_callback_logs_is_in_metrics_csv(config, tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "runs_of_lightning", sys.modules[__name__])
     changes = {"callbacks.logs": {"_target_": "runs_of_lightning.Logs"}}
     trained(config, tmp_path / "run", changes)
@@ -146,3 +151,62 @@ def test_a_run_whose_time_is_spent(config, tmp_path, capsys):
     trained(config, tmp_path / "run", changes | resume)
     out = capsys.readouterr().out
     assert "nothing is left to do: its time is spent; give more, as trainer.max_time=" in out
+
+
+def test_a_timer_that_only_measures(config, tmp_path):
+    run = trained(config, tmp_path / "run", with_callback("Timer"))
+    assert run.task.global_step == WINDOWS
+
+
+def test_two_callbacks_of_one_state(config, tmp_path):
+    changes = with_callback("ModelCheckpoint")
+    with pytest.raises(RuntimeError) as error:
+        trained(
+            config, tmp_path / "run", changes | {"callbacks.other": changes["callbacks.theirs"]}
+        )
+    assert explain(error.value).startswith("callbacks: Found more than one stateful callback")
+
+
+def test_pruning_reaches_every_weight(config, tmp_path):
+    """Those of the input layer too, whose module only holds them; and it resumes."""
+    each = {"pruning_fn": "l1_unstructured", "amount": 0.5, "use_global_unstructured": False}
+    changes = with_callback("ModelPruning", **each)
+    run = trained(config, tmp_path / "run", changes)
+    for part in (run.task.model.embed, run.task.model.decoder):
+        assert (part.weight == 0).float().mean() >= 0.5
+    resume = {"resume": str(tmp_path / "run/checkpoints/last.ckpt")}
+    assert trained(config, tmp_path / "run", changes | TWO_ROUNDS | resume).task.rounds == 2
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_model_checkpoint_alone(config, tmp_path, capsys, weights_only):
+    """Its files lie where a run is looked for, and the printed commands name one of them."""
+    changes = {"callbacks.checkpoint": None} | with_callback("ModelCheckpoint")
+    changes["callbacks.theirs"]["save_weights_only"] = weights_only
+    run = trained(config, tmp_path / "run", changes)
+    (file,) = (tmp_path / "run" / "checkpoints").glob("*.ckpt")
+    out = capsys.readouterr().out
+    assert f"sample checkpoint={file}" in out and "no checkpoint was saved" not in out
+    assert (f"train resume={file} trainer.max_epochs=2" in out) == (not weights_only)
+    if weights_only:
+        with pytest.raises(InputError, match="holds a model only; use init_from="):
+            resumed(file)
+    else:
+        run = trained(config, tmp_path / "run", changes | TWO_ROUNDS | {"resume": str(file)})
+        assert run.task.global_step == 2 * WINDOWS
+
+
+class Keeps(Callback):
+    """Has a state that no safe checkpoint holds."""
+
+    def state_dict(self):
+        return {"where": Path("here"), "by": timedelta(1)}
+
+
+def test_a_state_that_could_not_be_read_again(config, tmp_path, monkeypatch):
+    """It is refused before training, and not found damaged after it."""
+    monkeypatch.setitem(sys.modules, "runs_of_lightning", sys.modules[__name__])
+    changes = {"callbacks.keeps": {"_target_": "runs_of_lightning.Keeps"}}
+    with pytest.raises(InputError, match=r"last\.ckpt: datetime\.timedelta, pathlib.* read"):
+        trained(config, tmp_path / "run", changes)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())

@@ -129,9 +129,15 @@ def validates_without_inference_mode(run, folder):
     assert not run.trainer.validate_loop.inference_mode
 
 
+DDP = {"_target_": "pytorch_lightning.strategies.DDPStrategy"}
 TABLE = {
     "accelerator": [("cpu", unchanged), ("gpu", "trainer")],
-    "strategy": [("auto", unchanged), ("fsdp", "trainer.strategy=fsdp must be auto, ddp")],
+    "strategy": [
+        ("auto", unchanged), ("fsdp", "trainer.strategy=fsdp must be auto, ddp"),
+        (DDP | {"precision_plugin": None}, "precision_plugin: is set by trainer.precision="),
+        (DDP | {"buckets": 1}, "trainer.strategy.buckets: nothing reads this key"),
+        (DDP | {"process_group_backend": "x"}, "process_group_backend=x must be gloo or nccl"),
+    ],
     "devices": [(1, unchanged), ([7], "trainer")],
     "num_nodes": [(1, unchanged), (2, "trainer.num_nodes=2 must be 1, unless torchrun")],
     "precision": [
@@ -152,7 +158,8 @@ TABLE = {
     "max_steps": [(4, windows(4)), (0, "trainer.max_steps=0 must be")],
     "min_steps": [(1, unchanged)],
     "max_time": [("00:00:00:00", windows(0)), ("00:01:00:00", unchanged), ("soon", "max_time")],
-    "limit_train_batches": [(3, windows(3)), (0.1, windows(27)), (0, "limit_train_batches=0")],
+    "limit_train_batches": [(3, windows(3)), (None, windows(277)),
+                            (0.1, windows(27)), (0, "limit_train_batches=0")],
     "limit_val_batches": [(0, validations()), (1, as_ever), (-1, "limit_val_batches=-1")],
     "limit_test_batches": [(0, as_ever), (1.0, unchanged), (3, "limit_test_batches=3 must be 1.0")],
     "limit_predict_batches": [(1, "limit_predict_batches: nothing predicts")],
