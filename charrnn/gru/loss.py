@@ -63,19 +63,17 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, weight, bias, targets, path, training):
         needs = [training and need for need in ctx.needs_input_grad[:3]]
-        targets, count = targets.contiguous(), targets.numel()
         tensors = [tensor.contiguous() for tensor in (inputs, weight, bias)]
-        # Gradients include the factor of the mean, so that backward only returns them.
-        scale = 1 / max(1, count - int((targets == IGNORED).sum()))
-        d_inputs, d_weight = (
+        needed = [*needs[:2], any(needs)]
+        # Gradients are those of the mean, so that backward only returns them.
+        grads = [
             native.empty(tensor, *tensor.shape) if need else None
-            for tensor, need in zip(tensors[:2], needs)
-        )
-        d_bias = torch.zeros_like(bias) if any(needs) else None
-        grads = {"d_inputs": d_inputs, "d_weight": d_weight, "d_bias": d_bias}
-        nats = fused(*tensors, targets, path, scale, **grads)
-        ctx.save_for_backward(d_inputs, d_weight, d_bias if needs[2] else None)
-        return inputs.new_tensor(nats * scale if count else float("nan"))
+            for tensor, need in zip(tensors, needed)
+        ]
+        targets = targets.contiguous()
+        mean = fused(*tensors, targets, path, None, *grads)
+        ctx.save_for_backward(*grads[:2], grads[2] if needs[2] else None)
+        return inputs.new_tensor(mean if targets.numel() else float("nan"))
 
     @staticmethod
     @once_differentiable
@@ -92,20 +90,19 @@ def fused(
     bias: Tensor,
     targets: Tensor,
     path: int,
-    scale: float = 1.0,
     each: Tensor | None = None,
     d_inputs: Tensor | None = None,
     d_weight: Tensor | None = None,
     d_bias: Tensor | None = None,
 ) -> float:
-    """Return the sum of the nats of all rows.
+    """Return the mean nats of the rows that are not ignored.
 
-    Unless they are None, writes the nats of every row to ``each`` and scale times the gradients to
-    d_inputs and d_weight, and adds them to d_bias, which is needed if any of the other two is.
+    Writes the nats of every row to ``each`` and the gradients of the mean to the others, unless
+    they are None; d_bias is needed if one of the other two is.
     """
     nats = ctypes.c_double(0)
     native.call(
-        "linear_cross_entropy", inputs, weight, bias, targets, ctypes.addressof(nats), scale,
-        each, d_inputs, d_weight, d_bias, *inputs.shape[:1], *weight.shape, path=path,
+        "linear_cross_entropy", inputs, weight, bias, targets, ctypes.addressof(nats), each,
+        d_inputs, d_weight, d_bias, *inputs.shape[:1], *weight.shape, path=path,
     )  # fmt: skip
     return nats.value

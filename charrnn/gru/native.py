@@ -60,75 +60,106 @@ def forward(
     path = bf16.path() if kept == torch.float32 else 0
     variant = (reset == "before", gate == "hard_sigmoid", path, torch.is_grad_enabled())
     inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
+    table = None if table is None else table.to(kept)
+    size = 1 if dropout else len(weights)  # layers at once
     final = []
-    for layer, tensors in enumerate(weights):
-        if layer and dropout:
+    for first in range(0, len(weights), size):
+        if first and dropout:
             inputs = F.dropout(inputs, dropout)
-        first = [None if x is None else x.to(kept) for x in (table, state[layer], *tensors)]
-        inputs = Layer.apply(inputs, *first, *variant)
+        group = slice(first, first + size)
+        tensors = [tensor.to(kept) for layer in weights[group] for tensor in layer]
+        inputs, last = Layers.apply(inputs, table, state[group].to(kept), *variant, *tensors)
         table = None
-        final.append(inputs[-1])
-    return inputs.to(dtype), torch.stack(final).to(dtype)
+        final.append(last)
+    return inputs.to(dtype), (torch.cat(final) if len(final) > 1 else final[0]).to(dtype)
 
 
-class Layer(torch.autograd.Function):
-    """One layer over a window: (T, B, I) or indices (T, B), and a state (B, H), to (T, B, H).
+class Layers(torch.autograd.Function):
+    """Layers over a window: (T, B, I) or indices (T, B), and states (L, B, H), to (T, B, H).
 
-    Nothing here depends on autocast, which torch.amp's decorators would take time to turn off.
+    The second result are the final states. Nothing here depends on autocast, which torch.amp's
+    decorators would take time to turn off.
     """
 
     @staticmethod
-    def forward(ctx, inputs, table, state, w_ih, w_hh, b_ih, b_hh, before, hard, path, training):
+    def forward(ctx, inputs, table, state, before, hard, path, training, *weights):
         training = training and any(ctx.needs_input_grad)
-        w_ih, w_hh = w_ih.contiguous(), w_hh.contiguous()
+        weights = [weight.contiguous() for weight in weights]
         x = index = gates = None
         if inputs.is_floating_point():
             x = inputs.contiguous()
         else:
             index = inputs.long().contiguous()
-            gates = w_ih.t().contiguous() if table is None else product(table, w_ih.t())
-        sizes = (*inputs.shape[:2], w_hh.size(1), w_ih.size(1))
-        steps, rows, hidden, _ = sizes
-        states = empty(state, steps + 1, rows, hidden)
-        states[0] = state
+            w_ih = weights[0].t()
+            gates = w_ih.contiguous() if table is None else product(table, w_ih)
+        (steps, rows), (layers, _, hidden) = inputs.shape[:2], state.shape
+        states = kept_empty(state, layers, steps + 1, rows, hidden)
+        states[:, 0] = state
         whole = -(-hidden // 16) * 16  # in blocks of units
-        saved = kept_empty(state, steps, rows, 4 * whole) if training else None
-        call(
-            "gru_forward", x, gates, index, len(gates) if x is None else 0, w_ih, w_hh,
-            b_ih.contiguous(), b_hh.contiguous(), states, saved, *sizes, before, hard, path=path,
-        )  # fmt: skip
+        saved = kept_empty(state, layers, steps, rows, 4 * whole) if training else None
+        below = (x, gates, index, 0 if gates is None else len(gates))
+        for layer, own in enumerate(states.unbind()):
+            w_ih, w_hh, b_ih, b_hh = weights[4 * layer : 4 * layer + 4]
+            call(
+                "gru_forward", *below, w_ih, w_hh, b_ih, b_hh, own,
+                saved[layer] if training else None, steps, rows, hidden, w_ih.size(1), before,
+                hard, path=path,
+            )  # fmt: skip
+            outputs = own[1:]
+            below = (outputs, None, None, 0)
         if training:
-            ctx.save_for_backward(x, table, index, w_ih, w_hh, states, saved)
-            ctx.sizes, ctx.variant, ctx.path = sizes, (before, hard), path
-        return states[1:]
+            ctx.save_for_backward(x, table, index, states, saved, *weights)
+            ctx.variant, ctx.path = (before, hard), path
+            ctx.set_materialize_grads(False)
+        return outputs, states[:, -1].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        x, table, index, w_ih, w_hh, states, saved = ctx.saved_tensors
-        steps, rows, hidden, features = ctx.sizes
-        before = ctx.variant[0]
-        need_x, need_table, _, need_w_ih, need_w_hh, *_ = ctx.needs_input_grad
-        folded = index is not None and (need_w_ih or need_table)
-        size = 0 if index is None else features if table is None else len(table)
-        d_x = empty(grad, steps, rows, features) if need_x else None
-        d_state, d_bias = empty(grad, rows, hidden), empty(grad, 3 if before else 4, hidden)
-        d_w_hh = empty(grad, 3 * hidden, hidden) if need_w_hh else None
-        d_w_ih = empty(grad, 3 * hidden, features) if need_w_ih and index is None else None
-        d_gates = empty(grad, size, 3 * hidden) if folded else None
-        call(
-            "gru_backward", grad.contiguous(), x, index, size, w_ih, w_hh, states, saved, d_x,
-            d_state, d_bias, d_w_hh, d_w_ih, d_gates, *ctx.sizes, *ctx.variant, path=ctx.path,
-        )  # fmt: skip
-        if folded and need_w_ih:
-            d_w_ih = d_gates.t() if table is None else product(d_gates.t(), table)
-        d_table = product(d_gates, w_ih) if need_table else None
-        # Of the sums inside the hidden product q comes first; outside it n comes last.
-        inside = d_bias if before else d_bias[:3].roll(-1, 0)
-        return (
-            d_x, d_table, d_state, d_w_ih, d_w_hh, d_bias[-3:].flatten(), inside.flatten(),
-            None, None, None, None,
-        )  # fmt: skip
+    def backward(ctx, grad, grad_final):
+        x, table, index, states, saved, *weights = ctx.saved_tensors
+        layers, steps, rows, hidden = states.size(0), states.size(1) - 1, *states.shape[2:]
+        need_x, need_table, _, _, _, _, _, *needs = ctx.needs_input_grad
+        if grad is None:
+            grad = torch.zeros_like(states[0, 1:])
+        elif grad_final is not None:
+            grad = grad.clone(memory_format=torch.contiguous_format)
+        else:
+            grad = grad.contiguous()
+        d_states = empty(grad, layers, rows, hidden)
+        d_table, d_weights = None, [None] * len(weights)
+        for layer in reversed(range(layers)):
+            w_ih, w_hh = weights[4 * layer : 4 * layer + 2]
+            need_w_ih, need_w_hh = needs[4 * layer : 4 * layer + 2]
+            features, own = w_ih.size(1), states[layer]
+            if grad_final is not None:
+                grad[-1] += grad_final[layer]
+            below, chosen = (states[layer - 1, 1:], None) if layer else (x, index)
+            size = d_x = d_w_hh = d_w_ih = d_gates = None
+            if layer or need_x:
+                d_x = empty(grad, steps, rows, features)
+            if need_w_hh:
+                d_w_hh = empty(grad, 3 * hidden, hidden)
+            if chosen is not None:
+                size = features if table is None else len(table)
+                if need_w_ih or need_table:
+                    d_gates = empty(grad, size, 3 * hidden)
+            elif need_w_ih:
+                d_w_ih = empty(grad, 3 * hidden, features)
+            d_bias = empty(grad, 2, 3 * hidden)
+            call(
+                "gru_backward", grad, below, chosen, size or 0, w_ih, w_hh, own, saved[layer],
+                d_x, d_states[layer], d_bias, d_w_hh, d_w_ih, d_gates, steps, rows, hidden,
+                features, *ctx.variant, path=ctx.path,
+            )  # fmt: skip
+            if d_gates is not None:
+                if need_w_ih:
+                    columns = d_gates.t()
+                    d_w_ih = columns if table is None else product(columns, table)
+                if need_table:
+                    d_table = product(d_gates, w_ih)
+            d_weights[4 * layer : 4 * layer + 4] = d_w_ih, d_w_hh, *d_bias.unbind()
+            grad = d_x
+        return d_x, d_table, d_states, None, None, None, None, *d_weights
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -214,7 +245,7 @@ ARGUMENTS = {
     "product": "pllpipllli",
     "tanh_table": "ppplli",
     "tanh_table_backward": "pppplli",
-    "linear_cross_entropy": "pppppdppppllli",
+    "linear_cross_entropy": "pppppppppllli",
     "sampler_open": "pppppplllliiii",
     "sampler_run": "ppppppldlddllli",
     "sampler_close": "p",

@@ -192,7 +192,12 @@ void backward(const Layer<T> &l, const T *dout, long vocabulary, T *dx, T *dstat
                     {later, b.rows(), gates}, later + most, hidden, candidate, input, mine},
             before, hard);
     });
-    sum_parts(total.bias, parts.bias, blocks, bias, threads);
+    Buffer<T> biases(bias);
+    sum_parts<T>(biases, parts.bias, blocks, bias, threads);
+    const T *r = biases + (before ? 0 : H), *inner_n = before ? r + 2 * H : biases.data;  // or q
+    std::copy(r, r + 3 * H, total.bias);
+    std::copy(r, r + 2 * H, total.bias + 3 * H);
+    std::copy(inner_n, inner_n + H, total.bias + 5 * H);
     if (w_hh) sum_parts(total.w_hh, parts.w_hh, blocks, w_hh, threads);
     if (w_ih) sum_parts(total.w_ih, parts.w_ih, blocks, w_ih, threads);
     if (folded) sum_parts(total.gates, parts.gates, blocks, folded, threads);

@@ -13,7 +13,7 @@
 // Outputs for gradients, of the layer or of a block; null if not needed.
 template <class T>
 struct Sums {
-    T *bias;   // one for each column of grads
+    T *bias;   // one for each gate of grads and unit; of the layer bias_ih and bias_hh, (2, 3H)
     T *w_hh;   // (3H, H)
     T *w_ih;   // (3H, I)
     T *gates;  // (V, 3H)

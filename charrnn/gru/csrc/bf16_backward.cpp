@@ -126,10 +126,12 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
                                         candidate, bias + i * gates * H,
                                         folded ? sums + i * folded : nullptr, hard);
     });
-    for (long j = 0; j < gates * H; j++) {
-        total.bias[j] = bias[j];
-        for (long i = 1; i < blocks; i++) total.bias[j] += bias[i * gates * H + j];
-    }
+    for (long i = 1; i < blocks; i++)
+        for (long j = 0; j < gates * H; j++) bias[j] += bias[i * gates * H + j];
+    const float *r = bias + outer * H, *inner_n = before ? r + 2 * H : bias.data;  // or q
+    std::copy(r, r + 3 * H, total.bias);  // bias_ih, then bias_hh
+    std::copy(r, r + 2 * H, total.bias + 3 * H);
+    std::copy(inner_n, inner_n + H, total.bias + 5 * H);
     for (long j = 0; j < folded; j++) {
         total.gates[j] = sums[j];
         for (long i = 1; i < blocks; i++) total.gates[j] += sums[i * folded + j];

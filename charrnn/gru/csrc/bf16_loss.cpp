@@ -7,13 +7,13 @@
 
 #ifdef HAS_BF16_KERNELS
 #include "bf16_weights.h"
+#include "targets.h"
 
 #include "bf16_on.h"
 
 namespace {
 
-constexpr int64_t IGNORED = -100;  // as in torch's cross_entropy
-constexpr long ROWS = 128;         // of a task; a fixed number, so that sums are reproducible
+constexpr long ROWS = 128;  // of a task; a fixed number, so that sums are reproducible
 
 struct Problem {
     const float *inputs, *weight, *bias;
@@ -124,15 +124,18 @@ void run(const Problem &p, double *nats, float *d_weight, float *d_bias, int thr
 
 // each, d_inputs, d_weight and d_bias may be null; d_bias is not, if one of the other two is not.
 extern "C" int linear_cross_entropy_bf16(const float *inputs, const float *weight, const float *bias,
-                                         const int64_t *targets, double *nats, double scale,
-                                         float *each, float *d_inputs, float *d_weight,
-                                         float *d_bias, long count, long size, long hidden,
-                                         int path, int threads) try {
-    for (long i = 0; i < count; i++)
-        if (targets[i] != IGNORED && (targets[i] < 0 || targets[i] >= size)) return OUT_OF_RANGE;
+                                         const int64_t *targets, double *nats, float *each,
+                                         float *d_inputs, float *d_weight, float *d_bias,
+                                         long count, long size, long hidden, int path,
+                                         int threads) try {
+    const double scale = mean_scale(targets, count, size);
+    if (scale < 0) return OUT_OF_RANGE;
     const Problem p{inputs, weight, bias, targets, float(scale), each, d_inputs, count, size, hidden};
     threads = threads_for(count * size * hidden, threads);
+    if (d_bias) std::fill(d_bias, d_bias + size, 0.f);
+    *nats = 0;
     (path == AMX ? run<Amx> : run<Dot>)(p, nats, d_weight, d_bias, threads);
+    *nats *= scale;
     return DONE;
 } catch (const std::bad_alloc &) {
     return NO_MEMORY;

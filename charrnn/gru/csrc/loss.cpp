@@ -6,12 +6,11 @@
 
 #include <cmath>
 
-#include "parallel.h"
+#include "targets.h"
 #include "tile.h"
 
 namespace {
 
-constexpr int64_t IGNORED = -100;    // as in torch's cross_entropy
 constexpr long LOGITS = 1 << 17;     // of a task
 constexpr long MOST = 128, LEAST = 32;  // rows of a task
 
@@ -122,7 +121,7 @@ double task(const Problem<T> &p, long begin, long end, const Packed<T> &w, const
     return nats;
 }
 
-// Adds the nats to *nats and the gradients' sums to dweight and dbias, which may be null.
+// Sets *nats to the sum of the nats, and adds the gradients' sums to dweight and dbias, which may be null.
 template <class T>
 void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
     const long size = p.size, H = p.hidden, rows = std::clamp(LOGITS / size, LEAST, MOST);
@@ -146,6 +145,7 @@ void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
             parts[b] += task(p, i * rows, std::min((i + 1) * rows, p.count), {columns, by_rows},
                              Room<T>(rooms + b * room, rows, size), mine, bias);
     });
+    *nats = 0;
     for (long b = 0; b < blocks; b++) {
         *nats += parts[b];
         for (long j = 0; dbias && j < size; j++) dbias[j] += dbiases[b * size + j];
@@ -155,21 +155,22 @@ void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
 
 }  // namespace
 
-// Sets *nats to the sum of the nats of all rows, and unless they are null each to those of a row, and
-// d_inputs, d_weight and d_bias to scale times the gradients of the nats; d_bias is not null, if one
-// of the other two is not.
+// Sets *nats to the mean of the nats of all rows that count, and unless they are null each to those
+// of a row, and d_inputs, d_weight and d_bias to the gradients of the mean; d_bias is not null, if
+// one of the other two is not.
 #define EXPORT(T, suffix)                                                                         \
     extern "C" int linear_cross_entropy_##suffix(                                                 \
         const T *inputs, const T *weight, const T *bias, const int64_t *targets, double *nats,    \
-        double scale, T *each, T *d_inputs, T *d_weight, T *d_bias, long count, long size,        \
-        long hidden, int threads) try {                                                           \
-        for (long i = 0; i < count; i++)                                                          \
-            if (targets[i] != IGNORED && (targets[i] < 0 || targets[i] >= size))                  \
-                return OUT_OF_RANGE;                                                              \
+        T *each, T *d_inputs, T *d_weight, T *d_bias, long count, long size, long hidden,         \
+        int threads) try {                                                                        \
+        const double scale = mean_scale(targets, count, size);                                    \
+        if (scale < 0) return OUT_OF_RANGE;                                                       \
         const Problem<T> p{inputs, weight, bias,  targets, T(scale),                              \
                            each,   d_inputs, count, size,  hidden};                               \
         threads = threads_for(count * size * hidden, threads);                                    \
+        if (d_bias) std::fill(d_bias, d_bias + size, T(0));                                       \
         run(p, nats, d_weight, d_bias, threads);                                                  \
+        *nats *= scale;                                                                           \
         return DONE;                                                                              \
     } catch (const std::bad_alloc &) {                                                            \
         return NO_MEMORY;                                                                         \
