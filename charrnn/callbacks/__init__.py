@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Pruning": "pruning",
         "Report": "report",
         "Samples": "samples",
+        "StochasticWeightAveraging": "averaging",
         "rewind_checkpoints": "rewind",
         "rewind_logs": "rewind",
     },

@@ -1,14 +1,18 @@
 """Checkpoint: saves between windows, and when a signal ends the run."""
 
+import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from tqdm import tqdm
 
 from charrnn.callbacks.loggers import flush, to_loggers
+from charrnn.checkpoint import read
 from charrnn.checkpoint.files import link
 from charrnn.checkpoint.serialization import save
 from charrnn.data.waiting import say_if_slow
@@ -107,9 +111,15 @@ class Checkpoint(Callback):
         self._exit_on_signal(trainer, number)
 
     def on_exception(self, trainer, task, exception) -> None:
-        self.teardown(trainer, task, "fit")
+        self.listener.restore()
 
     def teardown(self, trainer, task, stage: str) -> None:
+        # After the last hooks of the others, which may have changed the weights.
+        last = self.folder / "last.ckpt"
+        if trainer.is_global_zero and any(map(acts_at_the_end, trainer.callbacks)):
+            with self._one_line(trainer, "stop"):
+                if self.saved is not None and last.exists():
+                    replace_weights(last, task.state_dict())
         self.listener.restore()
 
     def _save(self, trainer, task, on_error: str) -> None:
@@ -117,9 +127,15 @@ class Checkpoint(Callback):
             return
         # Curves up to this window must be on disk before it, or a kill would leave a gap.
         to_loggers(trainer, flush)
-        try:
+        with self._one_line(trainer, on_error):
             with say_if_slow(f"saving the checkpoint of window {trainer.global_step}"):
                 self._write(trainer, task)
+
+    @contextlib.contextmanager
+    def _one_line(self, trainer, on_error: str) -> Iterator[None]:
+        """Print why a checkpoint cannot be written, or raise that as an InputError."""
+        try:
+            yield
         except OSError as error:
             last = "none" if self.saved is None else f"that of window {self.saved}"
             line = (
@@ -163,6 +179,26 @@ class Checkpoint(Callback):
             tqdm.write(f"{name}: {when}; resume with")
             tqdm.write(escape_control(f"  {command}"))
             self.listener.exit(number, trainer.is_global_zero)
+
+
+def acts_at_the_end(callback: Callback) -> bool:
+    """Whether a callback from elsewhere has a hook that may change the weights at the end."""
+    is_ours = type(callback).__module__.startswith("charrnn.")
+    hooks = ("on_train_end", "on_fit_end")
+    return not is_ours and any(is_overridden(name, callback, Callback) for name in hooks)
+
+
+def replace_weights(file: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Replace the weights in a checkpoint if they are others.
+
+    The rest stays as it was saved: when training has ended, the optimizer has left its device.
+    """
+    saved = read(file)
+    before = saved["state_dict"]
+    if before.keys() != weights.keys() or not all(
+        torch.equal(before[name], weights[name].cpu()) for name in weights
+    ):
+        save(saved | {"state_dict": weights}, file, file.with_name("previous.ckpt"))
 
 
 class AtomicIO(TorchCheckpointIO):

@@ -11,6 +11,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from charrnn import checkpoint
+from charrnn.callbacks import StochasticWeightAveraging
 from charrnn.cli import checks, memory
 from charrnn.cli.arguments import Program, absolute
 from charrnn.cli.instantiate import instantiate
@@ -129,6 +130,8 @@ def prepare(config: DictConfig, job: Job) -> Run:
     for callback in trainer.callbacks:
         for name in getattr(callback, "required_methods", ()):
             contract.required(model, name)
+        if isinstance(callback, StochasticWeightAveraging):
+            callback.verify(trainer, model)
     if trainer.overfit_batches:
         data.overfit(trainer.overfit_batches, trainer.world_size)
     data.shard(trainer.global_rank, trainer.world_size)

@@ -4,11 +4,14 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
+    BasePredictionWriter,
     BatchSizeFinder,
     Checkpoint,
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
+    ModelPruning,
+    OnExceptionCheckpoint,
     ProgressBar,
     SpikeDetection,
     StochasticWeightAveraging,
@@ -33,8 +36,9 @@ REFUSED = {
     " pytorch_lightning.callbacks.BaseFinetuning",
     SpikeDetection: "cannot read its own state when a run goes on; task.spike_factor= detects"
     " spikes",
-    StochasticWeightAveraging: "replaces learning rate and weights in ways that no checkpoint"
-    " holds; pytorch_lightning.callbacks.EMAWeightAveraging averages, and resumes",
+    OnExceptionCheckpoint: "saves in the middle of a window; callbacks.checkpoint saves between"
+    " two, and the run resumes from there",
+    BasePredictionWriter: "has no effect; predict is not called",
 }
 """Callbacks of Lightning that do not go with the carry and exact resumption, and why."""
 
@@ -111,6 +115,13 @@ def build_callbacks(config: DictConfig, job) -> list[Callback]:
                 f"callbacks.{key}.make_pruning_permanent=false: a checkpoint would have parts that"
                 " no model has; leave it out"
             )
+        if isinstance(part, StochasticWeightAveraging):
+            part = parts[key] = averaging(key, part)
+        if isinstance(part, ModelPruning) and config.resume:
+            print(
+                f"callbacks.{key}: what was pruned is trained until ModelPruning prunes again:"
+                " no checkpoint holds its masks, so it is not the very run that was interrupted"
+            )
         for kind, why in REFUSED.items():
             if isinstance(part, kind):
                 raise InputError(f"callbacks.{key}: {kind.__name__} {why}")
@@ -119,7 +130,8 @@ def build_callbacks(config: DictConfig, job) -> list[Callback]:
             if job.program.is_python:
                 part.listener.may_exit = False
                 part.resume_command = f"run.train() or charrnn.train(resume={str(job.folder)!r})"
-    found = list(parts.values())
+    # Averages first, so that those are what the others validate and save at the end.
+    found = sorted(parts.values(), key=lambda p: not isinstance(p, StochasticWeightAveraging))
     if job.trial:
         rule = job.trial.pruner["_target_"].rpartition(".")[2]
         found.append(callbacks.Pruning(job.trial.report, rule))
@@ -129,6 +141,18 @@ def build_callbacks(config: DictConfig, job) -> list[Callback]:
     if len(bars) > 1:  # a bar of the user's takes the position of ours
         return [part for part in found if not isinstance(part, callbacks.Progress)]
     return found
+
+
+def averaging(key: str, part: Callback) -> callbacks.StochasticWeightAveraging:
+    """Ours in place of Lightning's, with its arguments."""
+    if type(part) is StochasticWeightAveraging:
+        return callbacks.StochasticWeightAveraging.of(part)
+    if isinstance(part, callbacks.StochasticWeightAveraging):
+        return part
+    raise InputError(
+        f"callbacks.{key}: {type(part).__name__} is a subclass of Lightning's; make it one of"
+        " charrnn.callbacks.StochasticWeightAveraging"
+    )
 
 
 def stop_reason(trainer: Trainer) -> str:

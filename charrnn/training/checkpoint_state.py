@@ -56,6 +56,7 @@ def save_state(task) -> dict:
         **task.validations.state_dict(),
         "mean_loss": task.monitor.mean_loss,
         "rollbacks": task.rollbacks,
+        "frozen": [name for name, p in task.named_parameters() if not p.requires_grad],
     }
 
 
@@ -101,6 +102,9 @@ def restore_state(task, saved: dict) -> None:
     task.rounds, task.round_windows = saved["rounds"], saved["round_windows"]
     task.validations = Validations.from_state(saved)
     task.monitor.mean_loss = saved.get("mean_loss")
+    if "frozen" in saved:  # of what a callback of finetuning has frozen or trained since
+        for name, parameter in task.named_parameters():
+            parameter.requires_grad_(name not in saved["frozen"])
     _restore_learning_rate(task, saved)
     states = [saved["random"], *saved.get("random_of_others", [])]
     if task.global_rank >= len(states):  # saved by fewer ranks

@@ -156,6 +156,13 @@ def limit_steps(trainer, windows: int) -> None:
     loop.max_steps = windows if loop.max_steps < 0 else min(windows, loop.max_steps)
 
 
+def validate(trainer) -> None:
+    """Validate once more while a run trains or ends, with all hooks of a validation."""
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+
+
 def set_loop_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
     """Set the counters in a checkpoint's "loops" to their values between two windows.
 

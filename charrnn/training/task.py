@@ -38,7 +38,8 @@ class CharTask(LightningModule):
         optimizer: function from parameters to an optimizer.
         scheduler: function from an optimizer (and ``total_steps``, if it has that argument) to a
             scheduler. If its ``step`` takes a loss it is stepped after each validation, otherwise
-            after each window.
+            after each window. It rests while a callback has put another one into
+            ``trainer.lr_scheduler_configs``.
         description: settings, charset and corpus of the run, in plain containers, for checkpoints.
         reduction: whether the "mean" or the "sum" over the T * B characters of a window is
             differentiated. Losses are reported as means.
@@ -243,7 +244,7 @@ class CharTask(LightningModule):
         """
         if self.committed == self.global_step:
             return
-        if not self.steps_on_loss:
+        if not self.steps_on_loss and not self.trainer.lr_scheduler_configs:
             self.scheduler.step()
         self.position = self.trainer.datamodule.stream.state_dict()
         self.round_windows += 1
@@ -282,7 +283,7 @@ class CharTask(LightningModule):
             self._diverged(f"the validation loss is {loss} at window {self.global_step}")
         same = self.validations.add(self.global_step, loss, self.validated.characters)
         publish(self.trainer, {"val/loss": loss, "val/bpc": loss / math.log(2)})
-        if self.steps_on_loss:
+        if self.steps_on_loss and not self.trainer.lr_scheduler_configs:
             if not same:
                 forget_losses(self.scheduler)
             self.scheduler.step(loss)

@@ -49,7 +49,12 @@ class Validations(list):
         self.characters, self.first = characters, first
 
     def add(self, windows: int, loss: float, characters: int) -> bool:
-        """Add a validation; returns whether it may be compared with the one before it."""
+        """Add a validation; returns whether it may be compared with the one before it.
+
+        A second one of a window, which a callback has made of other weights, replaces the first.
+        """
+        if self and self[-1][0] == windows:
+            self.pop()
         same = not self or self.characters in (None, characters)
         if not same:
             self.first = len(self)

@@ -8,11 +8,14 @@ import pytest
 import torch
 from helpers import load, metrics, same, state
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import BaseFinetuning
 from runs_in_process import WINDOWS, settings, trained
 
 from charrnn import InputError
+from charrnn.checkpoint import build_model
 from charrnn.cli.arguments import resumed
 from charrnn.cli.errors import explain
+from charrnn.evaluation.static import evaluate
 
 LIGHTNING = "pytorch_lightning.callbacks"
 TWO_ROUNDS = {"trainer.max_epochs": 2}
@@ -83,10 +86,13 @@ def test_ema(config, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     trained(config, whole, TWO_ROUNDS | changes)
     trained(config, parts, changes)
-    trained(config, parts, TWO_ROUNDS | changes | {"resume": str(parts / "checkpoints/last.ckpt")})
+    resume = {"resume": str(parts / "checkpoints/last.ckpt")}
+    run = trained(config, parts, TWO_ROUNDS | changes | resume)
     before, after = (load(run / "checkpoints/last.ckpt") for run in (whole, parts))
     for part in ("state_dict", "current_model_state", "optimizer_states"):
         assert same(before[part], after[part]), part
+    nats = evaluate(build_model(after)[0], run.data.validation).nats
+    assert run.task.validations[-1][1] == pytest.approx(nats, rel=1e-6)
     name = "model.decoder.weight"
     assert not torch.equal(before["state_dict"][name], before["current_model_state"][name])
 
@@ -113,15 +119,85 @@ def test_timer_and_rich_progress_bar(config, tmp_path, capfd):
     ("name", "arguments", "why"),
     [
         ("GradientAccumulationScheduler", {"scheduling": {0: 2}}, "every window is a step"),
-        ("StochasticWeightAveraging", {"swa_lrs": 0.1}, "EMAWeightAveraging averages"),
+        ("LearningRateFinder", {}, "sweep=lr"),
+        ("BatchSizeFinder", {}, r"give data\.batch_size"),
         ("SpikeDetection", {}, "task.spike_factor="),
         ("BackboneFinetuning", {}, "BaseFinetuning"),
+        ("OnExceptionCheckpoint", {"dirpath": "x"}, r"callbacks\.checkpoint saves"),
+        ("BasePredictionWriter", {}, "has no effect"),
     ],
 )
 def test_refused(config, tmp_path, name, arguments, why):
     with pytest.raises(InputError, match=f"callbacks.theirs: {name} .*{why}"):
         trained(config, tmp_path / "run", with_callback(name, **arguments))
     assert not (tmp_path / "run").exists()
+
+
+# Callbacks of the user's
+
+
+OF_MINE = "runs_of_lightning"
+"""This module, as a package that allow_targets names."""
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    monkeypatch.setitem(sys.modules, OF_MINE, sys.modules[__name__])
+
+
+class Freezes(BaseFinetuning):
+    """Trains the decoder from the third round on."""
+
+    def freeze_before_training(self, task):
+        self.freeze(task.model.decoder)
+
+    def finetune_function(self, task, epoch, optimizer):
+        if epoch == 2:
+            self.make_trainable(task.model.decoder)
+
+
+def test_what_a_callback_froze_stays_so_on_resuming(config, tmp_path, importable):
+    changes = {"callbacks.theirs": {"_target_": f"{OF_MINE}.Freezes"}, "trainer.max_epochs": 4}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trained(config, whole, changes)
+    first, third = (load(whole / f"checkpoints/round_000{i}.ckpt")["state_dict"] for i in (0, 2))
+    assert torch.equal(first["model.decoder.weight"], third["model.decoder.weight"])
+    trained(config, parts, changes | {"trainer.max_steps": 3 * WINDOWS - 2})
+    trained(config, parts, changes | {"resume": str(parts / "checkpoints/last.ckpt")})
+    assert same(state(whole), state(parts))
+    assert not torch.equal(
+        first["model.decoder.weight"], state(parts)["weights"]["model.decoder.weight"]
+    )
+
+
+class ChangesAtTheEnd(Callback):
+    """Changes a weight in a hook that comes after ours."""
+
+    def __init__(self, hook: str):
+        setattr(self, hook, self.change)
+
+    def change(self, trainer, task):
+        with torch.no_grad():
+            task.model.decoder.bias.add_(1.0)
+
+
+@pytest.mark.parametrize("hook", ["on_train_end", "on_fit_end"])
+def test_weights_that_change_at_the_end_are_saved(config, tmp_path, importable, hook, monkeypatch):
+    changes = {"callbacks.theirs": {"_target_": f"{OF_MINE}.ChangesAtTheEnd", "hook": hook}}
+    run = trained(config, tmp_path / "run", changes)
+    folder = tmp_path / "run" / "checkpoints"
+    last, before = (load(folder / f"{name}.ckpt") for name in ("last", "previous"))
+    assert same(last.pop("state_dict"), run.task.state_dict())
+    name = "model.decoder.bias"
+    assert torch.equal(run.task.state_dict()[name], before.pop("state_dict")[name] + 1)
+    assert same(last, before)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("charrnn.callbacks.checkpoint.replace_weights", full)
+    with pytest.raises(InputError, match="window 6 cannot be saved"):
+        trained(config, tmp_path / "full", changes)
 
 
 class Logs(Callback):
@@ -134,9 +210,8 @@ class Logs(Callback):
         task.log("mine/round", 1.0)
 
 
-def test_what_a_callback_logs_is_in_metrics_csv(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "runs_of_lightning", sys.modules[__name__])
-    changes = {"callbacks.logs": {"_target_": "runs_of_lightning.Logs"}}
+def test_what_a_callback_logs_is_in_metrics_csv(config, tmp_path, importable):
+    changes = {"callbacks.logs": {"_target_": f"{OF_MINE}.Logs"}}
     trained(config, tmp_path / "run", changes)
     rows = {row["step"]: row for row in metrics(tmp_path / "run")}
     assert [rows[step]["mine/window"] for step in ("2", "4", "6")] == ["2.0", "4.0", "6.0"]
@@ -167,8 +242,8 @@ def test_two_callbacks_of_one_state(config, tmp_path):
     assert explain(error.value).startswith("callbacks: Found more than one stateful callback")
 
 
-def test_pruning_reaches_every_weight(config, tmp_path):
-    """Those of the input layer too, whose module only holds them; and it resumes."""
+def test_pruning_reaches_every_weight(config, tmp_path, capsys):
+    """Those of the input layer too, whose module only holds them; it resumes, inexactly."""
     each = {"pruning_fn": "l1_unstructured", "amount": 0.5, "use_global_unstructured": False}
     changes = with_callback("ModelPruning", **each)
     run = trained(config, tmp_path / "run", changes)
@@ -176,6 +251,7 @@ def test_pruning_reaches_every_weight(config, tmp_path):
         assert (part.weight == 0).float().mean() >= 0.5
     resume = {"resume": str(tmp_path / "run/checkpoints/last.ckpt")}
     assert trained(config, tmp_path / "run", changes | TWO_ROUNDS | resume).task.rounds == 2
+    assert capsys.readouterr().out.count("no checkpoint holds its masks") == 1
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
