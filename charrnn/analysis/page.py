@@ -15,7 +15,8 @@ from charrnn.analysis.activations import compute_activations, compute_signals
 from charrnn.analysis.page_data import page_data
 from charrnn.analysis.template import fill_page
 from charrnn.data.charset import Charset
-from charrnn.data.files import user_path
+from charrnn.data.decode import decode
+from charrnn.data.files import find_files, read_bytes, user_path
 from charrnn.errors import InputError, check, escape_control
 from charrnn.models import contract
 
@@ -38,7 +39,7 @@ def write_page(
 
     Args:
         path: a checkpoint, or a run's folder.
-        text: a text file (UTF-8).
+        text: a text file, in UTF-8 or with a byte order mark.
         out: the page to write; None puts it beside the checkpoint.
         length: number of characters to read (bytes with unit="byte").
         allow_targets: as in :func:`charrnn.load`.
@@ -79,16 +80,16 @@ def name_of_run(file: Path) -> str:
 
 def read_beginning(file: Path, charset: Charset, length: int) -> str | bytes:
     """Read the first characters of a file, or bytes where the model reads bytes."""
-    try:
-        with open(file, "rb") as f:
-            data = f.read(4 * length)  # no character has more bytes
-    except OSError as error:
-        raise InputError(f"--text {file}: cannot be read ({error.strerror})") from error
+    if file.is_dir():
+        raise InputError(f"--text {file}: is a folder; give a file")
+    files, size = find_files(file, "--text"), 4 * length  # no character has more bytes
+    if charset.unit == "byte":
+        data = b"".join(read_bytes(files, length))
+    else:
+        data = "".join(text for _, text in decode(files, size))[:length]
     if not data:
         raise InputError(f"--text {file}: the file is empty; give one with a text")
-    if charset.unit == "byte":
-        return data[:length]
-    return data.decode("utf-8", "replace")[:length]
+    return data
 
 
 def render_page(

@@ -163,7 +163,7 @@ def train(
 
     if path is not None and text is not None:
         raise InputError("train: path and text are both given; give one")
-    if isinstance(path, str) and "\n" in path:
+    if isinstance(path, str) and "\n" in path and not user_path(path).exists():
         raise InputError("train: path is a text of several lines; give that as text=")
     if text is not None:
         path = from_python.write_text(text)

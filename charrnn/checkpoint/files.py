@@ -5,6 +5,7 @@ Imports nothing but the standard library, so that every writer of a file can use
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+LONG = 200
+"""Bytes of a name, of which file systems take 255."""
 _scratch: set[Path] = set()
 """Scratch files that are being written."""
 
@@ -40,7 +43,7 @@ def atomic_write(
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = scratch_file(path)
     _scratch.add(scratch)
     try:
         with open(scratch, mode, **options) as file:
@@ -59,6 +62,14 @@ def atomic_write(
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
         _scratch.discard(scratch)
+
+
+def scratch_file(path: Path) -> Path:
+    """The file beside another in which this process writes it; no name becomes too long."""
+    name, data = path.name, os.fsencode(path.name)
+    if len(data) > LONG:
+        name = hashlib.sha256(data).hexdigest()
+    return path.with_name(f".{name}.{os.getpid()}")
 
 
 def remove_own_scratch() -> None:
@@ -108,7 +119,7 @@ def sync(folder: Path) -> None:
 
 def link(file: Path, name: Path) -> None:
     """Atomically give a file a second name, replacing that name; copy where links fail."""
-    scratch = name.with_name(f".{name.name}.{os.getpid()}")
+    scratch = scratch_file(name)
     scratch.unlink(missing_ok=True)
     try:
         try:

@@ -14,7 +14,7 @@ def main(arguments: list[str], program: str) -> None:
     parser = Parser(program, "Compress a file losslessly with a model's own probabilities.")
     parser.add_argument("checkpoint", help="a checkpoint, or a run's folder")
     parser.add_argument("file", help="any file")
-    parser.add_argument("-o", dest="out", required=True, help="the archive to write")
+    parser.add_argument("-o", "--out", required=True, help="the archive to write")
     parser.add_argument(
         "--dynamic", action="store_true", help="the parameters follow the text; slower"
     )

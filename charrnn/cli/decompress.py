@@ -10,7 +10,7 @@ def main(arguments: list[str], program: str) -> None:
     parser = Parser(program, "Decompress an archive of charrnn compress, with the same model.")
     parser.add_argument("checkpoint", help="the checkpoint that compressed it, or its run's folder")
     parser.add_argument("archive", help="the archive")
-    parser.add_argument("-o", dest="out", required=True, help="the file to write")
+    parser.add_argument("-o", "--out", required=True, help="the file to write")
     given = parser.parse(arguments)
     source = regular_file(given.archive)
     out = writable_file(given.out, source, given.checkpoint)

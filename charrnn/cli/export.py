@@ -11,7 +11,7 @@ def main(arguments: list[str], program: str) -> None:
     parser = Parser(program, "Export a model with its settings and its alphabet.")
     parser.add_argument("checkpoint", help="a checkpoint, or a run's folder")
     parser.add_argument("--to", choices=FORMATS, required=True)
-    parser.add_argument("--out", help="the file or folder; beside the checkpoint by default")
+    parser.add_argument("-o", "--out", help="the file or folder; beside the checkpoint by default")
     parser.add_argument("--bits", type=int, choices=[32, 16, 8], help="of a page's weights (16)")
     parser.add_argument("--license", help="of a folder's model card, such as apache-2.0 (unknown)")
     parser.add_argument("--push", metavar="USER/NAME", help="upload the folder to a model hub")

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def free_run_folder(run: Path, is_named: bool) -> Path:
     check_name("hydra.run.dir", run)
     for number in itertools.count(2):
         candidate = run if number == 2 else run.with_name(f"{run.name}-{number - 1}")
-        if candidate.exists() and not candidate.is_dir():
+        if os.path.lexists(candidate) and not candidate.is_dir():  # also a link to nowhere
             raise InputError(f"hydra.run.dir={candidate}: is a file; name another folder")
         if not any((candidate / name).exists() for name in (".hydra", "checkpoints")):
             return candidate

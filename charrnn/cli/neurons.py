@@ -9,7 +9,7 @@ def main(arguments: list[str], program: str) -> None:
     parser = Parser(program, "Show what each unit of a model does along a text, as an HTML page.")
     parser.add_argument("checkpoint", help="a checkpoint, or a run's folder")
     parser.add_argument("--text", required=True, help="the text to read (UTF-8)")
-    parser.add_argument("--out", help="the page to write; beside the checkpoint by default")
+    parser.add_argument("-o", "--out", help="the page to write; beside the checkpoint by default")
     parser.add_argument("--length", type=int, default=10_000, help="characters to read (10,000)")
     parser.add_argument("--with", dest="other", help="a second checkpoint, side by side")
     given = parser.parse(arguments)

@@ -135,7 +135,10 @@ def check_call(target: Callable, arguments: dict, prefix: str = "") -> None:
 
 
 def check_type(name: str, value: object, hint: object) -> None:
-    """Raise InputError unless a value of a config file fits a type hint."""
+    """Raise InputError unless a value of a config file fits a type hint, and torch's numbers."""
+    bits = 64 if name.rpartition(".")[2] == "seed" else 63
+    small = not isinstance(value, int) or abs(value) < 2**bits
+    check(name, value, small, f"below 2**{bits}; write larger numbers as 1e30")
     if not fits(value, hint):
         parts = typing.get_args(hint) if is_union(hint) else (hint,)
         words = [WORDS.get(part) for part in parts]
@@ -143,13 +146,9 @@ def check_type(name: str, value: object, hint: object) -> None:
             if typing.get_origin(part) is typing.Literal:
                 words += map(str, typing.get_args(part))
         expected = " or ".join(dict.fromkeys(filter(None, words))) or str(hint)
-        if isinstance(value, int) and abs(value) >= LARGEST:
-            expected = "below 2**64"
         raise InputError(f"{name}={format_value(value)} must be {expected}")
 
 
-LARGEST = 2**64
-"""The first whole number that is no seed, and no size of anything."""
 WORDS = {
     int: "a whole number",
     float: "a number",
@@ -174,7 +173,7 @@ def fits(value: object, hint: object) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+        return isinstance(value, int) and not isinstance(value, bool)
     origin = typing.get_origin(hint) or hint
     if origin is typing.Literal:
         return value in typing.get_args(hint)

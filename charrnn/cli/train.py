@@ -83,7 +83,7 @@ def run_single(app, command: Command, config: DictConfig, store=None) -> None:
 def claim_run(command: Command, config: DictConfig):
     """Prepare a run, then make its folder; returns a :class:`charrnn.cli.prepare.Run`."""
     from charrnn.cli.checks import check_pairs
-    from charrnn.cli.folders import claim_run_folder, free_run_folder
+    from charrnn.cli.folders import check_name, claim_run_folder, free_run_folder
     from charrnn.cli.prepare import Job, prepare
 
     given = [str(o).lstrip("+") for o in config.hydra.overrides.hydra]
@@ -92,6 +92,8 @@ def claim_run(command: Command, config: DictConfig):
     overrides = literal(config.hydra.overrides.task)
     check_pairs(settings, overrides)
     requested = Path(config.hydra.run.dir).absolute()
+    if command.folder:
+        check_name("resume", command.folder)
     job = Job(
         folder=command.folder or free_run_folder(requested, is_named),
         overrides=tuple(map(as_typed, overrides)),

@@ -49,7 +49,7 @@ class GRU(nn.GRU):
         backend: str = "auto",
     ):
         check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
-        check("num_layers", num_layers, num_layers >= 1, "a whole number, at least 1")
+        check("num_layers", num_layers, 1 <= num_layers <= 1000, "a whole number from 1 to 1000")
         check("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1")
         check("reset", reset, reset in RESETS, " or ".join(RESETS))
         check("gate", gate, gate in GATES, " or ".join(GATES))

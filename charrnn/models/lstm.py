@@ -30,7 +30,7 @@ class LSTM(RecurrentModel):
         self, vocab_size: int, hidden_size: int = 128, num_layers: int = 2, dropout: float = 0.0
     ):
         check("hidden_size", hidden_size, hidden_size >= 1, "a whole number, at least 1")
-        check("num_layers", num_layers, num_layers >= 1, "a whole number, at least 1")
+        check("num_layers", num_layers, 1 <= num_layers <= 1000, "a whole number from 1 to 1000")
         check("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1")
         super().__init__()
         self.embed = nn.Embedding(vocab_size, hidden_size)

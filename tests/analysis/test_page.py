@@ -110,8 +110,9 @@ def test_a_page_is_written_beside_the_checkpoint(saved):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("run", "none.txt"), "none.txt: cannot be read"),
-    (("run", "."), "cannot be read"),
+    (("run", "none.txt"), "none.txt: no such file"),
+    (("run", "."), "is a folder"),
+    (("run", "run/checkpoints/last.ckpt"), "last.ckpt: is not text in UTF-8"),
     (("run", "empty.txt"), "is empty"),
     (("run", "text.txt", None, 0), "at least 1"),
     (("text.txt", "text.txt"), "text.txt"),

@@ -153,3 +153,13 @@ def test_a_folder_is_no_file(tmp_path, monkeypatch):
             raise AssertionError("nothing is to be written")
         assert caught.value.filename == str(name)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x" * 200])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
+    with atomic_write(tmp_path / name, previous=tmp_path / "before") as f:
+        f.write(b"1")
+    link(tmp_path / name, tmp_path / f"{name[:-1]}y")
+    (tmp_path / f".{'0' * 64}.{2**31}").touch()  # as a process left it that was killed
+    remove_scratch(tmp_path)
+    assert {f.name for f in tmp_path.iterdir()} == {name, f"{name[:-1]}y"}

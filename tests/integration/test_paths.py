@@ -84,11 +84,21 @@ def test_names_that_are_no_utf8(invoke, folder):
     arguments = (f"data.path={text}", *SHORT[:-1], "hydra.run.dir=run")
     assert invoke("train", *arguments, cwd=folder).code == 0  # with TensorBoard's HPARAMS
     before = listing(folder)
+    (folder / "run").rename(folder / odd)
+    result = invoke("train", f"resume={odd}", "trainer.max_epochs=2", cwd=folder)
+    assert_one_line(result, [r"resume=", r"r\udce9: its name is not UTF-8"])
+    (folder / odd).rename(folder / "run")
     result = invoke("train", f"data.path={text}", *SHORT, f"hydra.run.dir={odd}", cwd=folder)
     assert_one_line(result, [r"r\udce9: its name is not UTF-8"])
     sweep = (f"data.path={text}", *SHORT, "-m", "seed=1,2", f"hydra.sweep.dir={odd}")
     assert_one_line(invoke("train", *sweep, cwd=folder), ["hydra.sweep.dir", "not UTF-8"])
     assert listing(folder) == before
+
+
+def test_a_folder_that_is_a_link_to_nowhere(invoke, folder):
+    (folder / "run").symlink_to("nowhere")
+    result = invoke("train", "data.path=text.txt", *SHORT, "hydra.run.dir=run", cwd=folder)
+    assert_one_line(result, ["hydra.run.dir=", "run: is a file; name another folder"])
 
 
 def test_a_run_that_saved_nothing_says_so(invoke, folder):
