@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from charrnn.checkpoint import files
-from charrnn.checkpoint.files import atomic_write, link
+from charrnn.checkpoint.files import atomic_write, link, remove_scratch
 from charrnn.checkpoint.format import FORMAT, read
 from charrnn.checkpoint.serialization import save
 
