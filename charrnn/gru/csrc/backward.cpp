@@ -24,16 +24,16 @@ void step_after(const Part<T> &p, long t, long s, const Grads<T> &next, long fir
             for (long i = 0; i < m; i++)
                 for (long v = 0; v < width; v++)
                     prefetch_step(p, t, first + i, (v0 + v) * lanes<T>);
-            const Rows<T> rows = next.rows(first_next + first - p.b.begin, 0, 3);
+            const Rows<T> rows = next.rows(first_next + first - p.b.begin, 0);
             if (is_later) product<T>(sums, rows, m, panel, width, terms);
             for (long v = 0; v < width; v++) {
-                const long u = (v0 + v) * lanes<T>, n = H - u, all = p.grads.gates * S;
+                const long u = (v0 + v) * lanes<T>, n = H - u, G = p.grads.gate();
                 V<T> sum_q = {}, sum_r = {}, sum_z = {}, sum_n = {};
                 // Pointers of the first row: a store could change what they are computed from.
                 const T *a = l.saved_at(t, first, u), *h = l.state(t, first) + u;
                 const T *dout = p.dout + (t * l.rows + first) * H + u;
                 T *keep = p.keep + first * H + u, *d = p.grad(s, first, u);
-                for (long i = 0; i < m; i++, a += 4 * S, h += H, dout += H, keep += H, d += all) {
+                for (long i = 0; i < m; i++, a += 4 * S, h += H, dout += H, keep += H, d += S) {
                     V<T> dh = load(dout, n);
                     if (is_later) dh = dh + load(keep, n) + sums[i * width + v];
                     V<T> r = load(a), z = load(a + S), cand = load(a + 2 * S);
@@ -41,7 +41,7 @@ void step_after(const Part<T> &p, long t, long s, const Grads<T> &next, long fir
                     V<T> dr = dn * load(a + 3 * S) * slope<T, hard>(r);
                     V<T> dz = dh * (load(h, n) - cand) * slope<T, hard>(z);
                     store(keep, dh * z, n);
-                    store(d, dq), store(d + S, dr), store(d + 2 * S, dz), store(d + 3 * S, dn);
+                    store(d, dq), store(d + G, dr), store(d + 2 * G, dz), store(d + 3 * G, dn);
                     sum_q += dq, sum_r += dr, sum_z += dz, sum_n += dn;
                 }
                 add(p.sums.bias + u, sum_q, n), add(p.sums.bias + H + u, sum_r, n);
@@ -63,22 +63,22 @@ void step_before(const Part<T> &p, long t, long s, const Grads<T> &next, long fi
             for (long i = 0; i < m; i++)
                 for (long v = 0; v < width; v++)
                     prefetch_step(p, t, first + i, (v0 + v) * lanes<T>);
-            const Rows<T> rows = next.rows(first_next + first - begin, 0, 2);
+            const Rows<T> rows = next.rows(first_next + first - begin, 0);
             if (is_later) product<T>(sums, rows, m, panel, width, terms);
             for (long v = 0; v < width; v++) {
-                const long u = (v0 + v) * lanes<T>, n = H - u, all = p.grads.gates * S;
+                const long u = (v0 + v) * lanes<T>, n = H - u, G = p.grads.gate();
                 V<T> sum_z = {}, sum_n = {};
                 const T *a = l.saved_at(t, first, u), *h = l.state(t, first) + u;
                 const T *dout = p.dout + (t * l.rows + first) * H + u;
                 T *keep = p.keep + first * H + u, *d = p.grad(s, first, u);
-                for (long i = 0; i < m; i++, a += 4 * S, h += H, dout += H, keep += H, d += all) {
+                for (long i = 0; i < m; i++, a += 4 * S, h += H, dout += H, keep += H, d += S) {
                     V<T> dh = load(dout, n);
                     if (is_later) dh = dh + load(keep, n) + sums[i * width + v];
                     V<T> z = load(a + S), cand = load(a + 2 * S);
                     V<T> dn = dh * (T(1) - z) * (T(1) - cand * cand);
                     V<T> dz = dh * (load(h, n) - cand) * slope<T, hard>(z);
                     store(keep, dh * z, n);
-                    store(d + S, dz), store(d + 2 * S, dn);
+                    store(d + G, dz), store(d + 2 * G, dn);
                     sum_z += dz, sum_n += dn;
                 }
                 add(p.sums.bias + H + u, sum_z, n), add(p.sums.bias + 2 * H + u, sum_n, n);
@@ -87,7 +87,7 @@ void step_before(const Part<T> &p, long t, long s, const Grads<T> &next, long fi
     }, from_last(t));
     column_panels(p.candidate, terms_of(l, 1), H, [&](const T *panel, long v0, long width) {
         row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
-            const Rows<T> rows = p.grads.rows(s * p.b.rows() + first - begin, 2, 1);
+            const Rows<T> rows = p.grads.rows(s * p.b.rows() + first - begin, 2);
             product<T>(sums, rows, m, panel, width, terms_of(l, 1));
             for (long v = 0; v < width; v++) {
                 const long u = (v0 + v) * lanes<T>, n = H - u;
@@ -109,7 +109,7 @@ void step_before(const Part<T> &p, long t, long s, const Grads<T> &next, long fi
 template <class T>
 void run(const Part<T> &p, bool before, bool hard) {
     const Layer<T> &l = p.l;
-    const long H = l.hidden, n = p.b.rows(), chunk = p.b.chunk(), all = p.grads.gates * UNITS<T>;
+    const long H = l.hidden, n = p.b.rows(), chunk = p.b.chunk();
     for (long t = (l.steps - 1) / chunk * chunk; t >= 0; t -= chunk) {
         const long end = std::min(t + chunk, l.steps);
         for (long s = end - 1; s >= t; s--) {
@@ -123,15 +123,18 @@ void run(const Part<T> &p, bool before, bool hard) {
                      : step_after<T, false>(p, s, s - t, next, first);
         }
         outer_gradients(p, t, end - t, before);
-        for (long u = 0; u < H; u += UNITS<T>)
-            std::copy(p.grads.at(0, u), p.grads.at(0, u) + n * all, p.later.at(0, u));
+        for (long g = 0; g < (before ? 2 : 3); g++)
+            for (long u = 0; u < H; u += UNITS<T>) {
+                const T *from = p.grads.at(0, u) + g * p.grads.gate();
+                std::copy(from, from + n * UNITS<T>, p.later.at(0, u) + g * p.later.gate());
+            }
     }
     // The gradient of the initial state, including the product of step 0.
     V<T> sums[TILE_ROWS * 3];
     const long gates = before ? 2 : 3, terms = terms_of(l, gates);
     column_panels(p.hidden, terms, H, [&](const T *panel, long v0, long width) {
         row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
-            product<T>(sums, p.grads.rows(first - p.b.begin, 0, gates), m, panel, width, terms);
+            product<T>(sums, p.grads.rows(first - p.b.begin, 0), m, panel, width, terms);
             for (long i = 0; i < m; i++)
                 for (long v = 0; v < width; v++) {
                     const long u = (v0 + v) * lanes<T>;
@@ -142,13 +145,13 @@ void run(const Part<T> &p, bool before, bool hard) {
 }
 
 // Packs rows of a weight (3H, n) in the order of the terms of products with gradients: gate g of
-// those is gate first + g, modulo 3, of the weight.
+// those is gate first + g, modulo 3, of the weight; units that are none have zeros.
 template <class T>
 void pack_terms(T *packed, const Layer<T> &l, const T *weight, long n, long gates, long first,
                 int threads) {
-    constexpr long S = UNITS<T>;
-    pack_rows(packed, terms_of(l, gates), n, threads, [&](long k, long u) -> const T * {
-        const long unit = k / (gates * S) * S + k % S, gate = (k / S % gates + first) % 3;
+    const long whole = terms_of(l, 1);
+    pack_rows(packed, gates * whole, n, threads, [&](long k, long u) -> const T * {
+        const long unit = k % whole, gate = (k / whole + first) % 3;
         return unit < l.hidden ? weight + (gate * l.hidden + unit) * n + u : nullptr;
     });
 }
@@ -188,19 +191,20 @@ void backward(const Layer<T> &l, const T *dout, long vocabulary, T *dx, T *dstat
         const Block b(l.rows, i, blocks);
         T *grads = rooms + i * room, *later = grads + local;
         if (H % UNITS<T>) std::fill(grads, grads + local + most, T(0));  // units that are none
-        run(Part<T>{l, b, dout, dstate, dx, {grads, b.chunk() * b.rows(), gates},
-                    {later, b.rows(), gates}, later + most, hidden, candidate, input, mine},
+        run(Part<T>{l, b, dout, dstate, dx, {grads, b.chunk() * b.rows(), l.blocks()},
+                    {later, b.rows(), l.blocks()}, later + most, hidden, candidate, input, mine},
             before, hard);
     });
     Buffer<T> biases(bias);
-    sum_parts<T>(biases, parts.bias, blocks, bias, threads);
+    sum_parts<T>({{biases, parts.bias, bias},
+                  {total.w_hh, parts.w_hh, w_hh},
+                  {total.w_ih, parts.w_ih, w_ih},
+                  {total.gates, parts.gates, folded}},
+                 blocks, threads);
     const T *r = biases + (before ? 0 : H), *inner_n = before ? r + 2 * H : biases.data;  // or q
     std::copy(r, r + 3 * H, total.bias);
     std::copy(r, r + 2 * H, total.bias + 3 * H);
     std::copy(inner_n, inner_n + H, total.bias + 5 * H);
-    if (w_hh) sum_parts(total.w_hh, parts.w_hh, blocks, w_hh, threads);
-    if (w_ih) sum_parts(total.w_ih, parts.w_ih, blocks, w_ih, threads);
-    if (folded) sum_parts(total.gates, parts.gates, blocks, folded, threads);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // a chunk, those of weights and inputs. See gru.h for the dimensions; in addition:
 //   dout    (T, B, H), the gradient of the outputs states[1:]
 //   grads   gradients of the gates' preactivations, for the rows of a chunk of steps, as many as it
-//           has steps times rows: (H / UNITS, chunk rows, gates, UNITS), H rounded up. Gates are
+//           has steps times rows: (gates, H / UNITS, chunk rows, UNITS), H rounded up. Gates are
 //           dq dr dz dn for reset=after, so that those of the hidden product (q r z) and those of
 //           the input product (r z n) are both adjacent; dr dz dn for reset=before
 //   keep    (B, H) the part of a state's gradient that bypasses the hidden product
@@ -23,16 +23,15 @@ struct Sums {
 template <class T>
 struct Grads {
     T *data;
-    long count, gates;
+    long count, blocks;
 
-    // The first gate of a unit; the others are UNITS apart.
+    long gate() const { return blocks * count * UNITS<T>; }  // from one gate to the next
     T *at(long row, long u) const {
-        return data + (u / UNITS<T> * count + row) * gates * UNITS<T> + u % UNITS<T>;
+        return data + (u / UNITS<T> * count + row) * UNITS<T> + u % UNITS<T>;
     }
-    // The sides of products whose terms are `size` gates of all units from `gate` on.
-    Rows<T> rows(long row, long gate, long size) const {
-        const long all = gates * UNITS<T>;
-        return {at(row, 0) + gate * UNITS<T>, all, 1, size * UNITS<T>, count * all};
+    // The sides of products whose terms are all units of the gates from `first` on.
+    Rows<T> rows(long row, long first) const {
+        return {at(row, 0) + first * gate(), UNITS<T>, 1, UNITS<T>, count * UNITS<T>};
     }
 };
 
@@ -72,10 +71,10 @@ void outer_gradients(const Part<T> &p, long t, long steps, bool before) {
     const Layer<T> &l = p.l;
     const long H = l.hidden, I = l.inputs, n = p.b.rows(), count = steps * n;
     constexpr long S = UNITS<T>;
-    const long gates = p.grads.gates, outer = gates - 3;  // outer: number of the first gate outside
+    const long outer = before ? 0 : 1;  // number of the first gate outside
     // Gate number `to` of a weight gets the gradient number `from`.
     auto gate = [&](T *sums, long to, long from, const T *right, long columns) {
-        auto left = [&](long u) { return Rows<T>{p.grads.at(0, u) + from * S, 1, gates * S}; };
+        auto left = [&](long u) { return Rows<T>{p.grads.at(0, u) + from * p.grads.gate(), 1, S}; };
         add_outer(sums + to * H * columns, H, left, right, columns, count);
     };
     if (p.sums.w_hh) {
@@ -98,12 +97,23 @@ void outer_gradients(const Part<T> &p, long t, long steps, bool before) {
         T *sum = p.sums.gates + l.index[(t + k / n) * l.rows + p.b.begin + k % n] * 3 * H;
         for (long u = 0; u < H; u += lanes<T>)
             for (long g = 0; g < 3; g++)
-                add(sum + g * H + u, load(p.grads.at(k, u) + (outer + g) * S), H - u);
+                add(sum + g * H + u, load(p.grads.at(k, u) + (outer + g) * p.grads.gate()), H - u);
     }
     if (!p.dx) return;
-    T *dx = p.right;
-    multiply<T>(dx, I, p.grads.rows(0, outer, 3), count, p.input, terms_of(l, 3), I);
-    for (long s = 0; s < steps; s++)
-        std::copy(dx + s * n * I, dx + (s + 1) * n * I,
-                  p.dx + ((t + s) * l.rows + p.b.begin) * I);
+    // The rows of a step together, or of all steps where those are adjacent.
+    const long together = n == l.rows ? count : n, terms = terms_of(l, 3);
+    V<T> part[TILE_ROWS * TILE_VECTORS];
+    column_panels(p.input, terms, I, [&](const T *panel, long v0, long width) {
+        for (long k = 0; k < count; k += together) {
+            T *dx = p.dx + ((t + k / n) * l.rows + p.b.begin) * I;
+            row_tiles(0, together, [&](long first, long m) {
+                product<T>(part, p.grads.rows(k + first, outer), m, panel, width, terms);
+                for (long i = 0; i < m; i++)
+                    for (long v = 0; v < width; v++) {
+                        const long u = (v0 + v) * lanes<T>;
+                        store(dx + (first + i) * I + u, part[i * width + v], I - u);
+                    }
+            });
+        }
+    });
 }

@@ -126,39 +126,34 @@ void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Ga
     }, from_last(t));
 }
 
-// The input product of `count` rows x (count, I).
+// The input product of the steps [t, end), for Gates of `most` rows.
 template <class T>
-void input_gates(T *gates, long most, const T *x, long count, const Layer<T> &l, const T *packed) {
+void input_gates(const Layer<T> &l, const Block &b, long t, long end, const T *packed, T *gates,
+                 long most) {
+    const long I = l.inputs, n = b.rows(), count = (end - t) * n;
+    // The rows of a step together, or of all steps where those are adjacent.
+    const long together = n == l.rows ? count : n;
     V<T> sums[TILE_ROWS * 3];
     for (long c = 0; c < vectors<T>(l.hidden); c++)
-        row_tiles(0, count, [&](long first, long m) {
-            product<T>(sums, {x + first * l.inputs, l.inputs, 1}, m,
-                       packed + c * panel_size<T>(l.inputs, 3), 3, l.inputs);
-            for (long i = 0; i < 3 * m; i++)
-                store(gates + ((c * most + first) * 3 + i) * lanes<T>, sums[i]);
-        });
+        for (long k = 0; k < count; k += together) {
+            const T *x = l.x + ((t + k / n) * l.rows + b.begin) * I;
+            T *to = gates + (c * most + k) * 3 * lanes<T>;
+            row_tiles(0, together, [&](long first, long m) {
+                product<T>(sums, {x + first * I, I, 1}, m, packed + c * panel_size<T>(I, 3), 3, I);
+                for (long i = 0; i < 3 * m; i++) store(to + (3 * first + i) * lanes<T>, sums[i]);
+            });
+        }
 }
 
-// room: scratch memory of a block, the inputs of a chunk and their product.
+// gates: scratch memory of a block, for the input product of a chunk.
 template <class T>
-void run(const Layer<T> &l, const Block &b, const Packed<T> &w, T *room, bool before, bool hard,
+void run(const Layer<T> &l, const Block &b, const Packed<T> &w, T *gates, bool before, bool hard,
          T *scratch) {
-    const long H = l.hidden, I = l.inputs, n = b.rows(), chunk = b.chunk();
-    T *copy = room, *gates = room + aligned(chunk * n * I);
+    const long n = b.rows(), chunk = b.chunk();
     for (long t = 0; t < l.steps; t += chunk) {
         const long end = std::min(t + chunk, l.steps);
-        if (l.x) {
-            const T *x = l.x + t * l.rows * I;
-            if (n < l.rows) {
-                for (long s = t; s < end; s++) {
-                    const T *from = l.x + (s * l.rows + b.begin) * I;
-                    std::copy(from, from + n * I, copy + (s - t) * n * I);
-                }
-                x = copy;
-            }
-            input_gates(gates, chunk * n, x, (end - t) * n, l, w.input);
-        }
-        const Gates<T> g{l.x ? gates : l.gates, t, chunk * n, l.x ? lanes<T> : H};
+        if (l.x) input_gates(l, b, t, end, w.input, gates, chunk * n);
+        const Gates<T> g{l.x ? gates : l.gates, t, chunk * n, l.x ? lanes<T> : l.hidden};
         for (long s = t; s < end; s++)
             if (before)
                 hard ? step_before<T, true>(l, b, w, g, s, scratch)
@@ -173,7 +168,7 @@ void forward(const Layer<T> &l, const T *bias_ih, const T *bias_hh, bool before,
              int threads) {
     const long H = l.hidden, I = l.x ? l.inputs : 0, blocks = std::min<long>(threads, l.rows);
     const long wide = vectors<T>(H), most = chunk_rows(l.rows, blocks);
-    const long room = aligned(most * I) + panel_size<T>(most, 3 * wide);
+    const long room = panel_size<T>(most, 3 * wide);
     Buffer<T> bias(4 * H), hidden(panel_size<T>(H, 3 * wide));
     Buffer<T> input(panel_size<T>(I, 3 * wide)), rooms(l.x ? blocks * room : 0);
     Buffer<T> scratch(before && !l.saved ? l.blocks() * l.rows * 4 * UNITS<T> : 0);

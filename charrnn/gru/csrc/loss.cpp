@@ -121,13 +121,16 @@ double task(const Problem<T> &p, long begin, long end, const Packed<T> &w, const
     return nats;
 }
 
-// Sets *nats to the sum of the nats, and adds the gradients' sums to dweight and dbias, which may be null.
+// Sets *nats to the sum of the nats, and adds the gradients' sums to dweight and dbias, which may
+// be null.
 template <class T>
 void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
-    const long size = p.size, H = p.hidden, rows = std::clamp(LOGITS / size, LEAST, MOST);
+    const long size = p.size, H = p.hidden, most = std::clamp(LOGITS / size, LEAST, MOST);
+    // Each block has sums of its own, so there should not be many; and as many tasks as others.
+    const long blocks = std::clamp(threads == 1 ? 1L : 4L * threads, 1L, p.count / LEAST + 1);
+    const long each = (p.count + blocks * most - 1) / (blocks * most);  // tasks of a block
+    const long rows = std::max(1L, (p.count + blocks * each - 1) / std::max(1L, blocks * each));
     const long tasks = (p.count + rows - 1) / rows;
-    // Each block has sums of its own, so there should not be many.
-    const long blocks = std::clamp(threads == 1 ? 1L : 4L * threads, 1L, std::max(1L, tasks));
     const long room = Room<T>::size(rows, size, H, dweight), weights = dweight ? size * H : 0;
     Buffer<T> columns(panel_size<T>(H, vectors<T>(size)));
     Buffer<T> by_rows(p.d_inputs ? panel_size<T>(size, vectors<T>(H)) : 0);
@@ -150,7 +153,7 @@ void run(const Problem<T> &p, double *nats, T *dweight, T *dbias, int threads) {
         *nats += parts[b];
         for (long j = 0; dbias && j < size; j++) dbias[j] += dbiases[b * size + j];
     }
-    if (dweight) sum_parts<T>(dweight, dweights, blocks, weights, threads);
+    if (dweight) sum_parts<T>({{dweight, dweights, weights}}, blocks, threads);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr long TASK = 4 * TILE_ROWS;  // rows
+constexpr long TASK = 2 * TILE_ROWS;  // rows
 
 template <class T>
 void run(const Rows<T> &left, const T *right, bool by_columns, T *out, long count, long terms, long n,

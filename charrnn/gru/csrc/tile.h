@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <initializer_list>
 
 #include "memory.h"
 #include "parallel.h"
@@ -38,8 +39,8 @@ inline long panel_size(long terms, long width) {
     return terms * width * lanes<T>;
 }
 
-// Units of a layer in one block of the kernels' own arrays, in which blocks of the units of several
-// gates alternate, so that what a step reads or writes at once is adjacent.
+// Units of a layer in one block of the kernels' own arrays, in which a block of the units of every
+// row comes before the next block, so that what a step reads or writes at once is adjacent.
 template <class T>
 constexpr long UNITS = lanes<T> > TILE_ROWS ? lanes<T> : TILE_ROWS;
 
@@ -210,14 +211,23 @@ inline void add_outer(T *sums, long m, const Left &left, const T *right, long n,
     });
 }
 
-// total (size) = the sum of `count` consecutive arrays.
+// An array that is the sum of consecutive parts of the same size.
 template <class T>
-inline void sum_parts(T *total, const T *parts, long count, long size, int threads) {
-    const long slices = std::min<long>(4 * threads, size);
-    parallel_for(slices, threads, [&](long s) {
-        long begin = size * s / slices, end = size * (s + 1) / slices;
-        std::copy(parts + begin, parts + end, total + begin);
-        for (long i = 1; i < count; i++)
-            for (long j = begin; j < end; j++) total[j] += parts[i * size + j];
+struct Total {
+    T *sum;
+    const T *parts;
+    long size;
+};
+
+// Sums `count` parts of each array.
+template <class T>
+inline void sum_parts(std::initializer_list<Total<T>> totals, long count, int threads) {
+    const long slices = 4 * threads;
+    parallel_for(long(totals.size()) * slices, threads, [&](long i) {
+        const Total<T> &t = totals.begin()[i / slices];
+        const long begin = t.size * (i % slices) / slices, end = t.size * (i % slices + 1) / slices;
+        std::copy(t.parts + begin, t.parts + end, t.sum + begin);
+        for (long k = 1; k < count; k++)
+            for (long j = begin; j < end; j++) t.sum[j] += t.parts[k * t.size + j];
     });
 }
