@@ -41,6 +41,8 @@ def atomic_write(
     path = Path(path)
     if path.is_dir():  # before the work, and also where the path has no name, as "."
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a rename would put a file in place of /dev/null
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     scratch = scratch_file(path)

@@ -53,7 +53,7 @@ def evaluate(settings: dict, command: Command) -> None:
         raise InputError("standard output is closed, and evaluate.output names no file")
     if file is not None and not file.parent.is_dir():
         raise InputError(f"evaluate.output={output}: there is no such folder; make it first")
-    if file is not None and (not file.name or file.is_dir()):
+    if file is not None and (not file.name or (file.exists() and not file.is_file())):
         raise InputError(f"evaluate.output={output}: names no file; give one, or null")
     for line in idle:
         print(line, file=sys.stderr)

@@ -163,3 +163,13 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path, name):
     (tmp_path / f".{'0' * 64}.{2**31}").touch()  # as a process left it that was killed
     remove_scratch(tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {name, f"{name[:-1]}y"}
+
+
+@pytest.mark.parametrize("target", [None, os.devnull])
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path, target):
+    """As where a user names /dev/null for what is not wanted."""
+    path = tmp_path / "out"
+    os.mkfifo(path) if target is None else path.symlink_to(target)
+    with pytest.raises(OSError, match="is no regular file"), atomic_write(path):
+        pass
+    assert list(tmp_path.iterdir()) == [path] and not path.is_file()
