@@ -1,5 +1,6 @@
 """Errors for the user: one line that names the key or file, what was found and what would do."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -30,6 +31,14 @@ def check(name: str, value: object, ok: bool, expected: str) -> None:
     """Raise InputError, naming the argument and what was found, unless ok."""
     if not ok:
         raise InputError(f"{name}={format_value(value)} must be {expected}")
+
+
+def check_working_directory() -> None:
+    """Raise InputError where the folder that relative paths start from has been removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the working directory has been removed; change to another") from error
 
 
 def format_value(value: object) -> str:

@@ -9,7 +9,7 @@ from charrnn import checkpoint
 from charrnn.api.language_model import LanguageModel, load
 from charrnn.data.charset import Charset
 from charrnn.data.files import user_path
-from charrnn.errors import InputError
+from charrnn.errors import InputError, check_working_directory
 from charrnn.runs import write_report
 from charrnn.training.distributed import check_environment
 
@@ -159,6 +159,7 @@ def train(
             several devices, and while another thread trains.
     """
     check_environment()
+    check_working_directory()
     from charrnn.cli import from_python
 
     if path is not None and text is not None:

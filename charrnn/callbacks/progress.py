@@ -7,6 +7,8 @@ import time
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from charrnn.data.waiting import is_terminal
+
 SILENCE = 5.0
 """Seconds of a validation without a line."""
 
@@ -23,7 +25,7 @@ class Progress(ProgressBar):
 
     def __init__(self, seconds: float = 30.0):
         super().__init__()
-        self.has_bar = sys.stderr.isatty() or is_notebook()
+        self.has_bar = is_terminal(sys.stderr) or is_notebook()
         self.seconds = 0.5 if self.has_bar else seconds
         self.bar: tqdm | None = None
         self.enabled = True

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import functools
 import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -175,6 +176,8 @@ class Application:
             in_help: applied to the help, which names the scripts of a checkout.
         """
         options.overrides, name, hydra = overrides, self.config_name, self.hydra
+        if sys.stdout is None and (options.hydra_help or options.cfg or options.info):
+            raise InputError("standard output is closed; there is nowhere to write to")
         if options.help:
             with contextlib.redirect_stdout(io.StringIO()) as help_text:
                 hydra.app_help(name, get_args_parser(), options)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from charrnn.errors import InputError, escape_control
+from charrnn.errors import InputError, check_working_directory, escape_control
 
 COMMANDS = {
     "train": "train a model on a text, or resume a run",
@@ -43,6 +43,7 @@ def main(
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     with one_line_errors():
+        check_working_directory()
         if name in ("-h", "--help", "help"):
             print(help_text(program))
         elif name == "--version":

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
@@ -24,6 +25,13 @@ UNWRITABLE = (
 """Error numbers of a file that cannot be opened or written, for which the program is no cause."""
 GONE = (errno.EPIPE, errno.EBADF, errno.ENXIO)
 """Error numbers of a pipe without a reader, and of a closed terminal or file."""
+
+
+class Nowhere(io.TextIOBase):
+    """A stream that loses what is written, in place of one that is not there."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class LenientStream:
@@ -111,7 +119,7 @@ def make_lenient() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            stream = open(os.devnull, "w", encoding="utf-8")
+            stream = Nowhere()
         if not isinstance(stream, LenientStream):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")

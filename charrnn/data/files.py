@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pooch
 import tqdm
 
-from charrnn.data.waiting import progress_lines, say_if_slow
+from charrnn.data.waiting import is_terminal, progress_lines, say_if_slow
 from charrnn.errors import InputError, check, escape_control, shell_quote
 
 BLOCK = 1 << 18
@@ -189,7 +189,7 @@ def read_bytes(
 def progress_bar(files: list[Path], description: str) -> Iterator[Callable[[int], object]]:
     """Show a progress bar over the bytes of files after one second; lines where no terminal is."""
     size = sum(file.stat().st_size for file in files if file.exists())
-    if not (sys.stderr and sys.stderr.isatty()):
+    if not is_terminal(sys.stderr):
         yield progress_lines(size, description, "bytes")
         return
     settings = {"unit": "B", "unit_scale": True, "delay": 1, "leave": False, "disable": None}

@@ -12,6 +12,11 @@ SECONDS = 5.0
 """After which a wait is named."""
 
 
+def is_terminal(stream) -> bool:
+    """Whether a standard stream is a terminal; there may be none, or one without ``isatty``."""
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
 @contextlib.contextmanager
 def say_if_slow(line: str, seconds: float = SECONDS) -> Iterator[None]:
     """Print a line on standard error if the block takes longer than some seconds."""
