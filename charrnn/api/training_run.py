@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,13 +90,16 @@ class TrainingRun:
             A ``matplotlib.figure.Figure``.
 
         Raises:
-            InputError: matplotlib is not installed.
+            InputError: matplotlib is not installed, or the run's metrics.csv is gone.
         """
         try:
             from matplotlib import pyplot
         except ImportError:
             raise InputError("plot: needs matplotlib; pip install matplotlib") from None
-        with open(self.folder / "metrics.csv", newline="") as f:
+        file = self.folder / "metrics.csv"
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; it has the numbers to plot")
+        with open(file, newline="") as f:
             rows = list(csv.DictReader(f))
         figure, axes = pyplot.subplots(figsize=(7, 4))
         pyplot.close(figure)  # a notebook shows what a cell returns, and would show it twice
@@ -164,7 +168,7 @@ def train(
 
     if path is not None and text is not None:
         raise InputError("train: path and text are both given; give one")
-    if isinstance(path, str) and "\n" in path and not user_path(path).exists():
+    if isinstance(path, str) and "\n" in path and not os.path.exists(user_path(path)):
         raise InputError("train: path is a text of several lines; give that as text=")
     if text is not None:
         path = from_python.write_text(text)

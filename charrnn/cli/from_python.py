@@ -189,6 +189,18 @@ def write_text(text: str) -> Path:
 
 
 @contextlib.contextmanager
+def of_its_own_settings() -> Iterator[None]:
+    """Compute as the run's settings say, also where the caller has gradients off or autocast on."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
 def restored_process() -> Iterator[None]:
     """Restore at the end what training changes of the process."""
     streams, hook = (sys.stdout, sys.stderr), threading.excepthook
@@ -199,7 +211,8 @@ def restored_process() -> Iterator[None]:
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM) if is_main}
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         try:
-            yield
+            with of_its_own_settings():
+                yield
         finally:
             sys.stdout, sys.stderr = streams
             threading.excepthook = hook

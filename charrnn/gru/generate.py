@@ -153,9 +153,13 @@ def generator_for(
     characters = torch.arange(model.decoder.out_features, device=state.device)[:, None]
     decoder = model.decoder.weight, model.decoder.bias
     generator = decode.Generator if state.is_cuda else Generator
-    return generator(
-        *model.features(characters), model.gru.all_weights, decoder, state, logits, **settings
-    )
+    state, logits = (tensor.to(decoder[0].dtype) for tensor in (state, logits))
+    with torch.autocast(
+        state.device.type, enabled=False
+    ):  # the caller's, of which kernels know not
+        return generator(
+            *model.features(characters), model.gru.all_weights, decoder, state, logits, **settings
+        )
 
 
 def copy(tensor: Tensor) -> Tensor:

@@ -180,3 +180,16 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, settings, line
         charrnn.train(**{"text": TEXT} | settings)
     assert line in str(error.value) and "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "around",
+    [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["inference", "no gradients", "autocast"],
+)
+def test_the_callers_modes_are_not_the_runs(run, tmp_path, around):
+    with around():
+        found = charrnn.train(text=TEXT, folder=tmp_path / "run", **SMALL)
+        texts = found.model.generate("a", 20, seed=1), found.model.generate("a", 5, beam=2)
+    assert found.validations == run.validations
+    assert texts == (run.model.generate("a", 20, seed=1), run.model.generate("a", 5, beam=2))
