@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from charrnn.cli.keys import CONF, groups, known_keys, nearest, options_with
-from charrnn.cli.streams import UNWRITABLE
+from charrnn.cli.streams import GONE, UNWRITABLE, suppress_lost_output
 from charrnn.errors import InputError, escape_control, format_value, one_line
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def one_line_errors(command: "Command | None" = None) -> Iterator[None]:
         if os.environ.get("CHARRNN_TRACEBACK") or not line:
             raise
         if sys.stdout is not None:
-            sys.stdout.flush()
+            with suppress_lost_output():
+                sys.stdout.flush()
         print(f"error: {escape_control(line)}", file=sys.stderr)
         sys.exit(2)
 
@@ -64,7 +65,7 @@ def explain(error: BaseException, command: "Command | None" = None) -> str | Non
         return text
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+    if isinstance(error, OSError) and error.errno in (*UNWRITABLE, *GONE):
         return f"a file cannot be written ({error.strerror})"
     if isinstance(error, MemoryError):
         return "not enough memory for these sizes"

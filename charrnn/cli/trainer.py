@@ -1,5 +1,7 @@
 """The trainer of a run: its callbacks and loggers, and what of Lightning does not go with them."""
 
+import os
+
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import (
@@ -55,6 +57,7 @@ def build_trainer(config: DictConfig, job) -> Trainer:
     if config.trainer.get("precision") == "auto":  # until set_precision, which needs the model
         config = config.copy()
         config.trainer.precision = "32-true"
+    check_variables()
     parts = build_callbacks(config, job)
     # Lightning refuses callbacks that save without it, and adds one where there is none.
     own = {}
@@ -78,6 +81,17 @@ def build_trainer(config: DictConfig, job) -> Trainer:
         # To a file of the run's folder, since Lightning's logs are left out.
         profiler.dirpath, profiler.filename = str(job.folder), "profile"
     return trainer
+
+
+def check_variables() -> None:
+    """Raise InputError for an environment variable that Lightning makes a setting of."""
+    for name, value in os.environ.items():
+        key = name.removeprefix("PL_TRAINER_").lower()
+        if name.startswith("PL_TRAINER_"):
+            raise InputError(
+                f"{name}={value}: this environment variable would change settings that a run does"
+                f" not record; unset it, and give trainer.{key}={value}"
+            )
 
 
 def set_precision(trainer: Trainer, task_model, data, saved: dict | None) -> str:

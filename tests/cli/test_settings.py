@@ -132,3 +132,11 @@ EARLY = ("trainer.max_epochs=0", "model.gate=abc", "model.dropout=5", "task.roll
 def test_ranges_are_checked_before_the_text_is_opened(invoke, tmp_path, argument):
     result = invoke("train", "data.path=nowhere", argument, cwd=tmp_path)
     assert_one_line(result, [argument])
+
+
+def test_a_setting_in_a_variable_of_lightning(invoke, folder, monkeypatch):
+    monkeypatch.setenv("PL_TRAINER_MAX_STEPS", "3")
+    before = listing(folder)
+    result = invoke("train", "data.path=good.txt", cwd=folder)
+    assert_one_line(result, ["PL_TRAINER_MAX_STEPS=3: ", "give trainer.max_steps=3"])
+    assert listing(folder) == before

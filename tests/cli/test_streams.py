@@ -1,5 +1,8 @@
 """Lines of jobs that run at once carry their job's name; streams that are not there."""
 
+import errno
+import io
+import os
 import sys
 import types
 
@@ -57,3 +60,23 @@ def test_training_with_streams_of_a_host(tmp_path, monkeypatch, stream):
     settings = {"max_epochs": 1, "limit_train_batches": 3, "logger": "none"}
     run = charrnn.train(text=TEXT, folder=tmp_path / "run", overrides=TINY, **settings)
     assert [row["window"] for row in run.validations] == [0, 3]
+
+
+class ForReading(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def flush(self):
+        self.write("")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["corpus", "list"], ["train", "--cfg=job"]], ids=str)
+def test_an_output_that_is_open_for_reading_only(monkeypatch, capfd, words):
+    """As after ``>&0`` with input from a file."""
+    from charrnn.cli.main import main
+
+    monkeypatch.setattr(sys, "stdout", ForReading())
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    line = "error: a file cannot be written (Bad file descriptor)\n"
+    assert (end.value.code, capfd.readouterr().err) == (2, line)
