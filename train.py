@@ -2,7 +2,7 @@
 
 import sys
 
-from charrnn.cli.main import main
+from charrnn.cli.main import entry
 
 if __name__ == "__main__":
-    main(["train", *sys.argv[1:]], script=sys.argv[0])
+    entry(["train", *sys.argv[1:]], script=sys.argv[0])

@@ -1,6 +1,6 @@
 """python -m charrnn: the command charrnn."""
 
-from charrnn.cli.main import main
+from charrnn.cli.main import entry
 
 if __name__ == "__main__":
-    main(program="python -m charrnn")
+    entry(program="python -m charrnn")

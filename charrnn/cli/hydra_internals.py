@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import functools
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,10 @@ def parse_options(arguments: list[str], hint: Callable[[str], str]) -> argparse.
         if "=" not in argument and not argument.startswith("~"):
             raise InputError(f"{argument}: settings are KEY=VALUE; did you mean {hint(argument)}?")
     return options
+
+
+OTHERS = ("matplotlib", "torch")
+"""Libraries that tell Hydra's log what nobody has asked, such as that a font cache was made."""
 
 
 @contextlib.contextmanager
@@ -129,6 +134,8 @@ class Application:
         config.hydra.mode = RunMode.MULTIRUN if multirun else RunMode.RUN
         if self.has_logs:
             configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+            for name in () if config.hydra.verbose else OTHERS:
+                logging.getLogger(name).setLevel(logging.WARNING)
         HydraConfig.instance().set_config(config)
         return config
 

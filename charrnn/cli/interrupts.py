@@ -1,8 +1,10 @@
 """Ctrl-C ends a command at once, also in the middle of a long computation or of an import."""
 
+import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -43,3 +45,28 @@ def _listen(end: int, done: threading.Event) -> None:
                 os.write(2, b"interrupted\n")
             os._exit(128 + signal.SIGINT)
     os.close(end)
+
+
+@contextlib.contextmanager
+def leaves_at_once() -> Iterator[None]:
+    """Of a block that is a whole process: a signal ends it without a second or more of freeing
+    what was imported.
+
+    What is registered with atexit runs before.
+    """
+    codes: list[int] = []
+    atexit.register(lambda: codes and _leave(codes[0]))
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code > 128:
+            codes.append(end.code)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End the process, unless its output cannot be written: Python has its own way then."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

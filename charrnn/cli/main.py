@@ -59,6 +59,16 @@ def main(
                 module.main(rest, f"{program} {name}")
 
 
+def entry(
+    arguments: Sequence[str] | None = None, script: str | None = None, program: str = "charrnn"
+) -> None:
+    """:func:`main` as the whole of a process."""
+    from charrnn.cli.interrupts import leaves_at_once
+
+    with leaves_at_once():
+        main(arguments, script, program)
+
+
 def run_with_settings(name: str, arguments: list[str], script: str | None, program: str) -> None:
     """Run a command whose arguments are settings KEY=VALUE."""
     from charrnn.cli.arguments import Program, parse
@@ -122,4 +132,4 @@ def version_text() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    entry()

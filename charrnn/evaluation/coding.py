@@ -4,6 +4,7 @@ T time steps in a segment, B streams, N characters, V vocabulary size.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,12 +53,20 @@ class StaticCoding:
             return generator_for(model, logits[0], state)
         return symbols.Stepper(model, logits[0], state)
 
-    def code(self, indices: np.ndarray, points: np.ndarray, counts: np.ndarray, decode: bool):
-        """Code the next characters of a block; arguments as in :func:`charrnn.gru.coder.run`."""
+    def code(
+        self, indices: np.ndarray, points: np.ndarray, counts: np.ndarray, decode: bool,
+        update: Callable[[int], None] = lambda characters: None,
+    ) -> None:  # fmt: skip
+        """Code the next characters of a block; arguments as in :func:`charrnn.gru.coder.run`.
+
+        Args:
+            update: called after each part of them with its characters.
+        """
         with torch.inference_mode():
             for start in range(0, len(indices), self.steps):
                 part, left = slice(start, start + self.steps), (counts - start).clip(0)
                 self.run(self.stepper, indices[part], points[part], left, decode)
+                update(int(left.clip(max=self.steps).sum()))
 
     def run(self, stepper, *arguments) -> None:
         """Code with the kernels, or with any model's own ``forward``."""
@@ -84,7 +93,10 @@ class DynamicCoding(StaticCoding):
         self.last, self.state = np.full(rows, first), contract.initial_state(model, rows)
         super().__init__(model, first, rows, in_bytes)
 
-    def code(self, indices: np.ndarray, points: np.ndarray, counts: np.ndarray, decode: bool):
+    def code(
+        self, indices: np.ndarray, points: np.ndarray, counts: np.ndarray, decode: bool,
+        update: Callable[[int], None] = lambda characters: None,
+    ) -> None:  # fmt: skip
         """Code the next characters, as many as there are or a multiple of ``SEQ_LEN``."""
         model = self.adaptation.model
         for start in range(0, len(indices), SEQ_LEN):
@@ -97,6 +109,7 @@ class DynamicCoding(StaticCoding):
             self.last = indices[part][-1].copy()
             if not math.isfinite(self.totals.total):
                 raise FloatingPointError("the parameters are not finite")
+            update(int(left.clip(max=SEQ_LEN).sum()))
 
 
 class Judge:
@@ -116,14 +129,22 @@ class Judge:
         self.steps = max(1, min(SCORED, MAX_LOGITS // logits.numel()))
 
     @torch.inference_mode()
-    def add(self, indices: np.ndarray, counts: np.ndarray) -> None:
-        """Add the characters of a block, indices (N, B), ``counts`` of each stream."""
+    def add(
+        self, indices: np.ndarray, counts: np.ndarray,
+        update: Callable[[int], None] = lambda characters: None,
+    ) -> None:  # fmt: skip
+        """Add the characters of a block, indices (N, B), ``counts`` of each stream.
+
+        Args:
+            update: as of :meth:`StaticCoding.code`.
+        """
         for start in range(0, len(indices), self.steps):
             part = indices[start : start + self.steps]
             inputs, targets = shifted(self.last, part, counts - start)
             mean, self.state = contract.loss(self.model, inputs, targets, self.state)
             self.nats += mean.item() * int((targets != PADDING).sum())
             self.last = part[-1].copy()
+            update(int((counts - start).clip(0, self.steps).sum()))
 
 
 def shifted(last: np.ndarray, indices: np.ndarray, counts: np.ndarray):

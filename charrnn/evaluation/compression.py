@@ -148,6 +148,7 @@ class Compressor:
         judge, code, unknown = Judge(self.model, self.first, len(slices)), 0, 0
         seconds, total = 0.0, sum(characters for _, characters in slices)
         update = progress_lines(total, "compressing", "characters")
+        judged = progress_lines(total, "evaluating", "characters")
         for counts in block_counts([characters for _, characters in slices]):
             points = stack([reader.read(n) for reader, n in zip(readers, counts.tolist())])
             if len(points) < counts.max():
@@ -155,15 +156,14 @@ class Compressor:
             indices = np.take(self.charset.index, points, mode="clip").astype(np.int64)
             start = time.perf_counter()
             with report_numbers():
-                coding.code(indices, points, counts, decode=False)
+                coding.code(indices, points, counts, decode=False, update=update)
             codes = coding.streams.finish()
             seconds += time.perf_counter() - start
             writer.block(codes)
             code += sum(map(len, codes))
             unknown += int(((indices == 0) & (np.arange(len(indices))[:, None] < counts)).sum())
             if settings is None:
-                judge.add(indices, counts)
-            update(int(counts.sum()))
+                judge.add(indices, counts, judged)
         nats = judge.nats if settings is None else coding.totals.total
         return code, unknown, nats, seconds
 
@@ -200,11 +200,10 @@ class Compressor:
                 indices = np.zeros((counts.max(), rows), np.int64)
                 points = np.zeros(indices.shape, np.uint32)
                 try:
-                    coding.code(indices, points, counts, decode=True)
+                    coding.code(indices, points, counts, decode=True, update=update)
                     writer.write(np.where(indices, self.charset.points[indices], points), counts)
                 except (FloatingPointError, UnicodeError) as error:
                     raise reader.damaged() from error
-                update(int(counts.sum()))
         file.seek(0)
         if survey(file).sha256 != header["sha256"]:
             raise reader.damaged()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -46,6 +48,33 @@ def test_a_command_that_has_ended_is_not_ended(ended):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.05)
     assert ended == [] and signal.set_wakeup_fd(-1) == -1
+
+
+LEAVES = """
+import atexit, sys
+from charrnn.cli.interrupts import leaves_at_once
+
+class Slow:
+    def __del__(self):
+        print("freed")
+
+kept = Slow()
+kept.itself = kept
+with leaves_at_once():
+    atexit.register(print, "registered later")
+    print("last line")
+    raise SystemExit({code})
+"""
+
+
+@pytest.mark.parametrize(("code", "is_freed"), [(130, False), (143, False), (0, True), (2, True)])
+def test_a_process_that_a_signal_ends_frees_nothing(code, is_freed):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES.format(code=code)], capture_output=True, text=True
+    )
+    freed = "freed\n" if is_freed else ""
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout == f"last line\nregistered later\n{freed}"
 
 
 def test_in_another_thread_signals_are_left_alone():

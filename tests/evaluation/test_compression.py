@@ -1,5 +1,6 @@
 """Lossless compression: any file comes back, at the size that evaluation predicts; bad archives."""
 
+import functools
 import hashlib
 import io
 import json
@@ -13,7 +14,8 @@ from helpers import TEXT, assert_one_line, listing
 from small_models import saved_model
 
 from charrnn import GRUEncode, GRUResize, InputError, checkpoint
-from charrnn.evaluation import Compressor, coding, range_coder, symbols
+from charrnn.data import waiting
+from charrnn.evaluation import Compressor, baselines, coding, compression, range_coder, symbols
 from charrnn.evaluation import archive as archives
 from charrnn.evaluation.archive import MAGIC
 from charrnn.gru import coder
@@ -246,3 +248,19 @@ def test_windows_lines_are_translated_where_the_alphabet_has_only_newlines(tmp_p
     data = TEXT.replace("\n", "\r\n").encode()
     _, result = archive_of(compressor, data, streams=2)
     assert (result.characters, result.unknown) == (len(TEXT), 0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_every_part_says_how_far_it_is(tmp_path, monkeypatch, capsys, dynamic):
+    """Not only every block, which takes minutes with a large model."""
+    monkeypatch.setattr(coding, "OPERATIONS", 10**6)
+    lines = functools.partial(waiting.progress_lines, seconds=-1.0)
+    for module in (compression, baselines):
+        monkeypatch.setattr(module, "progress_lines", lines)
+    archive_of(saved(tmp_path), TEXT[:3000].encode(), dynamic=dynamic, streams=2)
+    baselines.compressed_sizes(io.BytesIO(b"a" * 10))
+    err = capsys.readouterr().err
+    assert err.count("compressing: ") > 3 and err.count("decompressing: ") > 3
+    assert "decompressing: 3,000 of 3,000 characters\n" in err
+    assert ("evaluating: 3,000 of 3,000 characters\n" in err) != dynamic
+    assert "comparing with xz -9, zstd -19, gzip -9: 10 of " in err
