@@ -53,6 +53,8 @@ def to_hydra(argument: str, is_sweep: bool = False) -> str:
         return f"++{argument}"
     if key == "logger":  # one, several with or without brackets, or none
         names = re.sub(r"[][\s'\"]", "", value)
+        if "???" in names:  # a missing value for OmegaConf
+            raise InputError(f"{argument}: no such option; --help lists them")
         names = "none" if names in ("", "null", "false") else names
         return f"logger=[{quote_values(names)}]"
     if re.fullmatch(r"\[[^][]+\]", value) and key in groups() and not is_sweep:

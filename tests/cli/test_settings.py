@@ -89,6 +89,7 @@ BAD_TRAIN = {
     f"data.seq_len={2**63}": ["data.seq_len", "below 2**63"],
     "data.charset=": ["data.charset= is a checkpoint or a folder"],
     "data=[1,2]": ["data=2: no such option; there are enwik8, stdlib"],
+    "logger=???": ["logger=???: no such option"],
     "logger=true": ["logger=true: no such option; there are csv"],
     "logger.mine._target_=torch.nn.Identity": ["logger.mine._target_", "no logger of Lightning's"],
     "callbacks.mine._target_=torch.nn.Identity": ["callbacks.mine._target_", "no callback of"],
