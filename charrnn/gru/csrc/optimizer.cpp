@@ -60,6 +60,20 @@ inline F round(F x) {
     return x;
 }
 
+// sum + x * y, rounded once where the processor can.
+inline F add_product(F sum, F x, F y) {
+#if defined(__AVX512F__)
+    return (F)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)sum);
+#elif defined(__FMA__)
+    return (F)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)sum);
+#elif defined(__aarch64__)
+    return (F)vfmaq_f32((float32x4_t)sum, (float32x4_t)x, (float32x4_t)y);
+#else
+    return sum + x * y;
+#endif
+}
+inline F add_product(F sum, F x, float y) { return add_product(sum, x, splat(y)); }
+
 inline F root(F x) {
 #if defined(__AVX512F__)
     return (F)_mm512_sqrt_ps((__m512)x);
@@ -116,8 +130,8 @@ struct Gradient {
     Gradient(const Settings &s, const Parameter &p) : s(s), p(p), l2(s.l2), bound(s.bound) {}
     F at(long i, long n, F value) {
         F g = load(p.grad + i, n);
-        if (p.has_l2 && s.l2) g = g + value * l2;
-        squares += g * g;
+        if (p.has_l2 && s.l2) g = add_product(g, value, l2);
+        squares = add_product(squares, g, g);
         beyond += (g > bound || g < -bound) ? splat(1.f) : F{};
         return g;
     }
@@ -144,15 +158,16 @@ void update(const Settings &s, const Factors &f, const Parameter &p, long begin,
         if (s.clip == BY_VALUE) g = clip<float>(g, -gradient.bound, gradient.bound);
         if (s.clip == BY_NORM) g = round(g * factor);
         if (changes) store(p.grad + i, g, n);
-        if (kind != ADAMW && s.weight_decay) g = g + value * f.weight_decay;
+        if (kind != ADAMW && s.weight_decay) g = add_product(g, value, f.weight_decay);
         store(grads + j, g);
         if (kind == RMSPROP) {
-            F a = round(load(p.first + i, n) * f.alpha) + round(g * f.rest) * g;
+            F a = add_product(round(load(p.first + i, n) * f.alpha), round(g * f.rest), g);
             store(p.first + i, a, n), store(roots + j, a);
         } else if (has_roots) {
             F m = load(p.first + i, n);
-            m = f.rest1 < 0.5f ? m + round(g - m) * f.rest1 : g - round(g - m) * (1 - f.rest1);
-            F v = round(load(p.second + i, n) * f.beta2) + round(g * f.rest2) * g;
+            m = f.rest1 < 0.5f ? add_product(m, round(g - m), f.rest1)
+                               : add_product(g, round(g - m), f.rest1 - 1);
+            F v = add_product(round(load(p.second + i, n) * f.beta2), round(g * f.rest2), g);
             store(p.first + i, m, n), store(p.second + i, v, n), store(roots + j, v);
         }
     }
@@ -166,17 +181,17 @@ void update(const Settings &s, const Factors &f, const Parameter &p, long begin,
             if (p.second) {
                 F b = round(load(p.second + i, n) * f.momentum) + g / average;
                 store(p.second + i, b, n);
-                value = value + b * f.lr;
+                value = add_product(value, b, f.lr);
             } else {
                 value = value + round(g * f.lr) / average;
             }
         } else if (kind == SGD) {
             if (p.first) {
-                F b = round(load(p.first + i, n) * f.momentum) + g * f.damped;
+                F b = add_product(round(load(p.first + i, n) * f.momentum), g, f.damped);
                 store(p.first + i, b, n);
-                g = s.nesterov ? g + b * f.momentum : b;
+                g = s.nesterov ? add_product(g, b, f.momentum) : b;
             }
-            value = value + g * f.lr;
+            value = add_product(value, g, f.lr);
         } else {
             if (kind == ADAMW && s.weight_decay) value = round(value * f.decay);
             value = value + round(load(p.first + i, n) * f.step_size) /
