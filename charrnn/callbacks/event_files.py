@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import hparams, scalar
 
 from charrnn.checkpoint.files import atomic_write
 from charrnn.errors import escape_control
@@ -61,6 +62,16 @@ def add_hparams(logger, values: dict, metrics: Iterable[str]) -> None:
     texts = {k: escape_control(v) if isinstance(v, str) else v for k, v in values.items()}
     for summary in hparams(texts, dict.fromkeys(metrics, 0)):
         writer.add_summary(summary, 0)
+
+
+def add_numbers(logger, numbers: dict[str, float], step: int) -> None:
+    """Log the numbers of a step as one event.
+
+    ``log_metrics`` writes one for each, and wakes the writer's thread each time, which costs 2 ms
+    for eight numbers.
+    """
+    values = [value for item in numbers.items() for value in scalar(*item).value]
+    logger.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
 
 def reopen(logger) -> None:

@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from tqdm import tqdm
 
-from charrnn.callbacks.event_files import add_hparams, is_event_writer, reopen
+from charrnn.callbacks.event_files import add_hparams, add_numbers, is_event_writer, reopen
 from charrnn.callbacks.relay import Relay
 from charrnn.errors import escape_control, escape_text
 
@@ -49,6 +49,14 @@ def to_tensorboard(trainer, write: Callable) -> None:
             write(logger)
 
     to_loggers(trainer, if_tensorboard)
+
+
+def log_numbers(logger, numbers: dict[str, float], step: int) -> None:
+    """Log numbers by a logger's ``log_metrics``, or by what does the same faster."""
+    if type(logger) is TensorBoardLogger and not logger._prefix:
+        add_numbers(logger, numbers, step)
+    else:
+        logger.log_metrics(numbers, step=step)
 
 
 def flush(logger) -> None:

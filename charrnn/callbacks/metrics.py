@@ -16,6 +16,7 @@ from charrnn.callbacks.loggers import (
     add_text,
     flush,
     ignore_writer_threads,
+    log_numbers,
     to_loggers,
     to_tensorboard,
 )
@@ -69,7 +70,9 @@ class Metrics(Callback):
             self.since, self.timed = time.perf_counter(), 0
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx: int) -> None:
-        self.loss_sum = self.loss_sum + task.window_loss.double()
+        loss = task.window_loss
+        # On a GPU a number would wait for it.
+        self.loss_sum = self.loss_sum + (loss.double() if loss.is_cuda else loss.item())
         self.windows += 1
         self.timed += 1
         if trainer.global_step % trainer.log_every_n_steps:
@@ -148,8 +151,8 @@ class Metrics(Callback):
         stream = trainer.datamodule.stream
         characters = windows * stream.batch_size * stream.seq_len * trainer.world_size
         bits = {f"{BY_CHARACTERS}{k}": v for k, v in numbers.items() if k.endswith("/bpc")}
-        to_loggers(trainer, lambda logger: logger.log_metrics(numbers, step=windows))
-        to_tensorboard(trainer, lambda logger: logger.log_metrics(bits, step=characters))
+        to_loggers(trainer, lambda logger: log_numbers(logger, numbers, windows))
+        to_tensorboard(trainer, lambda logger: log_numbers(logger, bits, characters))
         if trainer.is_global_zero and not trainer.fast_dev_run:
             self._add_row(numbers, windows)
 

@@ -27,7 +27,8 @@ from charrnn.models.state import count_rows
 from charrnn.models.verify import verify_model
 from charrnn.runs import Trial
 from charrnn.training import distributed
-from charrnn.training.lightning_internals import limit_steps, quiet_lightning
+from charrnn.training.advice import quiet_lightning
+from charrnn.training.lightning_internals import limit_steps
 from charrnn.training.task import CharTask
 from charrnn.training.validation import Validations
 

@@ -58,6 +58,10 @@ class RowStream:
         rows = torch.arange(rank * batch_size, (rank + 1) * batch_size)
         # Offsets of the inputs of window 0 and of the character after them, (T + 1, B).
         self._offsets = rows * (self._windows * seq_len) + torch.arange(seq_len + 1)[:, None]
+        self._start = rank * batch_size * self._windows * seq_len
+        # Windows before this one end before the text does, in all rows: no index is taken modulo N.
+        end = self._start + (batch_size - 1) * self._windows * seq_len
+        self._whole = (len(tokens) - 1 - end) // seq_len if tokens.is_contiguous() else 0
         self._next = 0
         self._passes = 0
         self.filled: tuple[Tensor, Tensor] | None = None
@@ -77,8 +81,14 @@ class RowStream:
 
     def at(self, index: int | Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs and targets (T, B) of the window of an index."""
-        offsets = (self._offsets + index * self.seq_len) % len(self.tokens)
-        characters = self.tokens[offsets].long()
+        if isinstance(index, int) and index < self._whole:
+            size, strides = (self.seq_len + 1, self.batch_size), (1, self._windows * self.seq_len)
+            start = self.tokens.storage_offset() + self._start + index * self.seq_len
+            rows = self.tokens.as_strided(size, strides, start)
+            characters = rows.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
+        else:
+            offsets = (self._offsets + index * self.seq_len) % len(self.tokens)
+            characters = self.tokens[offsets].long()
         return characters[:-1], characters[1:]
 
     def to(self, device: torch.device) -> "RowStream":

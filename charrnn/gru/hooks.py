@@ -15,13 +15,15 @@ def has_hooks(model: nn.Module) -> bool:
     object has a ``forward`` of its own in place of its class's. ``torch.nn.utils.weight_norm`` and
     pruning are such hooks too.
     """
-    if torch_module._has_any_global_hook():
+    return torch_module._has_any_global_hook() or _is_heard(model)
+
+
+def _is_heard(m: nn.Module) -> bool:
+    """Whether that is so for a module or one in it: ``modules()`` takes longer, at each window."""
+    if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
         return True
-    return any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-        or "forward" in vars(m)
-        for m in model.modules()
-    )  # fmt: skip
+    own = vars(m)
+    return "forward" in own or any(p is not None and _is_heard(p) for p in own["_modules"].values())
 
 
 def is_plain_linear(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import math
 import sys
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -98,15 +99,17 @@ class GRU(nn.GRU):
             if reason is not None:
                 raise InputError(f"backend={self.backend}: {reason}; auto takes one that can")
             return self.backend, ""
-        names = ("native", "torch", "reference")
-        reasons = {name: why_unsupported(name, self.reset, self.gate, device) for name in names}
-        if device.type == "cuda" and reasons["native"] is None and reasons["torch"] is None:
-            if reason := cuda.why_not_auto(device, self.hidden_size, rows):
-                return "torch", reason
-        name = next(name for name in names if reasons[name] is None)
-        if reasons["native"] and device.type in ("cpu", "cuda"):
-            print_once(f"{reasons['native']}; auto takes {name}")
-        return name, reasons["native"] or ""
+        reason = why_unsupported("native", self.reset, self.gate, device)
+        if reason is None:
+            if device.type != "cuda" or why_unsupported("torch", self.reset, self.gate, device):
+                return "native", ""
+            why = cuda.why_not_auto(device, self.hidden_size, rows)
+            return ("torch", why) if why else ("native", "")
+        others = ("torch", "reference")
+        name = next(n for n in others if not why_unsupported(n, self.reset, self.gate, device))
+        if device.type in ("cpu", "cuda"):
+            print_once(f"{reason}; auto takes {name}")
+        return name, reason
 
     def fuses_loss(self, device: torch.device) -> bool:
         """Whether :func:`charrnn.gru.loss.linear_cross_entropy` computes there."""
@@ -192,7 +195,7 @@ class GRU(nn.GRU):
 
     def _run_segment(self, inputs, table, state, weights):
         name = self.choose_backend(state.device, state.size(1))
-        backend = importlib.import_module(f"charrnn.gru.{name}")
+        backend = backend_module(name)
         dropout = self.dropout if self.training else 0.0
         return backend.forward(
             inputs, table, state, weights, reset=self.reset, gate=self.gate, dropout=dropout
@@ -204,8 +207,13 @@ class GRU(nn.GRU):
 
 def why_unsupported(name: str, reset: str, gate: str, device: torch.device) -> str | None:
     """Return why a backend cannot compute a variant on a device; None if it can."""
-    module = importlib.import_module(f"charrnn.gru.{name}")
-    return module.unsupported(reset, gate, device)
+    return backend_module(name).unsupported(reset, gate, device)
+
+
+@functools.cache
+def backend_module(name: str) -> ModuleType:
+    """Return the module of a backend."""
+    return importlib.import_module(f"charrnn.gru.{name}")
 
 
 @functools.cache

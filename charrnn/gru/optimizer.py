@@ -7,6 +7,7 @@ use), in the optimizer's own state, which it saves and loads as always.
 import copy
 import ctypes
 import functools
+import operator
 from typing import NamedTuple
 
 import torch
@@ -64,14 +65,16 @@ class FusedStep:
         (group,) = optimizer.param_groups
         self.optimizer, self.parameters = optimizer, group["params"]
         skipped = (None,) if group.get("momentum") else (None, MOMENTUM)
-        self.names = [(i, n) for i, n in enumerate(STATE[type(optimizer)]) if n not in skipped]
+        names = [(i, n) for i, n in enumerate(STATE[type(optimizer)]) if n not in skipped]
+        self.places, self.names = [i for i, _ in names], [name for _, name in names]
         self.rows = (Row * len(self.parameters))()
+        self.views = list(self.rows)  # made by ctypes at each access
         self.kept: list[list[Tensor] | None] = [None] * len(self.parameters)
         """The state to which the rows point."""
+        self.settings, self.values = Settings(), ()
         self.stats = (ctypes.c_double * 2)()
         self.size = sum(p.numel() for p in self.parameters)
 
-    @torch.no_grad()
     def __call__(
         self, l2: float = 0.0, bound: float | None = None, algorithm: str = "value"
     ) -> GradientStats | None:
@@ -88,39 +91,41 @@ class FusedStep:
         """
         if len(self.optimizer.param_groups) != 1 or has_hooks(self.optimizer):
             return None
-        state = self.optimizer.state
-        for number, (row, p) in enumerate(zip(self.rows, self.parameters)):
+        state, names = self.optimizer.state, self.names
+        for number, (row, p, kept) in enumerate(zip(self.views, self.parameters, self.kept)):
             grad, own = p.grad, state.get(p, {})
             if grad is None or not grad.is_contiguous():
                 return None
-            kept = self.kept[number]
-            if kept is None or any(
-                own.get(name) is not tensor for (_, name), tensor in zip(self.names, kept)
-            ):
+            if kept is None or not all(map(operator.is_, map(own.get, names), kept)):
                 if not self._bind(number, own):
                     return None
             row.value, row.grad = p.data_ptr(), grad.data_ptr()
-        (group,) = self.optimizer.param_groups  # another dictionary after load_state_dict
-        settings = Settings(KINDS[type(self.optimizer)], CLIPS[algorithm] if bound else 0)
-        settings.l2, settings.bound = l2, bound or 0.0
-        for name in Settings.NUMBERS:
-            setattr(settings, name, group.get(name) or 0.0)
-        settings.beta1, settings.beta2 = group.get("betas", (0.0, 0.0))
-        threads = torch.get_num_threads()
-        if function()(ctypes.byref(settings), self.rows, len(self.rows), self.stats, threads):
+        self._set(l2, bound, algorithm)
+        settings, threads = ctypes.byref(self.settings), torch.get_num_threads()
+        if function()(settings, self.rows, len(self.rows), self.stats, threads):
             raise MemoryError("no memory for the optimizer's step")
         torch.autograd.graph.increment_version(self.parameters)
         self.optimizer._opt_called = True  # torch's schedulers warn where no step was made
         norm, beyond = self.stats
         return GradientStats(norm, beyond / self.size)
 
+    def _set(self, l2: float, bound: float | None, algorithm: str) -> None:
+        """Set the settings, where they are not those of the last step."""
+        (group,) = self.optimizer.param_groups  # another dictionary after load_state_dict
+        numbers = [float(group.get(name) or 0) for name in Settings.NUMBERS]
+        values = (l2, bound or 0.0, *numbers, *map(float, group.get("betas", (0, 0))))
+        if (algorithm, values) != self.values:
+            self.values = algorithm, values
+            clip = CLIPS[algorithm] if bound else 0
+            self.settings = Settings(KINDS[type(self.optimizer)], clip, *values)
+
     def _bind(self, number: int, own: dict[str, Tensor]) -> bool:
         """Point a row to the state of its parameter; whether that has all of it."""
-        row, p = self.rows[number], self.parameters[number]
-        tensors = [own.get(name) for _, name in self.names]
+        row, p = self.views[number], self.parameters[number]
+        tensors = [own.get(name) for name in self.names]
         if not all(isinstance(tensor, Tensor) and is_plain(tensor) for tensor in tensors):
             return False
-        for (place, _), tensor in zip(self.names, tensors):
+        for place, tensor in zip(self.places, tensors):
             setattr(row, ("first", "second", "step")[place], tensor.data_ptr())
         row.size, row.has_l2 = p.numel(), p.dim() > 1
         self.kept[number] = tensors

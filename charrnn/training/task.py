@@ -26,6 +26,8 @@ from charrnn.training.metrics import publish
 from charrnn.training.validation import Totals, Validations, forget_losses
 
 ROLLOVERS = ("roll", "reset", "carry")
+OF_A_WINDOW = {"carry", "window_loss", "position", "round_windows", "committed", "_current_fx_name"}
+"""Attributes that are set at each window."""
 
 
 class CharTask(LightningModule):
@@ -123,9 +125,8 @@ class CharTask(LightningModule):
         self.fused: FusedStep | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
-        # Lightning sets the name of the current hook twenty times a window, and torch would check
-        # each time whether it is a parameter.
-        if name == "_current_fx_name":
+        # torch would check each time whether these are parameters.
+        if name in OF_A_WINDOW:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
