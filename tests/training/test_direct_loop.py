@@ -1,6 +1,7 @@
 """The loop that calls only overridden hooks, against Lightning's own: every call, in order."""
 
 import functools
+import gc
 
 import pytest
 import torch
@@ -215,3 +216,22 @@ def test_lightning_has_what_the_loop_uses(tmp_path):
     _, trainer = fit(tmp_path, SHORT, model, data=DATA, limit_val_batches=0, max_steps=1)
     assert trainer._val_check_time_interval is None and trainer.received_sigterm is False
     assert trainer.fit_loop.epoch_loop._skip_next_val is False
+
+
+def test_windows_leave_no_reference_cycles(tmp_path):
+    """Of which the garbage collector would have to look at all objects."""
+    found = []
+
+    class Collect(Callback):
+        def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+            if batch_idx in (2, 12):  # the first windows make what stays
+                found.append(gc.collect())
+
+    settings = {"limit_val_batches": 0, "max_steps": 15, "callbacks": [Collect()]}
+    model = GRUEncode(len(Charset.from_text(SHORT)), 5, 2)
+    gc.disable()
+    try:
+        fit(tmp_path, SHORT, model, data=DATA, **settings)
+    finally:
+        gc.enable()
+    assert found[1] == 0
