@@ -1,4 +1,4 @@
-"""Private names of Lightning: a shorter training loop, its counters, its signal broadcast.
+"""Private names of Lightning: a shorter training loop, its limits, its signal broadcast.
 
 No other file of this room touches them. tests/training/test_lightning_internals.py fails when
 Lightning changes them.
@@ -64,7 +64,6 @@ class DirectEpochLoop(_TrainingEpochLoop):
             and type(trainer.profiler) is NullProfiler
             and task.automatic_optimization
             and trainer.accumulate_grad_batches == 1
-            and not trainer.lr_scheduler_configs
             and not has_transfer_hooks(trainer)
             and not overrides(trainer.precision_plugin, "convert_input", Precision)
             and not overrides(trainer.strategy, "batch_to_device", Strategy)
@@ -95,6 +94,10 @@ class DirectEpochLoop(_TrainingEpochLoop):
         arguments = {"batch": batch, "batch_idx": index}
         output = self.automatic_optimization.run(trainer.optimizers[0], index, arguments)
         progress.increment_processed()
+        if trainer.lr_scheduler_configs:  # such as a callback adds
+            self.update_lr_schedulers("step", update_plateau_schedulers=False)
+            if self._num_ready_batches_reached():
+                self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
         self.call("on_train_batch_end", output, batch, index, of_task=task.on_train_batch_end)
         if results:  # numbers of log
             connector.on_batch_end()
@@ -127,7 +130,8 @@ class DirectEpochLoop(_TrainingEpochLoop):
         trainer, every = self.trainer, self.trainer.val_check_batch
         if self.batch_progress.is_last_batch or trainer.should_stop or trainer.received_sigterm:
             return True
-        if every == float("inf") or trainer._val_check_time_interval is not None:
+        timed = trainer._val_check_time_interval is not None
+        if timed or every == float("inf") or trainer.lr_scheduler_configs:
             return True
         across_rounds = trainer.check_val_every_n_epoch is None
         windows = self.batch_progress.total if across_rounds else self.batch_progress.current
@@ -272,35 +276,3 @@ def validate(trainer) -> None:
     trainer.validating = True
     trainer.fit_loop.epoch_loop.val_loop.run()
     trainer.training = True
-
-
-def set_loop_progress(loops: dict, rounds: int, round_windows: int, windows: int) -> None:
-    """Set the counters in a checkpoint's "loops" to their values between two windows.
-
-    A checkpoint that is saved in any hook then resumes alike: in its round, at the next window.
-
-    Args:
-        loops: state dicts of Lightning's loops, changed in place.
-        rounds: finished rounds.
-        round_windows: finished windows of the current round.
-        windows: finished windows of the run.
-    """
-    loop = loops["fit_loop"]
-
-    def count(progress: dict, total: int, current: int) -> None:
-        for part, value in (("total", total), ("current", current)):
-            for key in progress[part]:
-                progress[part][key] = value
-
-    count(loop["epoch_progress"], rounds, rounds)
-    for part in ("total", "current"):
-        loop["epoch_progress"][part] |= {"ready": rounds + 1, "started": rounds + 1}
-    batches = loop["epoch_loop.batch_progress"]
-    count(batches, windows, round_windows)
-    batches["is_last_batch"] = False
-    optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-    count(optimizer["step"], windows, round_windows)
-    count(optimizer["zero_grad"], windows, round_windows)
-    validation = loop["epoch_loop.val_loop.batch_progress"]
-    count(validation, 0, 0)
-    validation["is_last_batch"] = False

@@ -21,7 +21,8 @@ from charrnn.models.state import State, detach, join_rows, map_state, narrow_row
 from charrnn.training.checkpoint_state import restore_state, save_state, seed_rank
 from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
 from charrnn.training.gradients import add_l2, clip_by_value, fused_step, gradient_stats
-from charrnn.training.lightning_internals import set_loop_progress, shorten_training_loop
+from charrnn.training.lightning_internals import shorten_training_loop
+from charrnn.training.loop_progress import set_loop_progress
 from charrnn.training.metrics import publish
 from charrnn.training.validation import Totals, Validations, forget_losses
 

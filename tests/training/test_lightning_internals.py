@@ -10,7 +10,8 @@ from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimizatio
 
 from charrnn import Charset, GRUEncode
 from charrnn.data.datamodule import CharDataModule
-from charrnn.training.lightning_internals import limit_steps, set_loop_progress
+from charrnn.training.lightning_internals import limit_steps
+from charrnn.training.loop_progress import set_loop_progress
 from charrnn.training.task import CharTask
 
 SHORT = TEXT[:500]
