@@ -28,7 +28,6 @@ from charrnn.training.validation import Totals, Validations, forget_losses
 
 ROLLOVERS = ("roll", "reset", "carry")
 OF_A_WINDOW = {"carry", "window_loss", "position", "round_windows", "committed", "_current_fx_name"}
-"""Attributes that are set at each window."""
 
 
 class CharTask(LightningModule):
@@ -126,7 +125,7 @@ class CharTask(LightningModule):
         self.fused: FusedStep | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
-        # torch would check each time whether these are parameters.
+        # These are set at each window, and torch would check whether they are parameters.
         if name in OF_A_WINDOW:
             object.__setattr__(self, name, value)
         else:
