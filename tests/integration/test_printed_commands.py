@@ -6,38 +6,14 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 
 import pytest
 from conf_keys import options
-from helpers import ROOT, TEXT, TINY, assert_one_line, wait_for
+from helpers import ROOT, TEXT, assert_one_line, wait_for
 from pages import Elements
-from runs_in_process import composed
+from printed import SHORT, commands
 
-from charrnn.cli.main import COMMANDS
 from charrnn.runs.run_report import COMMANDS as OF_A_PAGE
-
-SHORT = (
-    *TINY, "trainer.max_epochs=1", "trainer.limit_train_batches=3", "data.valid_size=50",
-    "callbacks.samples=null", "logger=none", "trainer.num_sanity_val_steps=0",
-)  # fmt: skip
-COMMAND = re.compile(
-    rf"(?:python \S*(train|sample)\.py|(?:python -m )?charrnn ({'|'.join(COMMANDS)}))(?: (.*))?$"
-)
-
-
-def commands(text):
-    """The commands in what was printed: their names, and their arguments as a shell reads them."""
-    found = [match for line in text.splitlines() if (match := COMMAND.search(line))]
-    return [(m[1] or m[2], words(m[3] or "")) for m in found]
-
-
-def words(line):
-    shown = subprocess.run(
-        ["bash", "-c", rf"printf '%s\0' {line}"], capture_output=True, check=True
-    )
-    return [os.fsdecode(word) for word in shown.stdout.split(b"\0")[:-1]] if line else []
-
 
 MORE = {"sample": ["length=5"]}
 """What a command gets besides, so that it is short."""
@@ -177,7 +153,7 @@ def test_every_place_that_prints_a_command_has_a_test():
     }  # fmt: skip
 
 
-# What errors and the READMEs offer.
+# What errors offer; for READMEs and help texts see test_offered_commands.py.
 
 
 def test_settings_that_errors_offer_exist():
@@ -200,36 +176,3 @@ def test_settings_that_errors_offer_exist():
         texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)]
         for key in {k for t in texts if isinstance(t, str) for k in advice.findall(t)}:
             assert key in keys or key.startswith(others), (file.name, key)
-
-
-def readme_commands():
-    """The commands in indented or fenced lines of all READMEs, with the page of each."""
-    found = []
-    for page in (ROOT / "README.md", *ROOT.glob("conf/README.md"), *ROOT.glob("charrnn/*/*.md")):
-        for line in page.read_text("utf-8").replace("\\\n", " ").splitlines():
-            line = re.sub(r"\s+# .*", "", line.strip().removeprefix("$ ").removeprefix("srun "))
-            is_command = line.startswith(("python ", "charrnn ")) and COMMAND.match(line)
-            if is_command and not re.search(r"\.\.\.|\[--|`", line):
-                found.append((f"{page.parent.name}: {line}", line))
-    return found
-
-
-README = readme_commands()
-
-
-def test_readmes_have_commands():
-    assert len(README) > 25
-
-
-@pytest.mark.parametrize("line", [line for _, line in README], ids=[name for name, _ in README])
-def test_of_the_readmes(line):
-    """Each is read, and composed where it trains; those of the walkthrough are run elsewhere."""
-    ((name, arguments),) = commands(line)
-    assert name in COMMANDS
-    is_own = any("mypkg" in argument or argument.startswith("--config") for argument in arguments)
-    if name == "train" and not is_own and not {"mode=evaluate"} & set(arguments):
-        given = [a for a in arguments if a != "-m" and not a.startswith("resume=")]
-        composed(given, True if "-m" in arguments else None)
-    elif name in ("sample", "evaluate") or "mode=evaluate" in arguments:
-        keys = {a.partition("=")[0] for a in arguments} - {"mode"}
-        assert keys <= set(options()["sample" if name == "sample" else "evaluate"])
