@@ -29,7 +29,7 @@ def _is_heard(m: nn.Module) -> bool:
 def is_plain_linear(module: nn.Module) -> bool:
     """Whether a module computes what its weight and its bias say, and nothing else.
 
-    Not so for a class derived from ``Linear``, as adapters and parametrizations make it, and for
-    one without a bias, which the kernels take.
+    Not so where a hook listens, for a class derived from ``Linear``, as adapters and
+    parametrizations make it, and for one without a bias, which the kernels take.
     """
-    return type(module) is nn.Linear and module.bias is not None
+    return type(module) is nn.Linear and module.bias is not None and not has_hooks(module)

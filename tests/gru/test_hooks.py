@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.modules import module
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from charrnn import GRUEncode
 from charrnn.gru.hooks import has_hooks, is_plain_linear
 
 
@@ -37,7 +38,7 @@ def test_hooks(way):
     linear = nn.Linear(2, 3)
     assert is_plain_linear(linear) and not has_hooks(nn.Sequential(linear))
     handle = WAYS[way](linear)
-    assert has_hooks(nn.Sequential(linear))
+    assert has_hooks(nn.Sequential(linear)) and not is_plain_linear(linear)
     if isinstance(handle, torch.utils.hooks.RemovableHandle):
         handle.remove()
         assert not has_hooks(nn.Sequential(linear))
@@ -49,3 +50,16 @@ def test_linear_layers_that_compute_something_else():
     adapted = type("Adapter", (nn.Linear,), {})(2, 3)
     for layer in (normed, doubled, adapted, nn.Linear(2, 3, bias=False), nn.Identity()):
         assert not is_plain_linear(layer)
+
+
+@pytest.mark.parametrize("name", ["loss", "nll"])
+def test_a_method_that_is_called_directly_hears_hooks_too(name):
+    """Without :mod:`charrnn.models.contract`, which takes ``forward`` where a hook listens."""
+    model = GRUEncode(5, 4, 1)
+    model.decoder.register_forward_hook(lambda layer, inputs, output: output * 2)
+    inputs, targets = torch.arange(4)[:, None], torch.arange(1, 5)[:, None]
+    with torch.no_grad():
+        found, _ = getattr(model, name)(inputs, targets, model.initial_state(1))
+        logits, _ = model(inputs, model.initial_state(1))
+    expected = nn.functional.cross_entropy(logits[:, 0], targets[:, 0])
+    torch.testing.assert_close(found.mean(), expected)
