@@ -65,7 +65,12 @@ def leaves_at_once() -> Iterator[None]:
 
 
 def _leave(code: int) -> None:
-    """End the process, unless its output cannot be written: Python has its own way then."""
+    """End the process, unless its output cannot be written: Python has its own way then.
+
+    So it has where joblib has workers, whose semaphores it would otherwise report as leaked.
+    """
+    if "joblib" in sys.modules:
+        return
     with contextlib.suppress(AttributeError, OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

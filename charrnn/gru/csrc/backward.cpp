@@ -11,13 +11,14 @@ inline void prefetch_step(const Part<T> &p, long t, long row, long u) {
     prefetch(p.l.state(t, row) + u), prefetch(p.dout + (t * p.l.rows + row) * p.l.hidden + u);
 }
 
-// Step t, number s of its chunk; next are the rows of the product with the gradients of step t + 1.
-template <class T, bool hard>
-void step_after(const Part<T> &p, long t, long s, const Grads<T> &next, long first_next) {
+// Step t, number s of its chunk, but for the reset gate where it acts before the hidden product;
+// the gradients of step t + 1 are the rows of `next` from first_next on.
+template <class T, bool hard, bool before>
+void step(const Part<T> &p, long t, long s, const Grads<T> &next, long first_next) {
     const Layer<T> &l = p.l;
-    const long H = l.hidden, terms = terms_of(l, 3);
+    const long H = l.hidden, terms = terms_of(l, before ? 2 : 3);
     const bool is_later = t + 1 < l.steps;  // whether there is a later step
-    constexpr long S = UNITS<T>;
+    constexpr long S = UNITS<T>, Z = before ? 1 : 2, N = Z + 1;  // numbers of dz and dn
     V<T> sums[TILE_ROWS * 3] = {};
     column_panels(p.hidden, terms, H, [&](const T *panel, long v0, long width) {
         row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
@@ -36,58 +37,34 @@ void step_after(const Part<T> &p, long t, long s, const Grads<T> &next, long fir
                 for (long i = 0; i < m; i++, a += 4 * S, h += H, dout += H, keep += H, d += S) {
                     V<T> dh = load(dout, n);
                     if (is_later) dh = dh + load(keep, n) + sums[i * width + v];
-                    V<T> r = load(a), z = load(a + S), cand = load(a + 2 * S);
-                    V<T> dn = dh * (T(1) - z) * (T(1) - cand * cand), dq = dn * r;
-                    V<T> dr = dn * load(a + 3 * S) * slope<T, hard>(r);
+                    V<T> z = load(a + S), cand = load(a + 2 * S);
+                    V<T> dn = dh * (T(1) - z) * (T(1) - cand * cand);
                     V<T> dz = dh * (load(h, n) - cand) * slope<T, hard>(z);
                     store(keep, dh * z, n);
-                    store(d, dq), store(d + G, dr), store(d + 2 * G, dz), store(d + 3 * G, dn);
-                    sum_q += dq, sum_r += dr, sum_z += dz, sum_n += dn;
+                    store(d + Z * G, dz), store(d + N * G, dn);
+                    sum_z += dz, sum_n += dn;
+                    if (before) continue;
+                    V<T> r = load(a), dq = dn * r;
+                    V<T> dr = dn * load(a + 3 * S) * slope<T, hard>(r);
+                    store(d, dq), store(d + G, dr);
+                    sum_q += dq, sum_r += dr;
                 }
-                add(p.sums.bias + u, sum_q, n), add(p.sums.bias + H + u, sum_r, n);
-                add(p.sums.bias + 2 * H + u, sum_z, n), add(p.sums.bias + 3 * H + u, sum_n, n);
+                if (!before) add(p.sums.bias + u, sum_q, n), add(p.sums.bias + H + u, sum_r, n);
+                add(p.sums.bias + Z * H + u, sum_z, n), add(p.sums.bias + N * H + u, sum_n, n);
             }
         });
     }, from_last(t));
 }
 
+// The reset gate that acts before the hidden product, from dn of the step.
 template <class T, bool hard>
-void step_before(const Part<T> &p, long t, long s, const Grads<T> &next, long first_next) {
+void reset_gate(const Part<T> &p, long t, long s) {
     const Layer<T> &l = p.l;
-    const long H = l.hidden, terms = terms_of(l, 2), begin = p.b.begin;
-    const bool is_later = t + 1 < l.steps;
-    constexpr long S = UNITS<T>;
-    V<T> sums[TILE_ROWS * 3] = {};
-    column_panels(p.hidden, terms, H, [&](const T *panel, long v0, long width) {
-        row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
-            for (long i = 0; i < m; i++)
-                for (long v = 0; v < width; v++)
-                    prefetch_step(p, t, first + i, (v0 + v) * lanes<T>);
-            const Rows<T> rows = next.rows(first_next + first - begin, 0);
-            if (is_later) product<T>(sums, rows, m, panel, width, terms);
-            for (long v = 0; v < width; v++) {
-                const long u = (v0 + v) * lanes<T>, n = H - u, G = p.grads.gate();
-                V<T> sum_z = {}, sum_n = {};
-                const T *a = l.saved_at(t, first, u), *h = l.state(t, first) + u;
-                const T *dout = p.dout + (t * l.rows + first) * H + u;
-                T *keep = p.keep + first * H + u, *d = p.grad(s, first, u);
-                for (long i = 0; i < m; i++, a += 4 * S, h += H, dout += H, keep += H, d += S) {
-                    V<T> dh = load(dout, n);
-                    if (is_later) dh = dh + load(keep, n) + sums[i * width + v];
-                    V<T> z = load(a + S), cand = load(a + 2 * S);
-                    V<T> dn = dh * (T(1) - z) * (T(1) - cand * cand);
-                    V<T> dz = dh * (load(h, n) - cand) * slope<T, hard>(z);
-                    store(keep, dh * z, n);
-                    store(d + G, dz), store(d + 2 * G, dn);
-                    sum_z += dz, sum_n += dn;
-                }
-                add(p.sums.bias + H + u, sum_z, n), add(p.sums.bias + 2 * H + u, sum_n, n);
-            }
-        });
-    }, from_last(t));
+    const long H = l.hidden;
+    V<T> sums[TILE_ROWS * 3];
     column_panels(p.candidate, terms_of(l, 1), H, [&](const T *panel, long v0, long width) {
         row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
-            const Rows<T> rows = p.grads.rows(s * p.b.rows() + first - begin, 2);
+            const Rows<T> rows = p.grads.rows(s * p.b.rows() + first - p.b.begin, 2);
             product<T>(sums, rows, m, panel, width, terms_of(l, 1));
             for (long v = 0; v < width; v++) {
                 const long u = (v0 + v) * lanes<T>, n = H - u;
@@ -115,12 +92,14 @@ void run(const Part<T> &p, bool before, bool hard) {
         for (long s = end - 1; s >= t; s--) {
             const Grads<T> &next = s + 1 < end ? p.grads : p.later;
             const long first = s + 1 < end ? (s + 1 - t) * n : 0;
-            if (before)
-                hard ? step_before<T, true>(p, s, s - t, next, first)
-                     : step_before<T, false>(p, s, s - t, next, first);
-            else
-                hard ? step_after<T, true>(p, s, s - t, next, first)
-                     : step_after<T, false>(p, s, s - t, next, first);
+            if (before) {
+                hard ? step<T, true, true>(p, s, s - t, next, first)
+                     : step<T, false, true>(p, s, s - t, next, first);
+                hard ? reset_gate<T, true>(p, s, s - t) : reset_gate<T, false>(p, s, s - t);
+            } else {
+                hard ? step<T, true, false>(p, s, s - t, next, first)
+                     : step<T, false, false>(p, s, s - t, next, first);
+            }
         }
         outer_gradients(p, t, end - t, before);
         for (long g = 0; g < (before ? 2 : 3); g++)
