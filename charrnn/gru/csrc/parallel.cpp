@@ -4,13 +4,10 @@
 // compete with them. But OpenMP waits for every one of its threads, even for one that the system does
 // not run and that has nothing to do, and waits spinning for milliseconds; with a busy process on one
 // of two cores, a step took up to 27 times as long. So threads notice when they were not run for a
-// while. Then the cores are shared for some time: work runs on half of the threads or on all, as measured
-// (share.h), in a pool whose threads spin for a moment and then sleep, and are not waited for unless they
-// are at work.
+// while. Then the cores are shared for some time: work runs on a pool, whose threads spin for a moment
+// and then sleep, and are not waited for unless they are at work.
 
 #include "parallel.h"
-
-#include "share.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -24,7 +21,7 @@
 
 namespace {
 
-using Clock = Share::Clock;
+using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
 constexpr microseconds AWAY(500);         // not run for so long: another process has the core
@@ -45,9 +42,7 @@ struct OpenMP {
 std::atomic<int> reports{0};
 
 std::atomic<bool> shared{false};
-std::atomic<int> always{0};  // see use_pool
-
-Share share;  // of the thread that has the pool
+std::atomic<bool> always{false};  // as if the cores were shared, for tests
 
 // Sets `shared`, on the thread that has the pool.
 void look_at_reports(Clock::time_point now) {
@@ -56,9 +51,7 @@ void look_at_reports(Clock::time_point now) {
     if (const int found = reports.exchange(0)) {
         strikes = found + (now - last < STRIKES ? strikes : 0);
         last = now;
-        if (strikes > 1 && !shared.exchange(true)) share.begin(now);
-    } else if (shared && !share.all()) {
-        last = now;  // half of the threads do not see whether another process has the other cores
+        if (strikes > 1) shared = true;
     } else if (shared && now - last > SHARED) {
         shared = false;
     }
@@ -237,8 +230,8 @@ extern "C" void use_openmp(void *parallel, void *processors, void *pause) {
               reinterpret_cast<decltype(openmp.pause)>(pause)};
 }
 
-// For tests: as if the cores were shared, with all threads (1) or with half of them (2); 0 ends it.
-extern "C" void use_pool(int how) { always = how; }
+// Whether the pool is used in any case.
+extern "C" void use_pool(int on) { always = on; }
 
 void run_on_threads(int threads, void (*run)(void *), void *data) {
     static const int once = (renew(), pthread_atfork(nullptr, nullptr, renew_in_child));
@@ -246,8 +239,7 @@ void run_on_threads(int threads, void (*run)(void *), void *data) {
     Pool &p = *pool;
     // Alone inside of a job, and while another thread of Python has the threads.
     if (threads < 2 || p.taken.exchange(true)) return run(data);
-    const auto begin = Clock::now();
-    look_at_reports(begin);
+    look_at_reports(Clock::now());
     if (p.limited != shared) {
         p.threads = threads;
         p.limited = shared.load();
@@ -255,16 +247,9 @@ void run_on_threads(int threads, void (*run)(void *), void *data) {
         p.jobs++;
         p.idle.wake(p.started);
     }
-    if (openmp.parallel && !shared) {
+    if (openmp.parallel && !shared)
         run_in_openmp(threads, run, data);
-    } else {
-        const int measured = share.threads(threads, begin), half = (threads + 1) / 2;
-        const int some = always ? (always == 1 ? threads : half) : measured;
-        if (some > 1)
-            run_in_pool(p, some, run, data);
-        else
-            run(data);
-        share.add(run, begin, Clock::now());
-    }
+    else
+        run_in_pool(p, threads, run, data);
     p.taken = false;
 }
