@@ -61,7 +61,8 @@ def forward(
     variant = (reset == "before", gate == "hard_sigmoid", path, torch.is_grad_enabled())
     inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
     table = None if table is None else table.to(kept)
-    size = 1 if dropout else len(weights)  # layers at once
+    # Layers at once: one where dropout comes between, and where the states below are not needed.
+    size = 1 if dropout or not torch.is_grad_enabled() else len(weights)
     final = []
     for first in range(0, len(weights), size):
         if first and dropout:

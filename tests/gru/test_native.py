@@ -139,6 +139,18 @@ def test_frozen_weights_get_no_gradient():
     assert_near([table.grad], [expected], 1e-10)
 
 
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("number", [0, 1], ids=["outputs", "final_state"])
+def test_gradients_through_one_result(number, num_layers):
+    gru = layers("features", num_layers, 9)
+    case = inputs, state, _ = window("features", gru, 5, 3)
+    leaves, found = [inputs, state, *gru.parameters()], {}
+    for gru.backend in ("native", "reference"):
+        loss = gru(*case)[number].sin().sum()
+        found[gru.backend] = torch.autograd.grad(loss, leaves)
+    assert_near(found["native"], found["reference"], 1e-10)
+
+
 def test_dropout_between_layers():
     gru = layers("features", 3, 9)
     gru.dropout = 0.4
