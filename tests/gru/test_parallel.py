@@ -1,5 +1,6 @@
 """The threads of the kernels, where cores are shared: the pool, forks, signals, several callers."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ import threading
 import pytest
 import torch
 
-from charrnn.gru import GRU, build
+from charrnn.gru import GATES, GRU, RESETS, bf16, build
 
 LARGE = (17, 16, 64)
 """T, B, H: a size for which the kernels use two threads."""
+ALL, HALF = 1, 2
+"""How many threads of the pool work: arguments of use_pool."""
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def pool():
     """Two threads, and the pool in place of OpenMP."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    build.library().use_pool(1)
+    build.library().use_pool(ALL)
     yield
     build.library().use_pool(0)
     torch.set_num_threads(before)
@@ -47,6 +50,47 @@ def test_pool_gives_the_bits_of_openmp(pool):
     found = numbers(*layer())
     build.library().use_pool(0)
     assert equal(numbers(*layer()), found)
+
+
+SIZES = [(17, 16, 64), (19, 13, 70), (7, 75, 66)]
+"""T, B, H: blocks of the same and of different sizes, of one and of several tiles."""
+VARIANTS = list(itertools.product(SIZES, RESETS, GATES))
+
+
+def computing(size, reset, gate, kind, dtype):
+    """A function of threads and use_pool that returns the outputs and all gradients of a layer."""
+    steps, rows, hidden = size
+    torch.manual_seed(rows)
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    gru = GRU(21, hidden, backend="native", reset=reset, gate=gate).to(kept)
+    state = torch.randn(1, rows, hidden, dtype=kept, requires_grad=True)
+    leaves = [*gru.parameters(), state]
+    if kind == "features":
+        inputs = torch.randn(steps, rows, 21, dtype=kept, requires_grad=True)
+        leaves.append(inputs)
+    else:
+        inputs = torch.randint(21, (steps, rows))
+
+    def compute(threads, how):
+        torch.set_num_threads(threads)
+        build.library().use_pool(how)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            output, _ = gru(inputs, state)
+        return [output, *torch.autograd.grad((output * output).sum(), leaves)]
+
+    return compute
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["features", "indices"])
+def test_blocks_that_a_thread_takes_together_give_the_bits_of_separate_ones(pool, dtype, kind):
+    """Every variant, divided for 2 to 4 threads, of which half work."""
+    if dtype == torch.bfloat16 and build.library().bf16_path() != bf16.PATHS["amx"]:
+        pytest.skip("the processor has no AMX")
+    for variant in VARIANTS:
+        compute = computing(*variant, kind, dtype)
+        for threads in (2, 3, 4):
+            assert equal(compute(threads, ALL), compute(threads, HALF)), (*variant, threads)
 
 
 def test_several_callers_at_once(pool):

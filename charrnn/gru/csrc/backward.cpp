@@ -11,21 +11,31 @@ inline void prefetch_step(const Part<T> &p, long t, long row, long u) {
     prefetch(p.l.state(t, row) + u), prefetch(p.dout + (t * p.l.rows + row) * p.l.hidden + u);
 }
 
-// Step t, number s of its chunk, but for the reset gate where it acts before the hidden product;
-// the gradients of step t + 1 are the rows of `next` from first_next on.
+// Calls body(part, first row, rows) for tiles of the rows of all parts: with a panel of weights that is
+// in the first cache then, each part as if it were the only one.
+template <class T, class Body>
+inline void row_tiles_of(const Parts<T> &parts, const Body &body) {
+    for (const Part<T> &p : parts)
+        row_tiles(p.b.begin, p.b.end, [&](long first, long m) { body(p, first, m); });
+}
+
+// Step t, number s of its chunk, but for the reset gate where it acts before the hidden product. Is
+// step t + 1 in another chunk, its gradients are `later`.
 template <class T, bool hard, bool before>
-void step(const Part<T> &p, long t, long s, const Grads<T> &next, long first_next) {
-    const Layer<T> &l = p.l;
+void step(const Parts<T> &parts, long t, long s, bool other_chunk) {
+    const Layer<T> &l = parts[0].l;
     const long H = l.hidden, terms = terms_of(l, before ? 2 : 3);
     const bool is_later = t + 1 < l.steps;  // whether there is a later step
     constexpr long S = UNITS<T>, Z = before ? 1 : 2, N = Z + 1;  // numbers of dz and dn
     V<T> sums[TILE_ROWS * 3] = {};
-    column_panels(p.hidden, terms, H, [&](const T *panel, long v0, long width) {
-        row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
+    column_panels(parts[0].hidden, terms, H, [&](const T *panel, long v0, long width) {
+        row_tiles_of(parts, [&](const Part<T> &p, long first, long m) {
             for (long i = 0; i < m; i++)
                 for (long v = 0; v < width; v++)
                     prefetch_step(p, t, first + i, (v0 + v) * lanes<T>);
-            const Rows<T> rows = next.rows(first_next + first - p.b.begin, 0);
+            const long row = first - p.b.begin;
+            const Rows<T> rows = other_chunk ? p.later.rows(row, 0)
+                                             : p.grads.rows((s + 1) * p.b.rows() + row, 0);
             if (is_later) product<T>(sums, rows, m, panel, width, terms);
             for (long v = 0; v < width; v++) {
                 const long u = (v0 + v) * lanes<T>, n = H - u, G = p.grads.gate();
@@ -58,12 +68,12 @@ void step(const Part<T> &p, long t, long s, const Grads<T> &next, long first_nex
 
 // The reset gate that acts before the hidden product, from dn of the step.
 template <class T, bool hard>
-void reset_gate(const Part<T> &p, long t, long s) {
-    const Layer<T> &l = p.l;
+void reset_gate(const Parts<T> &parts, long t, long s) {
+    const Layer<T> &l = parts[0].l;
     const long H = l.hidden;
     V<T> sums[TILE_ROWS * 3];
-    column_panels(p.candidate, terms_of(l, 1), H, [&](const T *panel, long v0, long width) {
-        row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
+    column_panels(parts[0].candidate, terms_of(l, 1), H, [&](const T *panel, long v0, long width) {
+        row_tiles_of(parts, [&](const Part<T> &p, long first, long m) {
             const Rows<T> rows = p.grads.rows(s * p.b.rows() + first - p.b.begin, 2);
             product<T>(sums, rows, m, panel, width, terms_of(l, 1));
             for (long v = 0; v < width; v++) {
@@ -84,35 +94,37 @@ void reset_gate(const Part<T> &p, long t, long s) {
 }
 
 template <class T>
-void run(const Part<T> &p, bool before, bool hard) {
-    const Layer<T> &l = p.l;
-    const long H = l.hidden, n = p.b.rows(), chunk = p.b.chunk();
+void run(const Parts<T> &parts, long chunk, bool before, bool hard) {
+    const Layer<T> &l = parts[0].l;
+    const long H = l.hidden;
     for (long t = (l.steps - 1) / chunk * chunk; t >= 0; t -= chunk) {
         const long end = std::min(t + chunk, l.steps);
         for (long s = end - 1; s >= t; s--) {
-            const Grads<T> &next = s + 1 < end ? p.grads : p.later;
-            const long first = s + 1 < end ? (s + 1 - t) * n : 0;
+            const bool last = s + 1 == end;
             if (before) {
-                hard ? step<T, true, true>(p, s, s - t, next, first)
-                     : step<T, false, true>(p, s, s - t, next, first);
-                hard ? reset_gate<T, true>(p, s, s - t) : reset_gate<T, false>(p, s, s - t);
+                hard ? step<T, true, true>(parts, s, s - t, last)
+                     : step<T, false, true>(parts, s, s - t, last);
+                hard ? reset_gate<T, true>(parts, s, s - t) : reset_gate<T, false>(parts, s, s - t);
             } else {
-                hard ? step<T, true, false>(p, s, s - t, next, first)
-                     : step<T, false, false>(p, s, s - t, next, first);
+                hard ? step<T, true, false>(parts, s, s - t, last)
+                     : step<T, false, false>(parts, s, s - t, last);
             }
         }
-        outer_gradients(p, t, end - t, before);
-        for (long g = 0; g < (before ? 2 : 3); g++)
-            for (long u = 0; u < H; u += UNITS<T>) {
-                const T *from = p.grads.at(0, u) + g * p.grads.gate();
-                std::copy(from, from + n * UNITS<T>, p.later.at(0, u) + g * p.later.gate());
-            }
+        for (const Part<T> &p : parts) {
+            outer_gradients(p, t, end - t, before);
+            for (long g = 0; g < (before ? 2 : 3); g++)
+                for (long u = 0; u < H; u += UNITS<T>) {
+                    const T *from = p.grads.at(0, u) + g * p.grads.gate();
+                    std::copy(from, from + p.b.rows() * UNITS<T>,
+                              p.later.at(0, u) + g * p.later.gate());
+                }
+        }
     }
     // The gradient of the initial state, including the product of step 0.
     V<T> sums[TILE_ROWS * 3];
     const long gates = before ? 2 : 3, terms = terms_of(l, gates);
-    column_panels(p.hidden, terms, H, [&](const T *panel, long v0, long width) {
-        row_tiles(p.b.begin, p.b.end, [&](long first, long m) {
+    column_panels(parts[0].hidden, terms, H, [&](const T *panel, long v0, long width) {
+        row_tiles_of(parts, [&](const Part<T> &p, long first, long m) {
             product<T>(sums, p.grads.rows(first - p.b.begin, 0), m, panel, width, terms);
             for (long i = 0; i < m; i++)
                 for (long v = 0; v < width; v++) {
@@ -139,11 +151,13 @@ template <class T>
 void backward(const Layer<T> &l, const T *dout, long vocabulary, T *dx, T *dstate,
               const Sums<T> &total, bool before, bool hard, int threads) {
     const long H = l.hidden, I = l.x ? l.inputs : 0, blocks = std::min<long>(threads, l.rows);
-    const long gates = before ? 3 : 4, wide = vectors<T>(H), rows = chunk_rows(l.rows, blocks);
+    const long gates = before ? 3 : 4, wide = vectors<T>(H);
+    const long largest = (l.rows + blocks - 1) / blocks;  // block
+    const long chunk = chunk_steps(largest), rows = chunk * largest;  // of all blocks
     const long bias = gates * H, w_hh = total.w_hh ? 3 * H * H : 0;
     const long w_ih = total.w_ih ? 3 * H * I : 0;
     const long folded = total.gates ? vocabulary * 3 * H : 0, of_row = terms_of(l, gates);
-    const long local = rows * of_row, most = (l.rows + blocks - 1) / blocks * of_row;
+    const long local = rows * of_row, most = largest * of_row;
     const long room = local + most + panel_size<T>(rows, vectors<T>(std::max(H, I)));
     const long terms = terms_of(l, 3), inner = terms_of(l, 2);
     Buffer<T> hidden(panel_size<T>(terms, wide));
@@ -159,20 +173,24 @@ void backward(const Layer<T> &l, const T *dout, long vocabulary, T *dx, T *dstat
     if (dx) pack_terms<T>(input, l, l.w_ih, I, 3, 0, threads);
     Sums<T> parts{sums, sums + blocks * bias, nullptr, nullptr};
     parts.w_ih = parts.w_hh + blocks * w_hh, parts.gates = parts.w_ih + blocks * w_ih;
-    parallel_for(blocks, threads, [&](long i) {
-        Sums<T> mine{parts.bias + i * bias, w_hh ? parts.w_hh + i * w_hh : nullptr,
-                     w_ih ? parts.w_ih + i * w_ih : nullptr,
-                     folded ? parts.gates + i * folded : nullptr};
-        std::fill(mine.bias, mine.bias + bias, T(0));
-        if (w_hh) std::fill(mine.w_hh, mine.w_hh + w_hh, T(0));
-        if (w_ih) std::fill(mine.w_ih, mine.w_ih + w_ih, T(0));
-        if (folded) std::fill(mine.gates, mine.gates + folded, T(0));
-        const Block b(l.rows, i, blocks);
-        T *grads = rooms + i * room, *later = grads + local;
-        if (H % UNITS<T>) std::fill(grads, grads + local + most, T(0));  // units that are none
-        run(Part<T>{l, b, dout, dstate, dx, {grads, b.chunk() * b.rows(), l.blocks()},
-                    {later, b.rows(), l.blocks()}, later + most, hidden, candidate, input, mine},
-            before, hard);
+    parallel_groups(blocks, threads, [&](long first, long last) {
+        Parts<T> group;
+        for (long i = first; i < last; i++) {
+            Sums<T> mine{parts.bias + i * bias, w_hh ? parts.w_hh + i * w_hh : nullptr,
+                         w_ih ? parts.w_ih + i * w_ih : nullptr,
+                         folded ? parts.gates + i * folded : nullptr};
+            std::fill(mine.bias, mine.bias + bias, T(0));
+            if (w_hh) std::fill(mine.w_hh, mine.w_hh + w_hh, T(0));
+            if (w_ih) std::fill(mine.w_ih, mine.w_ih + w_ih, T(0));
+            if (folded) std::fill(mine.gates, mine.gates + folded, T(0));
+            const Block b(l.rows, i, i + 1, blocks);
+            T *grads = rooms + i * room, *later = grads + local;
+            if (H % UNITS<T>) std::fill(grads, later + most, T(0));  // units that are none
+            group.push_back({l, b, dout, dstate, dx, {grads, chunk * b.rows(), l.blocks()},
+                             {later, b.rows(), l.blocks()}, later + most, hidden, candidate, input,
+                             mine});
+        }
+        run(group, chunk, before, hard);
     });
     Buffer<T> biases(bias);
     sum_parts<T>({{biases, parts.bias, bias},

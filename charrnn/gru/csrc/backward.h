@@ -8,6 +8,8 @@
 //   keep    (B, H) the part of a state's gradient that bypasses the hidden product
 #pragma once
 
+#include <vector>
+
 #include "gru.h"
 
 // Outputs for gradients, of the layer or of a block; null if not needed.
@@ -49,6 +51,10 @@ struct Part {
 
     T *grad(long s, long row, long u) const { return grads.at(s * b.rows() + row - b.begin, u); }
 };
+
+// Those that one thread does together: neighbours, of the same layer, chunks and packed weights.
+template <class T>
+using Parts = std::vector<Part<T>>;
 
 // The number of terms of a product with the gradients of some gates.
 template <class T>

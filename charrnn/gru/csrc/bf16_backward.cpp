@@ -14,23 +14,44 @@ struct Sums {
     float *bias, *w_hh, *w_ih, *gates;
 };
 
+// Sums over the rows of a block, of each in turn; null if not needed.
+struct BlockSums {
+    long rows, blocks;
+    float *bias, *folded;
+    long bias_size, folded_size;  // of a block
+
+    long block_of(long row) const {
+        long i = 0;
+        while (row >= end(i)) i++;
+        return i;
+    }
+    long end(long block) const { return rows * (block + 1) / blocks; }
+};
+
 // grads: (T B, gates x Hp) in bfloat16, dq dr dz dn, or dr dz dn where the reset comes before.
+// b may be several blocks: products have the rows of all, and each sum the rows of its own block.
 template <class E, bool before>
 void backward_block(const Layer &l, const Block &b, const float *dout, float *keep, bf16 *grads,
-                    long ldg, const bf16 *hidden, const bf16 *candidate, float *bias,
-                    float *folded, bool hard) {
+                    long ldg, const bf16 *hidden, const bf16 *candidate, const BlockSums &sums,
+                    bool hard) {
     const long H = l.hidden, Hp = l.hp();
     constexpr long R = before ? 0 : 1;  // number of dr among the gates
     const long blocks = (before ? 2 : 3) * Hp / 32;
     alignas(64) float out[32 * 32] = {};
     E::begin(b.rows);
     auto grad = [&](long t, long row) { return grads + (t * l.rows + row) * ldg; };
+    auto folded_at = [&](long block, long t, long row, long u) {
+        return sums.folded + block * sums.folded_size + l.index[t * l.rows + row] * 3 * H + u;
+    };
     for (long t = l.steps - 1; t >= -1; t--) {  // -1: what reaches the initial state
         for (long p = 0; p < Hp / 32; p++) {
+            V kept[2][4] = {};  // sums of a block so far: tiles may end within it
             auto body = [&](long first, long rows) {
                 for (long u = 32 * p; u < std::min(32 * p + 32, H); u += 16) {
                     const __mmask16 m = mask(H - u);
-                    V sum_q{}, sum_r{}, sum_z{}, sum_n{};
+                    V *sum = kept[u / 16 % 2], sum_q = sum[0], sum_r = sum[1], sum_z = sum[2],
+                      sum_n = sum[3];
+                    long block = sums.block_of(first), end = sums.end(block);
                     for (long i = 0; i < rows; i++) {
                         const long row = first + i;
                         float *k = keep + row * H + u;
@@ -49,17 +70,21 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
                         bf16 *g = grad(t, row) + u;
                         store_bf16(g + (R + 1) * Hp, dz), store_bf16(g + (R + 2) * Hp, dn);
                         sum_z += dz, sum_n += dn;
-                        float *f = folded ? folded + l.index[t * l.rows + row] * 3 * H + u : nullptr;
+                        float *f = sums.folded ? folded_at(block, t, row, u) : nullptr;
                         if (f) add(f + H, dz, m), add(f + 2 * H, dn, m);
-                        if (before) continue;
-                        V dq = dn * r, dr = dn * load(a + 3 * H, m) * slope(r, hard);
-                        store_bf16(g, dq), store_bf16(g + Hp, dr);
-                        sum_q += dq, sum_r += dr;
-                        if (f) add(f, dr, m);
+                        if (!before) {
+                            V dq = dn * r, dr = dn * load(a + 3 * H, m) * slope(r, hard);
+                            store_bf16(g, dq), store_bf16(g + Hp, dr);
+                            sum_q += dq, sum_r += dr;
+                            if (f) add(f, dr, m);
+                        }
+                        if (row + 1 < end) continue;
+                        float *bias = sums.bias + block++ * sums.bias_size + u;
+                        add(bias + (R + 1) * H, sum_z, m), add(bias + (R + 2) * H, sum_n, m);
+                        if (!before) add(bias, sum_q, m), add(bias + H, sum_r, m);
+                        sum_q = sum_r = sum_z = sum_n = V{}, end = sums.end(block);
                     }
-                    if (t < 0) continue;
-                    add(bias + (R + 1) * H + u, sum_z, m), add(bias + (R + 2) * H + u, sum_n, m);
-                    if (!before) add(bias + u, sum_q, m), add(bias + H + u, sum_r, m);
+                    sum[0] = sum_q, sum[1] = sum_r, sum[2] = sum_z, sum[3] = sum_n;
                 }
             };
             if (t + 1 < l.steps)
@@ -69,25 +94,30 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
                 for (long i = 0; i < b.size(); i += 32) body(b.begin + i, std::min(32L, b.size() - i));
         }
         if (!before || t < 0) continue;
-        for (long p = 0; p < Hp / 32; p++)
+        for (long p = 0; p < Hp / 32; p++) {
+            V kept[2] = {};
             rows_times_panel<E, 2>(out, b, grad(t, b.begin) + 2 * Hp, ldg,
                                    candidate + p * Hp / 32 * 2 * TILE, Hp / 32,
                                    [&](long first, long rows) {
                 for (long u = 32 * p; u < std::min(32 * p + 32, H); u += 16) {
                     const __mmask16 m = mask(H - u);
-                    V sum_r{};
+                    V &sum_r = kept[u / 16 % 2];
+                    long block = sums.block_of(first), end = sums.end(block);
                     for (long i = 0; i < rows; i++) {
                         const long row = first + i;
                         V dp = load(out + 32 * i + u % 32), r = load(l.saved_at(t, row) + u, m);
                         V dr = dp * load(l.state(t, row) + u, m) * slope(r, hard);
                         store_bf16(grad(t, row) + u, dr);
                         add(keep + row * H + u, dp * r, m);
-                        if (folded) add(folded + l.index[t * l.rows + row] * 3 * H + u, dr, m);
+                        if (sums.folded) add(folded_at(block, t, row, u), dr, m);
                         sum_r += dr;
+                        if (row + 1 < end) continue;
+                        add(sums.bias + block++ * sums.bias_size + u, sum_r, m);
+                        sum_r = V{}, end = sums.end(block);
                     }
-                    add(bias + u, sum_r, m);
                 }
             });
+        }
     }
     E::end();
 }
@@ -121,10 +151,10 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
     }
     std::fill(bias.data, bias.data + blocks * gates * H, 0.f);
     std::fill(sums.data, sums.data + blocks * folded, 0.f);
-    parallel_for(blocks, threads, [&](long i) {
-        backward_block<E, before>(l, Block(B, i, blocks), dout, dstate, grads, ldg, hidden,
-                                        candidate, bias + i * gates * H,
-                                        folded ? sums + i * folded : nullptr, hard);
+    const BlockSums parts{B, blocks, bias, folded ? sums.data : nullptr, gates * H, folded};
+    parallel_groups(blocks, threads, [&](long first, long last) {
+        backward_block<E, before>(l, Block(B, first, last, blocks), dout, dstate, grads, ldg, hidden,
+                                  candidate, parts, hard);
     });
     for (long i = 1; i < blocks; i++)
         for (long j = 0; j < gates * H; j++) bias[j] += bias[i * gates * H + j];

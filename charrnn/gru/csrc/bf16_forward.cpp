@@ -134,8 +134,8 @@ void forward(const Layer &l, const float *bias_ih, const float *bias_hh, bool ha
         pack_columns(candidate, H, H, threads, [&](long j) { return l.w_hh + (2 * H + j) * H; });
     if (l.x) pack_gates(input, l.w_ih, H, I, 3, threads);
     const Weights w{hidden, candidate, input, bias};
-    parallel_for(blocks, threads, [&](long i) {
-        forward_block<E, before>(l, Block(l.rows, i, blocks), w, hard);
+    parallel_groups(blocks, threads, [&](long first, long last) {
+        forward_block<E, before>(l, Block(l.rows, first, last, blocks), w, hard);
     });
 }
 

@@ -21,12 +21,13 @@ struct Layer {
     float *saved_at(long t, long row) const { return saved + (t * rows + row) * 4 * hidden; }
 };
 
-// The rows of a thread, in tiles of nearly equal numbers of rows.
+// The rows of some of the blocks, from number `first` up to number `last`, exclusive, in tiles of nearly
+// equal numbers of rows.
 struct Block {
     long begin, end, tiles, rows;  // rows of a tile
-    Block(long all, long number, long blocks)
-        : begin(all * number / blocks), end(all * (number + 1) / blocks),
-          tiles((end - begin + 15) / 16), rows((end - begin + tiles - 1) / tiles) {}
+    Block(long all, long first, long last, long blocks)
+        : begin(all * first / blocks), end(all * last / blocks), tiles((end - begin + 15) / 16),
+          rows((end - begin + tiles - 1) / tiles) {}
     long size() const { return end - begin; }
     long padded() const { return tiles * rows; }
 };

@@ -145,11 +145,11 @@ void input_gates(const Layer<T> &l, const Block &b, long t, long end, const T *p
         }
 }
 
-// gates: scratch memory of a block, for the input product of a chunk.
+// gates: scratch memory of the blocks, for the input product of a chunk.
 template <class T>
 void run(const Layer<T> &l, const Block &b, const Packed<T> &w, T *gates, bool before, bool hard,
          T *scratch) {
-    const long n = b.rows(), chunk = b.chunk();
+    const long n = b.rows(), chunk = chunk_steps(n);
     for (long t = 0; t < l.steps; t += chunk) {
         const long end = std::min(t + chunk, l.steps);
         if (l.x) input_gates(l, b, t, end, w.input, gates, chunk * n);
@@ -167,8 +167,8 @@ template <class T>
 void forward(const Layer<T> &l, const T *bias_ih, const T *bias_hh, bool before, bool hard,
              int threads) {
     const long H = l.hidden, I = l.x ? l.inputs : 0, blocks = std::min<long>(threads, l.rows);
-    const long wide = vectors<T>(H), most = chunk_rows(l.rows, blocks);
-    const long room = panel_size<T>(most, 3 * wide);
+    const long wide = vectors<T>(H), largest = (l.rows + blocks - 1) / blocks;
+    const long room = panel_size<T>(std::max(CHUNK_ROWS, largest), 3 * wide);
     Buffer<T> bias(4 * H), hidden(panel_size<T>(H, 3 * wide));
     Buffer<T> input(panel_size<T>(I, 3 * wide)), rooms(l.x ? blocks * room : 0);
     Buffer<T> scratch(before && !l.saved ? l.blocks() * l.rows * 4 * UNITS<T> : 0);
@@ -180,8 +180,9 @@ void forward(const Layer<T> &l, const T *bias_ih, const T *bias_hh, bool before,
         pack_columns(candidate, H, H, threads, [&](long j) { return l.w_hh + (2 * H + j) * H; });
     if (l.x) pack_gates<T>(input, l.w_ih, H, I, 3, threads);
     const Packed<T> packed{hidden, candidate, input, bias};
-    parallel_for(blocks, threads, [&](long i) {
-        run(l, Block(l.rows, i, blocks), packed, rooms + i * room, before, hard, scratch.data);
+    parallel_groups(blocks, threads, [&](long first, long last) {
+        run(l, Block(l.rows, first, last, blocks), packed, rooms + first * room, before, hard,
+            scratch.data);
     });
 }
 

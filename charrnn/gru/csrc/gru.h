@@ -9,8 +9,10 @@
 //   saved   for the backward pass r z n q, with q = W_hn h + b_hn for reset=after and q = r h for
 //           reset=before: (T, H / UNITS, B, 4, UNITS), H rounded up to whole UNITS
 //
-// The rows are split over the threads, and a thread takes its rows through all steps: rows are
-// independent, so no step waits for another thread. Products outside the recurrence (with the
+// The rows are split into a block for each thread, and a thread takes its rows through all steps: rows
+// are independent, so no step waits for another thread. Where fewer threads work, each takes several
+// blocks through a step together, since to read all weights for each block cost 4 % of a training step;
+// the sums over the rows of a block do not depend on that. Products outside the recurrence (with the
 // inputs, and for all gradients of a layer) are computed for a chunk of steps at a time, while the
 // chunk is in the cache of the thread that wrote it.
 // The equations are those of charrnn/gru/reference.py.
@@ -37,21 +39,18 @@ struct Layer {
     long blocks() const { return (hidden + UNITS<T> - 1) / UNITS<T>; }
 };
 
-// The rows of a thread.
+// The rows of some of the blocks: of number `first` up to number `last`, exclusive.
 struct Block {
     long begin, end;
 
-    Block(long rows, long number, long blocks)
-        : begin(rows * number / blocks), end(rows * (number + 1) / blocks) {}
+    Block(long rows, long first, long last, long blocks)
+        : begin(rows * first / blocks), end(rows * last / blocks) {}
     long rows() const { return end - begin; }
-    long chunk() const { return std::max(1L, CHUNK_ROWS / rows()); }
 };
 
 // Whether step t takes the panels of weights from the last on: every other step does, since of
 // weights that are larger than a cache it has those that were used last.
 inline bool from_last(long t) { return t % 2; }
 
-// Rows of the largest chunk of any block.
-inline long chunk_rows(long rows, long blocks) {
-    return std::max(CHUNK_ROWS, (rows + blocks - 1) / blocks);
-}
+// Time steps of a chunk, for blocks of so many rows.
+inline long chunk_steps(long rows) { return std::max(1L, CHUNK_ROWS / rows); }

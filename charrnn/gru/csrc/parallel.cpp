@@ -42,7 +42,7 @@ struct OpenMP {
 std::atomic<int> reports{0};
 
 std::atomic<bool> shared{false};
-std::atomic<bool> always{false};  // as if the cores were shared, for tests
+std::atomic<int> always{0};  // see use_pool
 
 // Sets `shared`, on the thread that has the pool.
 void look_at_reports(Clock::time_point now) {
@@ -119,8 +119,9 @@ struct Pool {
     std::atomic<bool> limited{false};  // OpenMP's spinning
     int started = 0;               // threads
     std::atomic<int> threads{0};   // of OpenMP
-    void (*run)(void *) = nullptr;
+    void (*run)(void *, int) = nullptr;
     void *data = nullptr;
+    int at_work = 0;  // how many threads the job is for
     alignas(64) std::atomic<uint32_t> jobs{0};  // so far, and changes of `limited`
     alignas(64) std::atomic<uint32_t> gate{0};  // threads that may still begin << 16 | that are inside
     Place idle, finished;
@@ -168,7 +169,7 @@ void *help(void *first) {
         if (first && limited != p.limited) limit_spinning(limited = !limited, p.threads);
         if (!p.enter()) continue;
         const Presence presence;
-        p.run(p.data);
+        p.run(p.data, p.at_work);
         presence.stop();
         p.leave();
     }
@@ -188,29 +189,30 @@ void start(Pool &p, int threads) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-void run_in_pool(Pool &p, int threads, void (*run)(void *), void *data) {
+void run_in_pool(Pool &p, int threads, void (*run)(void *, int), void *data) {
     start(p, threads - 1);
-    p.run = run, p.data = data;
+    p.run = run, p.data = data, p.at_work = threads;
     p.gate = (threads - 1) << 16;
     p.jobs++;
     p.idle.wake(threads - 1);
     const Presence presence;
-    run(data);
+    run(data, threads);
     presence.stop();
     p.gate &= 0xffff;  // closes it
     p.finished.wait([&] { return p.gate == 0; });
 }
 
-void run_in_openmp(int threads, void (*run)(void *), void *data) {
+void run_in_openmp(int threads, void (*run)(void *, int), void *data) {
     struct Job {
-        void (*run)(void *);
+        void (*run)(void *, int);
         void *data;
+        int threads;
         std::atomic<Clock::rep> last;  // when the last thread was done with its work
-    } job{run, data, {0}};
+    } job{run, data, threads, {0}};
     auto body = [](void *data) {
         Job &job = *static_cast<Job *>(data);
         const Presence presence;
-        job.run(job.data);
+        job.run(job.data, job.threads);
         const Clock::rep now = presence.stop().time_since_epoch().count();
         Clock::rep last = job.last;
         while (last < now && !job.last.compare_exchange_weak(last, now)) {}
@@ -230,15 +232,15 @@ extern "C" void use_openmp(void *parallel, void *processors, void *pause) {
               reinterpret_cast<decltype(openmp.pause)>(pause)};
 }
 
-// Whether the pool is used in any case.
-extern "C" void use_pool(int on) { always = on; }
+// For tests: as if the cores were shared, with all threads (1) or with half of them (2); 0 ends it.
+extern "C" void use_pool(int how) { always = how; }
 
-void run_on_threads(int threads, void (*run)(void *), void *data) {
+void run_on_threads(int threads, void (*run)(void *, int), void *data) {
     static const int once = (renew(), pthread_atfork(nullptr, nullptr, renew_in_child));
     (void)once;
     Pool &p = *pool;
     // Alone inside of a job, and while another thread of Python has the threads.
-    if (threads < 2 || p.taken.exchange(true)) return run(data);
+    if (threads < 2 || p.taken.exchange(true)) return run(data, 1);
     look_at_reports(Clock::now());
     if (p.limited != shared) {
         p.threads = threads;
@@ -247,9 +249,12 @@ void run_on_threads(int threads, void (*run)(void *), void *data) {
         p.jobs++;
         p.idle.wake(p.started);
     }
+    const int some = always == 2 ? (threads + 1) / 2 : threads;
     if (openmp.parallel && !shared)
         run_in_openmp(threads, run, data);
+    else if (some > 1)
+        run_in_pool(p, some, run, data);
     else
-        run_in_pool(p, threads, run, data);
+        run(data, 1);
     p.taken = false;
 }

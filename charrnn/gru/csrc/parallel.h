@@ -13,29 +13,38 @@ inline int threads_for(long operations, int threads) {
     return operations < 1 << 18 ? 1 : threads;
 }
 
-// Calls run(data) on this thread and on up to threads - 1 others, and returns when all calls have.
-// How many others there are depends on whether the system runs them: see parallel.cpp.
-void run_on_threads(int threads, void (*run)(void *), void *data);
+// Calls run(data, n) on this thread and on up to n - 1 others, and returns when all calls have. n is at
+// most `threads`, and fewer where cores are shared: see parallel.cpp.
+void run_on_threads(int threads, void (*run)(void *, int), void *data);
 
-// Calls work(i) once for each i in [0, count). The assignment to threads is dynamic, so results
-// must not depend on it.
+// Calls work(begin, end) for groups of the numbers in [0, count): as large as lets each of the threads
+// that work now have one group, or of one number if not `large`. The assignment to threads is
+// dynamic, and results must not depend on it, nor on the groups.
 // Throws std::bad_alloc if a call does, after the others.
 template <class Work>
-void parallel_for(long count, int threads, const Work &work) {
+void parallel_groups(long count, int threads, const Work &work, bool large = true) {
     struct Job {
         const Work &work;
         std::atomic<long> next;
         long count;
+        bool large;
         std::atomic<bool> failed;
-    } job{work, {0}, count, {false}};
-    auto run = [](void *data) {
+    } job{work, {0}, count, large, {false}};
+    auto run = [](void *data, int threads) {
         Job &job = *static_cast<Job *>(data);
-        for (long i; (i = job.next++) < job.count;) try {
-                job.work(i);
+        const long size = job.large ? (job.count + threads - 1) / threads : 1;
+        for (long i; (i = job.next.fetch_add(size)) < job.count;) try {
+                job.work(i, i + size < job.count ? i + size : job.count);
             } catch (const std::bad_alloc &) {  // must not leave a thread of the pool
                 job.failed = true;
             }
     };
     run_on_threads(threads < count ? threads : int(count), run, &job);
     if (job.failed) throw std::bad_alloc();
+}
+
+// Calls work(i) once for each i in [0, count); see parallel_groups().
+template <class Work>
+void parallel_for(long count, int threads, const Work &work) {
+    parallel_groups(count, threads, [&](long i, long) { work(i); }, false);
 }
