@@ -77,7 +77,11 @@ class Training:
             self.graph()
             return
         loss, _ = self._forward()
-        self.optimizer.zero_grad()
+        if self.fused is None:
+            self.optimizer.zero_grad()
+        else:  # as DirectOptimization does
+            for parameter in self.parameters:
+                parameter.grad = None
         if self.scaler is None:
             loss.backward()
             self._keep_state()

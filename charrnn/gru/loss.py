@@ -9,6 +9,7 @@ Hsu et al. 2024, arXiv:2410.10989); under autocast with bfloat16 its products ta
 """
 
 import ctypes
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,73 @@ class LinearCrossEntropy(torch.autograd.Function):
         if grad.item() != 1:
             grads = [None if g is None else g * grad for g in grads]
         return *grads, None, None, None
+
+
+def window_cross_entropy(
+    inputs: Tensor,
+    table: Tensor | None,
+    state: Tensor,
+    targets: Tensor,
+    layers: list[tuple[Tensor, Tensor, Tensor, Tensor]],
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    reset: str,
+    gate: str,
+) -> tuple[Tensor, Tensor]:
+    """Layers without dropout, then :func:`linear_cross_entropy`, as one step of autograd on a CPU.
+
+    The numbers are those of the two after each other; Python and torch take 0.3 ms less.
+
+    Args:
+        inputs, table, state: as of :func:`charrnn.gru.native.forward`.
+        targets: (T, B) int64; -100 is ignored.
+        layers: the weights of each.
+        weight, bias: (V, H) and (V) of the linear layer.
+
+    Returns:
+        The mean nats and the final state (L, B, H).
+    """
+    dtype = state.dtype
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    path = bf16.path() if kept == torch.float32 else 0
+    tensors = [tensor.to(kept) for tensor in (weight, bias, *itertools.chain(*layers))]
+    inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
+    table = None if table is None else table.to(kept)
+    variant = reset == "before", gate == "hard_sigmoid", path
+    given = inputs, table, state.to(kept), targets, variant
+    loss, final = WindowCrossEntropy.apply(*given, *tensors)
+    return loss.to(dtype), final.to(dtype)
+
+
+class WindowCrossEntropy(torch.autograd.Function):
+    """Mean nats and final state of layers and a linear layer over a window."""
+
+    @staticmethod
+    def forward(ctx, inputs, table, state, targets, variant, weight, bias, *layers):
+        outputs = *inputs.shape[:2], weight.size(1)
+        weight, bias = weight.contiguous(), bias.contiguous()
+        grads = [native.empty(weight, *s) for s in (outputs, weight.shape, bias.shape)]
+        nats = ctypes.c_double(0)
+        loss = targets.contiguous(), weight, bias, len(weight), ctypes.addressof(nats), *grads
+        kept, _, final = native.run_forward(inputs, table, state, layers, variant, True, loss)
+        ctx.save_for_backward(*grads, *kept)
+        ctx.variant, ctx.threads = variant, torch.get_num_threads()
+        ctx.set_materialize_grads(False)
+        return state.new_tensor(nats.value if targets.numel() else float("nan")), final
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, grad_final):
+        grads, kept = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        if grad is None or grad.item() != 1:
+            grads = [g * (0 if grad is None else grad) for g in grads]
+        need_inputs, need_table, _, _, _, _, _, *needs = ctx.needs_input_grad
+        d_inputs, d_table, d_state, *d_layers = native.run_backward(
+            kept, grads[0], grad_final, ctx.variant, [need_inputs, need_table, *needs],
+            ctx.threads, True,
+        )  # fmt: skip
+        return d_inputs, d_table, d_state, None, None, *grads[1:], *d_layers
 
 
 def fused(

@@ -15,6 +15,7 @@ import ctypes
 import functools
 import math
 import weakref
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from charrnn.gru import bf16, build, cuda
 
+NO_LOSS = (None, None, None, 0, None, None, None, None)
 OUT_OF_RANGE, NO_MEMORY, NOT_FINITE = 1, 2, 3
 """Error codes of the functions of ``csrc``."""
 
@@ -85,96 +87,109 @@ class Layers(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, table, state, before, hard, path, training, *weights):
         training = training and any(ctx.needs_input_grad)
-        weights = [weight.contiguous() for weight in weights]
-        x = index = gates = None
-        if inputs.is_floating_point():
-            x = inputs.contiguous()
-        else:
-            index = inputs.long().contiguous()
-            w_ih = weights[0].t()
-            gates = w_ih.contiguous() if table is None else product(table, w_ih)
-        (steps, rows), (layers, _, hidden) = inputs.shape[:2], state.shape
-        states = kept_empty(state, layers, steps + 1, rows, hidden)
-        states[:, 0] = state
-        whole = -(-hidden // 16) * 16  # in blocks of units
-        saved = kept_empty(state, layers, steps, rows, 4 * whole) if training else None
-        below = (x, gates, index, 0 if gates is None else len(gates))
-        for layer, own in enumerate(states.unbind()):
-            w_ih, w_hh, b_ih, b_hh = weights[4 * layer : 4 * layer + 4]
-            call(
-                "gru_forward", *below, w_ih, w_hh, b_ih, b_hh, own,
-                saved[layer] if training else None, steps, rows, hidden, w_ih.size(1), before,
-                hard, path=path,
-            )  # fmt: skip
-            outputs = own[1:]
-            below = (outputs, None, None, 0)
+        variant = before, hard, path
+        kept, outputs, final = run_forward(inputs, table, state, weights, variant, training)
         if training:
-            ctx.save_for_backward(x, table, index, states, saved, *weights)
-            ctx.variant, ctx.path = (before, hard), path
+            ctx.save_for_backward(*kept)
+            ctx.variant, ctx.threads = variant, torch.get_num_threads()
             ctx.set_materialize_grads(False)
-        return outputs, states[:, -1].clone()
+        return outputs, final
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, grad_final):
-        x, table, index, states, saved, *weights = ctx.saved_tensors
-        layers, steps, rows, hidden = states.size(0), states.size(1) - 1, *states.shape[2:]
-        need_x, need_table, _, _, _, _, _, *needs = ctx.needs_input_grad
-        if grad is None:
-            grad = torch.zeros_like(states[0, 1:])
-        elif grad_final is not None:
-            grad = grad.clone(memory_format=torch.contiguous_format)
-        else:
-            grad = grad.contiguous()
-        d_states = empty(grad, layers, rows, hidden)
-        d_table, d_weights = None, [None] * len(weights)
-        for layer in reversed(range(layers)):
-            w_ih, w_hh = weights[4 * layer : 4 * layer + 2]
-            need_w_ih, need_w_hh = needs[4 * layer : 4 * layer + 2]
-            features, own = w_ih.size(1), states[layer]
-            if grad_final is not None:
-                grad[-1] += grad_final[layer]
-            below, chosen = (states[layer - 1, 1:], None) if layer else (x, index)
-            size = d_x = d_w_hh = d_w_ih = d_gates = None
-            if layer or need_x:
-                d_x = empty(grad, steps, rows, features)
-            if need_w_hh:
-                d_w_hh = empty(grad, 3 * hidden, hidden)
-            if chosen is not None:
-                size = features if table is None else len(table)
-                if need_w_ih or need_table:
-                    d_gates = empty(grad, size, 3 * hidden)
-            elif need_w_ih:
-                d_w_ih = empty(grad, 3 * hidden, features)
-            d_bias = empty(grad, 2, 3 * hidden)
-            call(
-                "gru_backward", grad, below, chosen, size or 0, w_ih, w_hh, own, saved[layer],
-                d_x, d_states[layer], d_bias, d_w_hh, d_w_ih, d_gates, steps, rows, hidden,
-                features, *ctx.variant, path=ctx.path,
-            )  # fmt: skip
-            if d_gates is not None:
-                if need_w_ih:
-                    columns = d_gates.t()
-                    d_w_ih = columns if table is None else product(columns, table)
-                if need_table:
-                    d_table = product(d_gates, w_ih)
-            d_weights[4 * layer : 4 * layer + 4] = d_w_ih, d_w_hh, *d_bias.unbind()
-            grad = d_x
-        return d_x, d_table, d_states, None, None, None, None, *d_weights
+        need_inputs, need_table, _, _, _, _, _, *needs = ctx.needs_input_grad
+        d_inputs, d_table, d_state, *d_weights = run_backward(
+            ctx.saved_tensors, grad, grad_final, ctx.variant, [need_inputs, need_table, *needs],
+            ctx.threads,
+        )  # fmt: skip
+        return d_inputs, d_table, d_state, None, None, None, None, *d_weights
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the product (M, N) of matrices (M, K) and (K, N).
+def run_forward(
+    inputs: Tensor,
+    table: Tensor | None,
+    state: Tensor,
+    weights: Sequence[Tensor],
+    variant: tuple[bool, bool, int],
+    training: bool,
+    loss: Sequence[Tensor | int | None] = NO_LOSS,
+) -> tuple[list[Tensor | None], Tensor, Tensor]:
+    """Run layers over a window; arguments as of :class:`Layers`.
 
-    Right is dense by rows or, as the transpose of a matrix is, by columns.
+    Args:
+        variant: whether the reset is before the product, whether gates are hard, and the path of
+            :func:`charrnn.gru.bf16.path`.
+        loss: arguments of ``csrc/forward.cpp`` for the loss, with which there are no outputs.
+
+    Returns:
+        What :func:`run_backward` needs if training, outputs (T, B, H), and final states (L, B, H).
     """
-    by_columns = not right.is_contiguous()
-    out = empty(left, left.size(0), right.size(1))
+    weights = [weight.contiguous() for weight in weights]
+    x = index = None
+    if inputs.is_floating_point():
+        x = inputs.contiguous()
+    else:
+        index = inputs.long().contiguous()
+        table = None if table is None else table.contiguous()
+    (steps, rows), (layers, _, hidden) = inputs.shape[:2], state.shape
+    states = kept_empty(state, layers, steps + 1, rows, hidden)
+    whole = -(-hidden // 16) * 16  # in blocks of units
+    saved = kept_empty(state, layers, steps, rows, 4 * whole) if training else None
+    final = empty(state, layers, rows, hidden)
+    features = weights[0].size(1)
     call(
-        "product", left, *left.stride(), right.t().contiguous() if by_columns else right,
-        by_columns, out, *left.shape, right.size(1),
+        "gru_forward", state.contiguous(), final, states, saved, x, table, index,
+        features if table is None else len(table), pointers(weights), *loss, steps, rows, hidden,
+        features, layers, *variant[:2], path=variant[2],
     )  # fmt: skip
-    return out
+    return [x, table, index, states, saved, *weights], states[-1, 1:], final
+
+
+def run_backward(
+    kept: Sequence[Tensor | None],
+    grad: Tensor | None,
+    grad_final: Tensor | None,
+    variant: tuple[bool, bool, int],
+    needs: list[bool],
+    threads: int,
+    is_loss: bool = False,
+) -> list[Tensor | None]:
+    """Return the gradients of inputs, table, states and weights of :func:`run_forward`.
+
+    Args:
+        kept: of run_forward.
+        grad, grad_final: of the outputs and of the final states; None for zeros.
+        needs: whether the gradient of inputs, of the table and of each weight is needed.
+        threads: of run_forward, by which what it kept is split.
+        is_loss: whether run_forward had a loss, which wrote grad.
+    """
+    x, table, index, states, saved, *weights = kept
+    layers, steps, rows, hidden = states.size(0), states.size(1) - 1, *states.shape[2:]
+    features = weights[0].size(1)
+    need_x, need_table, *needs = needs
+    grad = torch.zeros_like(states[0, 1:]) if grad is None else grad.contiguous()
+    grad_final = None if grad_final is None else grad_final.contiguous()
+    d_x = empty(grad, steps, rows, features) if need_x else None
+    d_table = empty(grad, *table.shape) if need_table else None
+    d_states = empty(grad, layers, rows, hidden)
+    d_weights = [  # those of biases in any case
+        empty(grad, *weight.shape) if need or i % 4 > 1 else None
+        for i, (weight, need) in enumerate(zip(weights, needs))
+    ]
+    call(
+        "gru_backward", grad, grad_final, x, table, index,
+        features if table is None else len(table), pointers(weights), states, saved, d_x, d_table,
+        d_states, pointers(d_weights), steps, rows, hidden, features, layers, is_loss,
+        *variant[:2], path=variant[2], threads=threads,
+    )  # fmt: skip
+    return [d_x, d_table, d_states, *d_weights]
+
+
+def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array:
+    """Return an array of the tensors' addresses, 0 for None."""
+    addresses = [None if t is None else t.data_ptr() for t in tensors]
+    return (ctypes.c_void_p * len(addresses))(*addresses)
 
 
 def empty(like: Tensor, *size: int) -> Tensor:
@@ -211,11 +226,14 @@ def memory() -> ctypes.CDLL:
     return library
 
 
-def call(name: str, *args: Tensor | int | None, path: int = 0) -> None:
+def call(
+    name: str, *args: Tensor | ctypes.Array | int | None, path: int = 0, threads: int | None = None
+) -> None:
     """Call a function of ``csrc`` for the type of its first tensor, on torch's threads.
 
     Args:
         path: of :func:`charrnn.gru.bf16.path`; unless it is 0, the function for bfloat16 operands.
+        threads: None for torch's number.
 
     Raises:
         IndexError: an index is out of range.
@@ -225,7 +243,8 @@ def call(name: str, *args: Tensor | int | None, path: int = 0) -> None:
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in args]
     dtype = next(a.dtype for a in args if isinstance(a, Tensor))
     called = function(name, torch.bfloat16 if path else dtype)
-    raise_error(called(*pointers, *([path] if path else []), torch.get_num_threads()), name)
+    threads = torch.get_num_threads() if threads is None else threads
+    raise_error(called(*pointers, *([path] if path else []), threads), name)
 
 
 def raise_error(code: int, name: str) -> None:
@@ -241,9 +260,8 @@ def raise_error(code: int, name: str) -> None:
 ARGUMENTS = {
     # p a pointer, l a long, i an int, d a double, as in the sources; those for bfloat16 operands
     # have one more int.
-    "gru_forward": "ppplpppppplllliii",
-    "gru_backward": "ppplpppppppppplllliii",
-    "product": "pllpipllli",
+    "gru_forward": "ppppppplpppplppppllllliii",
+    "gru_backward": "ppppplpppppppllllliiii",
     "tanh_table": "ppplli",
     "tanh_table_backward": "pppplli",
     "linear_cross_entropy": "pppppppppllli",

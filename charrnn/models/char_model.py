@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from charrnn.errors import check
 from charrnn.gru import GRU
-from charrnn.gru.hooks import is_plain_linear
+from charrnn.gru.hooks import has_hooks, is_plain_linear
 from charrnn.models.budget import largest_hidden_size
 from charrnn.models.contract import RecurrentModel
 
@@ -99,14 +99,38 @@ class CharModel(RecurrentModel):
 
     def loss(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean nats per character and the final state, with a fused loss if possible."""
+        device, decoder = state.device, self.decoder
+        fuses = self.gru.fuses_loss(device) and is_plain_linear(decoder)
+        if fuses and self.is_one_step(inputs, device):
+            from charrnn.gru.loss import window_cross_entropy
+
+            inputs, table = self.features(inputs)
+            weights = self.gru.all_weights, decoder.weight, decoder.bias
+            variant = {"reset": self.gru.reset, "gate": self.gru.gate}
+            return window_cross_entropy(inputs, table, state, targets, *weights, **variant)
         output, state = self.outputs(inputs, state)
         output, targets = output.flatten(0, 1), targets.flatten()
-        if self.gru.fuses_loss(output.device) and is_plain_linear(self.decoder):
+        if fuses:
             from charrnn.gru.loss import linear_cross_entropy
 
-            weight, bias = self.decoder.weight, self.decoder.bias
-            return linear_cross_entropy(output, weight, bias, targets), state
-        return F.cross_entropy(self.decoder(output), targets), state
+            return linear_cross_entropy(output, decoder.weight, decoder.bias, targets), state
+        return F.cross_entropy(decoder(output), targets), state
+
+    def is_one_step(self, inputs: Tensor, device: torch.device) -> bool:
+        """Whether nothing comes between or listens to the GRU and the decoder, which are fused."""
+        gru, dropout = self.gru, self.dropout
+        return (
+            device.type == "cpu"
+            and torch.is_grad_enabled()
+            and type(self).outputs is CharModel.outputs
+            and type(gru) is GRU
+            and type(dropout) is nn.Dropout
+            and not (gru.dropout and gru.training)
+            and not (dropout.p and dropout.training)
+            and not has_hooks(gru)
+            and not has_hooks(dropout)
+            and self.document_starts(inputs) is None
+        )
 
     def nll(self, inputs: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nats of every target, (T, B), and the final state."""

@@ -1,21 +1,19 @@
-// Of the backward pass of a GRU layer: its arrays, and the gradients that are sums over the rows of
-// a chunk, those of weights and inputs. See gru.h for the dimensions; in addition:
-//   dout    (T, B, H), the gradient of the outputs states[1:]
+// Of the backward pass of GRU layers: its arrays, and the gradients that are sums over the rows of
+// a chunk, those of weights and inputs. See window.h and gru.h for dimensions and other arrays.
+//   dout    (rows, H) of each step, the gradient of the outputs
 //   grads   gradients of the gates' preactivations, for the rows of a chunk of steps, as many as it
 //           has steps times rows: (gates, H / UNITS, chunk rows, UNITS), H rounded up. Gates are
 //           dq dr dz dn for reset=after, so that those of the hidden product (q r z) and those of
 //           the input product (r z n) are both adjacent; dr dz dn for reset=before
-//   keep    (B, H) the part of a state's gradient that bypasses the hidden product
+//   keep    (rows, H) the part of a state's gradient that bypasses the hidden product
 #pragma once
-
-#include <vector>
 
 #include "gru.h"
 
 // Outputs for gradients, of the layer or of a block; null if not needed.
 template <class T>
 struct Sums {
-    T *bias;   // one for each gate of grads and unit; of the layer bias_ih and bias_hh, (2, 3H)
+    T *bias;   // one for each gate of grads and unit
     T *w_hh;   // (3H, H)
     T *w_ih;   // (3H, I)
     T *gates;  // (V, 3H)
@@ -37,19 +35,19 @@ struct Grads {
     }
 };
 
-// The work of one block of rows.
+// A block of rows of a layer.
 template <class T>
 struct Part {
-    const Layer<T> &l;
-    const Block b;
+    Layer<T> l;
     const T *dout;
-    T *keep, *dx;
+    long dout_step;
+    T *keep, *dx;  // dx may be null; its steps are as far apart as those of the inputs
+    bool has_final;  // whether keep has the gradient of the final states at first
     Grads<T> grads, later;  // of a chunk, and of the step after it
     T *right;               // packed for the gradients of weights
-    const T *hidden, *candidate, *input;  // packed weights
     Sums<T> sums;
 
-    T *grad(long s, long row, long u) const { return grads.at(s * b.rows() + row - b.begin, u); }
+    T *grad(long s, long row, long u) const { return grads.at(s * l.rows + row, u); }
 };
 
 // Those that one thread does together: neighbours, of the same layer, chunks and packed weights.
@@ -58,24 +56,25 @@ using Parts = std::vector<Part<T>>;
 
 // The number of terms of a product with the gradients of some gates.
 template <class T>
-inline long terms_of(const Layer<T> &l, long gates) {
-    return l.blocks() * gates * UNITS<T>;
+inline long terms_of(long hidden, long gates) {
+    return (hidden + UNITS<T> - 1) / UNITS<T> * gates * UNITS<T>;
 }
 
 // Right side of a product for weights: at(t, row, u) points to the columns of the chunk's rows.
 template <class T, class At>
 const T *pack_right(const Part<T> &p, long t, long steps, long size, const At &at) {
-    const long n = p.b.rows();
-    pack_rows(p.right, steps * n, size, 1,
-              [&](long k, long u) { return at(t + k / n, p.b.begin + k % n, u); });
+    const long n = p.l.rows;
+    pack_rows(p.right, steps * n, size, Now(),
+              [&](long k, long u) { return at(t + k / n, k % n, u); });
     return p.right;
 }
 
-// Gradients of weights and inputs from the grads of the chunk that starts at step t.
+// Gradients of weights and inputs from the grads of the chunk that starts at step t; `input` are the
+// packed weights of the inputs.
 template <class T>
-void outer_gradients(const Part<T> &p, long t, long steps, bool before) {
+void outer_gradients(const Part<T> &p, const T *input, long t, long steps, bool before) {
     const Layer<T> &l = p.l;
-    const long H = l.hidden, I = l.inputs, n = p.b.rows(), count = steps * n;
+    const long H = l.hidden, I = l.inputs, n = l.rows, count = steps * n;
     constexpr long S = UNITS<T>;
     const long outer = before ? 0 : 1;  // number of the first gate outside
     // Gate number `to` of a weight gets the gradient number `from`.
@@ -95,23 +94,23 @@ void outer_gradients(const Part<T> &p, long t, long steps, bool before) {
     }
     if (p.sums.w_ih) {
         const T *x = pack_right(p, t, steps, I, [&](long s, long row, long u) {
-            return l.x + (s * l.rows + row) * I + u;
+            return l.features(s, row) + u;
         });
         for (long g : {0, 1, 2}) gate(p.sums.w_ih, g, outer + g, x, I);
     }
     for (long k = 0; p.sums.gates && k < count; k++) {
-        T *sum = p.sums.gates + l.index[(t + k / n) * l.rows + p.b.begin + k % n] * 3 * H;
+        T *sum = p.sums.gates + l.index_at(t + k / n, k % n) * 3 * H;
         for (long u = 0; u < H; u += lanes<T>)
             for (long g = 0; g < 3; g++)
                 add(sum + g * H + u, load(p.grads.at(k, u) + (outer + g) * p.grads.gate()), H - u);
     }
     if (!p.dx) return;
     // The rows of a step together, or of all steps where those are adjacent.
-    const long together = n == l.rows ? count : n, terms = terms_of(l, 3);
+    const long together = l.x_step == n * I ? count : n, terms = terms_of<T>(H, 3);
     V<T> part[TILE_ROWS * TILE_VECTORS];
-    column_panels(p.input, terms, I, [&](const T *panel, long v0, long width) {
+    column_panels(input, terms, I, [&](const T *panel, long v0, long width) {
         for (long k = 0; k < count; k += together) {
-            T *dx = p.dx + ((t + k / n) * l.rows + p.b.begin) * I;
+            T *dx = p.dx + (t + k / n) * l.x_step;
             row_tiles(0, together, [&](long first, long m) {
                 product<T>(part, p.grads.rows(k + first, outer), m, panel, width, terms);
                 for (long i = 0; i < m; i++)

@@ -1,17 +1,19 @@
-// A GRU layer over a window, backward, with bfloat16 operands. See bf16_layer.h and backward.cpp.
+// GRU layers over a window, backward, with bfloat16 operands. See bf16_layer.h and backward.cpp.
 
 #include "bf16_path.h"
 
 #ifdef HAS_BF16_KERNELS
 #include "bf16_layer.h"
 #include "bf16_weights.h"
+#include "table.h"
 
 #include "bf16_on.h"
 
 namespace {
 
+// Outputs for gradients; all but those of biases may be null.
 struct Sums {
-    float *bias, *w_hh, *w_ih, *gates;
+    float *bias_ih, *bias_hh, *w_hh, *w_ih, *gates;
 };
 
 // Sums over the rows of a block, of each in turn; null if not needed.
@@ -28,12 +30,13 @@ struct BlockSums {
     long end(long block) const { return rows * (block + 1) / blocks; }
 };
 
+// keep (B, H) becomes the gradient of the initial state; if has_final it has that of the final one.
 // grads: (T B, gates x Hp) in bfloat16, dq dr dz dn, or dr dz dn where the reset comes before.
 // b may be several blocks: products have the rows of all, and each sum the rows of its own block.
 template <class E, bool before>
 void backward_block(const Layer &l, const Block &b, const float *dout, float *keep, bf16 *grads,
                     long ldg, const bf16 *hidden, const bf16 *candidate, const BlockSums &sums,
-                    bool hard) {
+                    bool has_final, bool hard) {
     const long H = l.hidden, Hp = l.hp();
     constexpr long R = before ? 0 : 1;  // number of dr among the gates
     const long blocks = (before ? 2 : 3) * Hp / 32;
@@ -60,7 +63,8 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
                             continue;
                         }
                         V dh = load(dout + (t * l.rows + row) * H + u, m);
-                        if (t + 1 < l.steps) dh += load(k, m) + load(out + 32 * i + u % 32);
+                        if (t + 1 < l.steps || has_final)  // out is zero at the last step
+                            dh += load(k, m) + load(out + 32 * i + u % 32);
                         const float *a = l.saved_at(t, row) + u;
                         V r = load(a, m), z = load(a + H, m), cand = load(a + 2 * H, m);
                         V h = load(l.state(t, row) + u, m);
@@ -124,7 +128,7 @@ void backward_block(const Layer &l, const Block &b, const float *dout, float *ke
 
 template <class E, bool before>
 void backward(const Layer &l, const float *dout, long vocabulary, float *dx, float *dstate,
-              const Sums &total, bool hard, int threads) {
+              const Sums &total, bool has_final, bool hard, int threads) {
     const long H = l.hidden, Hp = l.hp(), I = l.inputs, T = l.steps, B = l.rows;
     const long blocks = std::min<long>(threads, B), gates = before ? 3 : 4, outer = gates - 3;
     const long ldg = row_size(gates * Hp), folded = total.gates ? vocabulary * 3 * H : 0;
@@ -154,14 +158,14 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
     const BlockSums parts{B, blocks, bias, folded ? sums.data : nullptr, gates * H, folded};
     parallel_groups(blocks, threads, [&](long first, long last) {
         backward_block<E, before>(l, Block(B, first, last, blocks), dout, dstate, grads, ldg, hidden,
-                                  candidate, parts, hard);
+                                  candidate, parts, has_final, hard);
     });
     for (long i = 1; i < blocks; i++)
         for (long j = 0; j < gates * H; j++) bias[j] += bias[i * gates * H + j];
     const float *r = bias + outer * H, *inner_n = before ? r + 2 * H : bias.data;  // or q
-    std::copy(r, r + 3 * H, total.bias);  // bias_ih, then bias_hh
-    std::copy(r, r + 2 * H, total.bias + 3 * H);
-    std::copy(inner_n, inner_n + H, total.bias + 5 * H);
+    std::copy(r, r + 3 * H, total.bias_ih);
+    std::copy(r, r + 2 * H, total.bias_hh);
+    std::copy(inner_n, inner_n + H, total.bias_hh + 2 * H);
     for (long j = 0; j < folded; j++) {
         total.gates[j] = sums[j];
         for (long i = 1; i < blocks; i++) total.gates[j] += sums[i * folded + j];
@@ -211,27 +215,40 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
 
 template <class E>
 void run(const Layer &l, const float *dout, long vocabulary, float *dx, float *dstate,
-         const Sums &total, bool before, bool hard, int threads) {
-    (before ? backward<E, true> : backward<E, false>)(l, dout, vocabulary, dx, dstate, total, hard,
-                                                      threads);
+         const Sums &total, bool has_final, bool before, bool hard, int threads) {
+    (before ? backward<E, true> : backward<E, false>)(l, dout, vocabulary, dx, dstate, total,
+                                                      has_final, hard, threads);
 }
 
 }  // namespace
 
 #include "bf16_off.h"
 
-extern "C" int gru_backward_bf16(const float *dout, const float *x, const int64_t *index,
-                                 long vocabulary, const float *w_ih, const float *w_hh,
-                                 const float *states, const float *saved, float *dx, float *dstate,
-                                 float *dbias, float *dw_hh, float *dw_ih, float *dgates, long steps,
-                                 long rows, long hidden, long inputs, int before, int hard,
-                                 int path, int threads) try {
-    const Layer l{steps, rows, hidden, inputs, x, nullptr, index, w_ih, w_hh,
-                  const_cast<float *>(states), const_cast<float *>(saved)};
-    const Sums total{dbias, dw_hh, dw_ih, dgates};
-    threads = threads_for(steps * rows * hidden * (hidden + inputs), threads);
-    (path == AMX ? run<Amx> : run<Dot>)(l, dout, vocabulary, dx, dstate, total, before, hard,
-                                        threads);
+extern "C" int gru_backward_bf16(const float *dout, const float *dfinal, const float *x,
+                                 const float *table, const int64_t *index, long vocabulary,
+                                 const float *const *weights, const float *states,
+                                 const float *saved, float *dx, float *dtable, float *dinitial,
+                                 float *const *dweights, long steps, long rows, long hidden,
+                                 long inputs, long layers, int, int before, int hard, int path,
+                                 int threads) try {
+    const Window<float> w{x, table, index, vocabulary, weights, const_cast<float *>(states),
+                          const_cast<float *>(saved), steps, rows, hidden, inputs, layers};
+    threads = threads_for(w.operations() / 3, threads);
+    const long size = rows * hidden;
+    const bool folds = index && (dweights[0] || dtable);
+    Buffer<float> folded(folds ? vocabulary * 3 * hidden : 0);
+    Buffer<float> between(layers > 1 ? steps * size : 0), other(layers > 2 ? steps * size : 0);
+    for (long i = layers - 1; i >= 0; i--) {
+        const Layer l(w, i, nullptr);
+        float *const *d = dweights + 4 * i, *const keep = dinitial + i * size;
+        float *below = i ? (i % 2 ? between.data : other.data) : dx;
+        const Sums total{d[2], d[3], d[1], l.x ? d[0] : nullptr, !i && folds ? folded.data : nullptr};
+        if (dfinal) std::copy(dfinal + i * size, dfinal + (i + 1) * size, keep);
+        (path == AMX ? run<Amx> : run<Dot>)(l, dout, vocabulary, below, keep, total,
+                                            dfinal != nullptr, before, hard, threads);
+        dout = below;
+    }
+    if (folds) table_gradients(w, folded.data, dweights[0], dtable, threads);
     return DONE;
 } catch (const std::bad_alloc &) {
     return NO_MEMORY;

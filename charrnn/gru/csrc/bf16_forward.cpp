@@ -1,9 +1,10 @@
-// A GRU layer over a window, forward, with bfloat16 operands. See bf16_layer.h.
+// GRU layers over a window, forward, with bfloat16 operands. See bf16_layer.h.
 
 #include "bf16_path.h"
 
 #ifdef HAS_BF16_KERNELS
 #include "bf16_layer.h"
+#include "table.h"
 
 #include "bf16_on.h"
 
@@ -149,17 +150,37 @@ void run(const Layer &l, const float *bias_ih, const float *bias_hh, bool before
 
 #include "bf16_off.h"
 
-extern "C" int gru_forward_bf16(const float *x, const float *gates, const int64_t *index,
-                                long vocabulary, const float *w_ih, const float *w_hh,
-                                const float *bias_ih, const float *bias_hh, float *states,
-                                float *saved, long steps, long rows, long hidden, long inputs,
+extern "C" int linear_cross_entropy_bf16(const float *, const float *, const float *,
+                                         const int64_t *, double *, float *, float *, float *,
+                                         float *, long, long, long, int, int);
+
+extern "C" int gru_forward_bf16(const float *initial, float *final, float *states, float *saved,
+                                const float *x, const float *table, const int64_t *index,
+                                long vocabulary, const float *const *weights,
+                                const int64_t *targets, const float *decoder,
+                                const float *decoder_bias, long size, double *nats,
+                                float *d_outputs, float *d_decoder, float *d_decoder_bias,
+                                long steps, long rows, long hidden, long inputs, long layers,
                                 int before, int hard, int path, int threads) try {
-    for (long i = 0; index && i < steps * rows; i++)
-        if (index[i] < 0 || index[i] >= vocabulary) return OUT_OF_RANGE;
-    Layer l{steps, rows, hidden, inputs, x, gates, index, w_ih, w_hh, states, saved};
-    threads = threads_for(steps * rows * hidden * (hidden + inputs), threads);
-    (path == AMX ? run<Amx> : run<Dot>)(l, bias_ih, bias_hh, before, hard, threads);
-    return DONE;
+    const Window<float> w{x,     table, index, vocabulary, weights, states,
+                          saved, steps, rows,  hidden,     inputs,  layers};
+    if (!w.has_indices()) return OUT_OF_RANGE;
+    const int some = threads_for(w.operations() / 3, threads);
+    Buffer<float> gates(index ? vocabulary * 3 * hidden : 0);
+    Tasks tasks;
+    if (index) add_table_product(tasks, w, gates.data);
+    tasks.run(some);
+    for (long i = 0; i < layers; i++) {
+        const Layer l(w, i, gates);
+        const long all = rows * hidden;
+        std::copy(initial + i * all, initial + (i + 1) * all, l.state(0, 0));
+        (path == AMX ? run<Amx> : run<Dot>)(l, w.weight(i, 2), w.weight(i, 3), before, hard, some);
+        std::copy(l.state(steps, 0), l.state(steps, 0) + all, final + i * all);
+    }
+    if (!targets) return DONE;
+    return linear_cross_entropy_bf16(w.states_of(layers - 1) + rows * hidden, decoder, decoder_bias,
+                                     targets, nats, nullptr, d_outputs, d_decoder, d_decoder_bias,
+                                     steps * rows, size, hidden, path, threads);
 } catch (const std::bad_alloc &) {
     return NO_MEMORY;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bf16_product.h"
+#include "window.h"
 
 #include "bf16_on.h"
 
@@ -14,6 +15,12 @@ struct Layer {
     const int64_t *index;
     const float *w_ih, *w_hh;
     float *states, *saved;
+
+    // Number i of a window, with the gates of its indices.
+    Layer(const Window<float> &w, long i, const float *gates)
+        : steps(w.steps), rows(w.rows), hidden(w.hidden), inputs(w.inputs_of(i)),
+          x(i ? w.states_of(i - 1) + w.rows * w.hidden : w.x), gates(gates), index(i ? nullptr : w.index), w_ih(w.weight(i, 0)),
+          w_hh(w.weight(i, 1)), states(w.states_of(i)), saved(w.saved_of(i)) {}
 
     long hp() const { return up(hidden, 32); }
     long ip() const { return up(inputs, 32); }

@@ -1,27 +1,59 @@
-// A GRU layer over a window, forward. See gru.h for the dimensions.
+// GRU layers over a window, forward, and the loss of their outputs. See gru.h and loss.h.
+
+#include <list>
 
 #include "gru.h"
+#include "loss.h"
+#include "table.h"
 
 namespace {
 
-// W_ih x: of all characters, or of the steps from `first` on, (H / lanes, count, 3, lanes).
+// W_ih x: of all characters, or of the rows of the steps from `first` on, (H / lanes, count, 3, lanes).
 template <class T>
 struct Gates {
     const T *data;
     long first, count, next;  // next: from one gate of a unit to the next
 
-    const T *at(const Layer<T> &l, const Block &b, long t, long row, long u) const {
-        if (l.index) return data + l.index[t * l.rows + row] * 3 * l.hidden + u;
-        const long k = (t - first) * b.rows() + row - b.begin;
+    const T *at(const Layer<T> &l, long t, long row, long u) const {
+        if (l.index) return data + l.index_at(t, row) * 3 * l.hidden + u;
+        const long k = (t - first) * l.rows + row;
         return data + (u / lanes<T> * count + k) * 3 * lanes<T>;
     }
 };
 
-// Packed weights and biases: r, z, n outside and n inside the hidden product.
+// Packed weights and biases of a layer, these r, z, n outside and n inside the hidden product.
 template <class T>
 struct Packed {
-    const T *hidden, *candidate, *input, *bias;
+    Buffer<T> hidden, input, bias;
+    T *candidate;  // for reset=before
+
+    // Adds tasks that pack the weights of layer i.
+    Packed(const Window<T> &w, long i, bool before, Tasks &tasks)
+        : hidden(panel_size<T>(w.hidden, 3 * vectors<T>(w.hidden))),
+          input(w.has_features(i) ? panel_size<T>(w.inputs_of(i), 3 * vectors<T>(w.hidden)) : 0),
+          bias(4 * w.hidden), candidate(hidden + panel_size<T>(w.hidden, 2 * vectors<T>(w.hidden))) {
+        const long H = w.hidden;
+        const T *w_hh = w.weight(i, 1), *bias_ih = w.weight(i, 2), *bias_hh = w.weight(i, 3);
+        for (long j = 0; j < 3 * H; j++) bias[j] = bias_ih[j] + (j < 2 * H ? bias_hh[j] : T(0));
+        std::copy(bias_hh + 2 * H, bias_hh + 3 * H, bias + 3 * H);
+        pack_gates<T>(hidden, w_hh, H, H, before ? 2 : 3, tasks);
+        if (before)
+            pack_columns(candidate, H, H, tasks, [=](long j) { return w_hh + (2 * H + j) * H; });
+        if (w.has_features(i)) pack_gates<T>(input, w.weight(i, 0), H, w.inputs_of(i), 3, tasks);
+    }
 };
+
+// A block of rows of a layer with its scratch memory.
+template <class T>
+struct Part {
+    Layer<T> l;
+    Gates<T> x;
+    T *gates;    // for the input product of a chunk
+    T *scratch;  // replaces `saved` of one step if nothing is saved
+};
+
+template <class T>
+using Parts = std::vector<Part<T>>;
 
 template <class T, bool hard>
 inline void squash(V<T> &r, V<T> &z) {
@@ -34,8 +66,8 @@ inline void prefetch_gates(const T *p, long next) {
 }
 
 template <class T, bool hard>
-void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gates<T> &x, long t) {
-    const long H = l.hidden, X = x.next;
+void step_after(const Parts<T> &parts, const Packed<T> &w, long t) {
+    const long H = parts[0].l.hidden, X = parts[0].x.next;
     constexpr long S = UNITS<T>;
     V<T> sums[TILE_ROWS * 3];
     for (long j = 0; j < vectors<T>(H); j++) {
@@ -44,12 +76,13 @@ void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gat
         const long u = c * lanes<T>, n = H - u;
         const V<T> bias_r = load(w.bias + u, n), bias_z = load(w.bias + H + u, n);
         const V<T> bias_n = load(w.bias + 2 * H + u, n), bias_q = load(w.bias + 3 * H + u, n);
-        row_tiles(b.begin, b.end, [&](long first, long m) {
+        row_tiles_of(parts, [&](const Part<T> &p, long first, long m) {
+            const Layer<T> &l = p.l;
             // Pointers of the first row: a store could change what they are computed from.
             const T *h = l.state(t, first) + u, *gates[TILE_ROWS];
             T *next = l.state(t + 1, first) + u, *s = l.saved ? l.saved_at(t, first, u) : nullptr;
             for (long i = 0; i < m; i++) {
-                gates[i] = x.at(l, b, t, first + i, u);
+                gates[i] = p.x.at(l, t, first + i, u);
                 prefetch_gates(gates[i], X);
                 if (s) prefetch_gates(s + i * 4 * S, S);
             }
@@ -74,49 +107,53 @@ void step_after(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gat
     }
 }
 
-// scratch replaces `saved` of one step if nothing is saved.
 template <class T, bool hard>
-void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Gates<T> &x, long t,
-                 T *scratch) {
-    const long H = l.hidden, X = x.next;
+void step_before(const Parts<T> &parts, const Packed<T> &w, long t) {
+    const long H = parts[0].l.hidden, X = parts[0].x.next;
     constexpr long S = UNITS<T>;
     V<T> sums[TILE_ROWS * 3];
-    Layer<T> to = l;  // where gates are written
-    if (!l.saved) to.saved = scratch;
-    const long at = l.saved ? t : 0;
+    // Where gates are written.
+    auto kept_at = [&](const Part<T> &p, long row, long u) {
+        if (p.l.saved) return p.l.saved_at(t, row, u);
+        Layer<T> to = p.l;
+        to.saved = p.scratch;
+        return to.saved_at(0, row, u);
+    };
     for (long j = 0; j < vectors<T>(H); j++) {
         const long c = from_last(t) ? vectors<T>(H) - 1 - j : j;
         const T *panel = w.hidden + c * panel_size<T>(H, 2);
         const long u = c * lanes<T>, n = H - u;
         const V<T> bias_r = load(w.bias + u, n), bias_z = load(w.bias + H + u, n);
-        row_tiles(b.begin, b.end, [&](long first, long m) {
+        row_tiles_of(parts, [&](const Part<T> &p, long first, long m) {
+            const Layer<T> &l = p.l;
             for (long i = 0; i < m; i++) {
-                prefetch_gates(x.at(l, b, t, first + i, u), X);
-                prefetch_gates(to.saved_at(at, first + i, u), S);
+                prefetch_gates(p.x.at(l, t, first + i, u), X);
+                prefetch_gates(kept_at(p, first + i, u), S);
             }
             product<T>(sums, {l.state(t, first), H, 1}, m, panel, 2, H);
             for (long i = 0; i < m; i++) {
-                const T *g = x.at(l, b, t, first + i, u);
+                const T *g = p.x.at(l, t, first + i, u);
                 V<T> r = sums[2 * i] + (load(g, n) + bias_r);
                 V<T> z = sums[2 * i + 1] + (load(g + X, n) + bias_z);
                 squash<T, hard>(r, z);
-                T *s = to.saved_at(at, first + i, u);
+                T *s = kept_at(p, first + i, u);
                 store(s, r), store(s + S, z);
                 store(s + 3 * S, r * load(l.state(t, first + i) + u, n));
             }
         });
     }
-    column_panels(w.candidate, H, H, [&](const T *panel, long v0, long width) {
-        row_tiles(b.begin, b.end, [&](long first, long m) {
-            const T *rows = to.saved_at(at, first, 0) + 3 * S;
+    column_panels<T>(w.candidate, H, H, [&](const T *panel, long v0, long width) {
+        row_tiles_of(parts, [&](const Part<T> &p, long first, long m) {
+            const Layer<T> &l = p.l;
+            const T *rows = kept_at(p, first, 0) + 3 * S;
             product<T>(sums, {rows, 4 * S, 1, S, l.rows * 4 * S}, m, panel, width, H);
             for (long v = 0; v < width; v++) {
                 const long u = (v0 + v) * lanes<T>, n = H - u;
                 const V<T> bias = load(w.bias + 2 * H + u, n) + load(w.bias + 3 * H + u, n);
                 for (long i = 0; i < m; i++) {
-                    V<T> g = load(x.at(l, b, t, first + i, u) + 2 * X, n);
+                    V<T> g = load(p.x.at(l, t, first + i, u) + 2 * X, n);
                     V<T> cand = tanh<T>(sums[i * width + v] + (g + bias));
-                    T *s = to.saved_at(at, first + i, u);
+                    T *s = kept_at(p, first + i, u);
                     V<T> h = load(l.state(t, first + i) + u, n);
                     store(l.state(t + 1, first + i) + u, cand + load(s + S) * (h - cand), n);
                     store(s + 2 * S, cand);
@@ -128,15 +165,14 @@ void step_before(const Layer<T> &l, const Block &b, const Packed<T> &w, const Ga
 
 // The input product of the steps [t, end), for Gates of `most` rows.
 template <class T>
-void input_gates(const Layer<T> &l, const Block &b, long t, long end, const T *packed, T *gates,
-                 long most) {
-    const long I = l.inputs, n = b.rows(), count = (end - t) * n;
+void input_gates(const Layer<T> &l, long t, long end, const T *packed, T *gates, long most) {
+    const long I = l.inputs, n = l.rows, count = (end - t) * n;
     // The rows of a step together, or of all steps where those are adjacent.
-    const long together = n == l.rows ? count : n;
+    const long together = l.x_step == n * I ? count : n;
     V<T> sums[TILE_ROWS * 3];
     for (long c = 0; c < vectors<T>(l.hidden); c++)
         for (long k = 0; k < count; k += together) {
-            const T *x = l.x + ((t + k / n) * l.rows + b.begin) * I;
+            const T *x = l.features(t + k / n, 0);
             T *to = gates + (c * most + k) * 3 * lanes<T>;
             row_tiles(0, together, [&](long first, long m) {
                 product<T>(sums, {x + first * I, I, 1}, m, packed + c * panel_size<T>(I, 3), 3, I);
@@ -145,59 +181,112 @@ void input_gates(const Layer<T> &l, const Block &b, long t, long end, const T *p
         }
 }
 
-// gates: scratch memory of the blocks, for the input product of a chunk.
+// The blocks of a layer that one thread does together.
 template <class T>
-void run(const Layer<T> &l, const Block &b, const Packed<T> &w, T *gates, bool before, bool hard,
-         T *scratch) {
-    const long n = b.rows(), chunk = chunk_steps(n);
-    for (long t = 0; t < l.steps; t += chunk) {
-        const long end = std::min(t + chunk, l.steps);
-        if (l.x) input_gates(l, b, t, end, w.input, gates, chunk * n);
-        const Gates<T> g{l.x ? gates : l.gates, t, chunk * n, l.x ? lanes<T> : l.hidden};
+void run(Parts<T> &parts, const Packed<T> &w, long chunk, bool before, bool hard) {
+    const long steps = parts[0].l.steps;
+    for (long t = 0; t < steps; t += chunk) {
+        const long end = std::min(t + chunk, steps);
+        for (Part<T> &p : parts)
+            if (p.l.x) {
+                input_gates<T>(p.l, t, end, w.input, p.gates, chunk * p.l.rows);
+                p.x = {p.gates, t, chunk * p.l.rows, lanes<T>};
+            } else {
+                p.x = {p.l.gates, t, 0, p.l.hidden};
+            }
         for (long s = t; s < end; s++)
             if (before)
-                hard ? step_before<T, true>(l, b, w, g, s, scratch)
-                     : step_before<T, false>(l, b, w, g, s, scratch);
+                hard ? step_before<T, true>(parts, w, s) : step_before<T, false>(parts, w, s);
             else
-                hard ? step_after<T, true>(l, b, w, g, s) : step_after<T, false>(l, b, w, g, s);
+                hard ? step_after<T, true>(parts, w, s) : step_after<T, false>(parts, w, s);
     }
 }
 
+// What is asked for of the loss of a window's outputs, and where it goes.
 template <class T>
-void forward(const Layer<T> &l, const T *bias_ih, const T *bias_hh, bool before, bool hard,
-             int threads) {
-    const long H = l.hidden, I = l.x ? l.inputs : 0, blocks = std::min<long>(threads, l.rows);
-    const long wide = vectors<T>(H), largest = (l.rows + blocks - 1) / blocks;
-    const long room = panel_size<T>(std::max(CHUNK_ROWS, largest), 3 * wide);
-    Buffer<T> bias(4 * H), hidden(panel_size<T>(H, 3 * wide));
-    Buffer<T> input(panel_size<T>(I, 3 * wide)), rooms(l.x ? blocks * room : 0);
-    Buffer<T> scratch(before && !l.saved ? l.blocks() * l.rows * 4 * UNITS<T> : 0);
-    for (long j = 0; j < 3 * H; j++) bias[j] = bias_ih[j] + (j < 2 * H ? bias_hh[j] : T(0));
-    std::copy(bias_hh + 2 * H, bias_hh + 3 * H, bias + 3 * H);
-    T *candidate = hidden + panel_size<T>(H, 2 * wide);
-    pack_gates<T>(hidden, l.w_hh, H, H, before ? 2 : 3, threads);
-    if (before)
-        pack_columns(candidate, H, H, threads, [&](long j) { return l.w_hh + (2 * H + j) * H; });
-    if (l.x) pack_gates<T>(input, l.w_ih, H, I, 3, threads);
-    const Packed<T> packed{hidden, candidate, input, bias};
-    parallel_groups(blocks, threads, [&](long first, long last) {
-        run(l, Block(l.rows, first, last, blocks), packed, rooms + first * room, before, hard,
-            scratch.data);
+struct Loss {
+    const T *weight, *bias;
+    const int64_t *targets;  // (T, B); null if no loss is asked for
+    long size;
+    double scale;
+    T *d_outputs;  // split as the states are
+    LossResults<T> results;
+};
+
+// The states before the first step are `initial`, and those after the last are also `final`, (L, B, H).
+template <class T>
+void forward(const Window<T> &w, const T *initial, T *final, const Loss<T> &loss, bool before,
+             bool hard, int threads) {
+    const long H = w.hidden, chunk = chunk_steps(w.largest());
+    const long room = panel_size<T>(chunk * w.largest(), 3 * vectors<T>(H));
+    Buffer<T> gates(w.index ? w.vocabulary * 3 * H : 0);
+    Buffer<T> rooms(w.x || w.layers > 1 ? w.blocks * room : 0);
+    Buffer<T> scratch(before && !w.saved ? w.rows * w.of_row() : 0);
+    std::list<Packed<T>> packed;
+    std::list<Decoder<T>> decoder;  // one or none
+    std::list<LossRoom<T>> loss_rooms;
+    std::vector<LossRoom<T> *> room_of;
+    Tasks tasks;
+    if (w.index) add_table_product(tasks, w, gates.data);
+    for (long i = 0; i < w.layers; i++) packed.emplace_back(w, i, before, tasks);
+    if (loss.targets) {
+        decoder.emplace_back(loss.weight, loss.bias, loss.size, H, true, tasks);
+        for (long i = 0; i < w.blocks; i++) {
+            loss_rooms.emplace_back(decoder.back(), true, true);
+            room_of.push_back(&loss_rooms.back());
+        }
+    }
+    tasks.run(threads);
+    parallel_groups(w.blocks, threads, [&](long first, long last) {
+        auto weights = packed.begin();
+        for (long i = 0; i < w.layers; i++, ++weights) {
+            Parts<T> parts;
+            for (long b = first; b < last; b++) {
+                const Layer<T> l(w, i, b, gates);
+                const T *from = initial + (i * w.rows + w.begin(b)) * H;
+                std::copy(from, from + l.rows * H, l.state(0, 0));
+                parts.push_back({l, {}, rooms + b * room, scratch + w.begin(b) * w.of_row()});
+            }
+            run(parts, *weights, chunk, before, hard);
+            for (long b = first; b < last; b++) {
+                const Layer<T> &l = parts[b - first].l;
+                const T *end = l.state(l.steps, 0);
+                std::copy(end, end + l.rows * H, final + (i * w.rows + w.begin(b)) * H);
+            }
+            if (i + 1 < w.layers || !loss.targets) continue;
+            for (long b = first; b < last; b++) {
+                const Layer<T> &l = parts[b - first].l;
+                const long begin = w.begin(b), count = l.steps * l.rows;
+                room_of[b]->clear();
+                loss_rows({l.state(1, 0), loss.targets + begin, count, l.rows, w.rows, loss.scale,
+                           nullptr, loss.d_outputs + begin * l.steps * H},
+                          decoder.back(), 0, count, *room_of[b]);
+            }
+        }
     });
+    if (loss.targets) loss.results.add_up(loss_rooms, loss.scale, threads);
 }
 
 }  // namespace
 
+// Without targets (T, B) no loss is computed. Else the states of all layers are split into blocks, and
+// nats and gradients as of linear_cross_entropy are set.
 #define EXPORT(T, suffix)                                                                         \
     extern "C" int gru_forward_##suffix(                                                          \
-        const T *x, const T *gates, const int64_t *index, long vocabulary, const T *w_ih,         \
-        const T *w_hh, const T *bias_ih, const T *bias_hh, T *states, T *saved, long steps,       \
-        long rows, long hidden, long inputs, int before, int hard, int threads) try {             \
-        for (long i = 0; index && i < steps * rows; i++)                                          \
-            if (index[i] < 0 || index[i] >= vocabulary) return OUT_OF_RANGE;                      \
-        Layer<T> l{steps, rows, hidden, inputs, x, gates, index, w_ih, w_hh, states, saved};      \
-        threads = threads_for(steps * rows * hidden * (hidden + inputs) * 3, threads);            \
-        forward(l, bias_ih, bias_hh, before, hard, threads);                                      \
+        const T *initial, T *final, T *states, T *saved, const T *x, const T *table,              \
+        const int64_t *index, long vocabulary, const T *const *weights, const int64_t *targets,   \
+        const T *decoder, const T *decoder_bias, long size, double *nats, T *d_outputs,           \
+        T *d_decoder, T *d_decoder_bias, long steps, long rows, long hidden, long inputs,         \
+        long layers, int before, int hard, int threads) try {                                     \
+        Window<T> w{x,     table, index, vocabulary, weights, states,                             \
+                    saved, steps, rows,  hidden,     inputs,  layers};                            \
+        const double scale = targets ? mean_scale(targets, steps * rows, size) : 0;               \
+        if (!w.has_indices() || scale < 0) return OUT_OF_RANGE;                                   \
+        threads = threads_for(w.operations(), threads);                                           \
+        w.blocks = std::min<long>(threads, rows), w.all_split = targets;                          \
+        const Loss<T> loss{decoder,   decoder_bias, targets, size, scale,                         \
+                           d_outputs, {nats, d_decoder, d_decoder_bias}};                         \
+        forward(w, initial, final, loss, before, hard, threads);                                  \
         return DONE;                                                                              \
     } catch (const std::bad_alloc &) {                                                            \
         return NO_MEMORY;                                                                         \

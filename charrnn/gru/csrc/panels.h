@@ -77,7 +77,7 @@ struct GateMatrix : Matrix<T, W> {
     GateMatrix(const T *weight, long units, long terms, long gates, bool rounds)
         : Matrix<T, W>(terms, gates, gates * vectors<T>(units)) {
         this->fill(rounds, [&](T *to) {
-            pack_gates<T>(to, weight, units, terms, gates, 1);
+            pack_gates<T>(to, weight, units, terms, gates, Now());
         });
     }
 };
@@ -87,7 +87,7 @@ struct ColumnMatrix : Matrix<T, W> {
     ColumnMatrix(const T *weight, long n, long terms, bool rounds)
         : Matrix<T, W>(terms, TILE_VECTORS, vectors<T>(n)) {
         this->fill(rounds, [&](T *to) {
-            pack_columns(to, terms, n, 1, [&](long j) { return weight + j * terms; });
+            pack_columns(to, terms, n, Now(), [&](long j) { return weight + j * terms; });
         });
     }
 };

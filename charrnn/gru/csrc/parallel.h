@@ -2,7 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <new>
+#include <utility>
+#include <vector>
 
 // Return codes of the functions that Python calls.
 enum { DONE, OUT_OF_RANGE, NO_MEMORY, NOT_FINITE };
@@ -48,3 +51,31 @@ template <class Work>
 void parallel_for(long count, int threads, const Work &work) {
     parallel_groups(count, threads, [&](long i, long) { work(i); }, false);
 }
+
+// Work that is collected first, so that threads meet only once, at its end. Called with a count and
+// a function of i it adds work(i) for each i in [0, count); what these use must live until run().
+class Tasks {
+    std::vector<std::pair<long, std::function<void(long)>>> parts;  // the end of each part
+public:
+    template <class Work>
+    void operator()(long count, const Work &work) {
+        const long begin = parts.empty() ? 0 : parts.back().first;
+        if (count) parts.emplace_back(begin + count, [=](long i) { work(i - begin); });
+    }
+    void run(int threads) {
+        parallel_for(parts.empty() ? 0 : parts.back().first, threads, [&](long i) {
+            size_t k = 0;
+            while (i >= parts[k].first) k++;
+            parts[k].second(i);
+        });
+        parts.clear();
+    }
+};
+
+// Calls work(i) for each i at once.
+struct Now {
+    template <class Work>
+    void operator()(long count, const Work &work) const {
+        for (long i = 0; i < count; i++) work(i);
+    }
+};

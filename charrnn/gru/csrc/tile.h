@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <climits>
-#include <initializer_list>
 
 #include "memory.h"
 #include "parallel.h"
@@ -126,12 +125,15 @@ inline void column_panels(const T *packed, long terms, long n, const Body &body,
     }
 }
 
+// Functions that pack take a `run` that is called with a number of panels and a function of a panel:
+// Tasks or Now.
+
 // Packs the columns of a matrix given by its columns: column(j) points to the terms of column j.
-template <class T, class Column>
-inline void pack_columns(T *packed, long terms, long n, int threads, const Column &column) {
-    long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
-    parallel_for(panels, threads, [&](long i) {
-        long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
+template <class T, class Run, class Column>
+inline void pack_columns(T *packed, long terms, long n, Run &&run, Column column) {
+    const long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
+    run(panels, [=](long i) {
+        const long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
         T *panel = packed + panel_size<T>(terms, first);
         for (long j = 0; j < width * lanes<T>; j++) {
             const T *source = first * lanes<T> + j < n ? column(first * lanes<T> + j) : nullptr;
@@ -142,9 +144,9 @@ inline void pack_columns(T *packed, long terms, long n, int threads, const Colum
 }
 
 // Packs a weight (gates * units, terms) in panels of one vector of each gate of the same units.
-template <class T>
-void pack_gates(T *packed, const T *weight, long units, long terms, long gates, int threads) {
-    parallel_for(vectors<T>(units), threads, [&](long c) {
+template <class T, class Run>
+void pack_gates(T *packed, const T *weight, long units, long terms, long gates, Run &&run) {
+    run(vectors<T>(units), [=](long c) {
         T *panel = packed + c * panel_size<T>(terms, gates);
         for (long j = 0; j < gates * lanes<T>; j++) {
             const long unit = c * lanes<T> + j % lanes<T>;
@@ -157,17 +159,35 @@ void pack_gates(T *packed, const T *weight, long units, long terms, long gates, 
 
 // Packs the panels of pack_columns of a matrix given by its rows: row(k, u) points to a vector of
 // columns from u on; null for zeros.
-template <class T, class Row>
-inline void pack_rows(T *packed, long terms, long n, int threads, const Row &row) {
-    long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
-    parallel_for(panels, threads, [&](long i) {
-        long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
+template <class T, class Run, class Row>
+inline void pack_rows(T *packed, long terms, long n, Run &&run, Row row) {
+    const long all = vectors<T>(n), panels = (all + TILE_VECTORS - 1) / TILE_VECTORS;
+    run(panels, [=](long i) {
+        const long first = i * TILE_VECTORS, width = std::min<long>(TILE_VECTORS, all - first);
         T *panel = packed + panel_size<T>(terms, first);
         for (long k = 0; k < terms; k++, panel += width * lanes<T>)
             for (long v = 0; v < width; v++) {
-                long u = (first + v) * lanes<T>;
+                const long u = (first + v) * lanes<T>;
                 const T *from = row(k, u);
                 store(panel + v * lanes<T>, from ? load(from, n - u) : V<T>{});
+            }
+    });
+}
+
+// Columns of a vector of panels from v0 on of out (count, n), whose rows are `stride` apart, = rows
+// times a panel of `width` vectors.
+template <class T>
+inline void multiply_panel(T *out, long stride, Rows<T> rows, long count, const T *panel, long v0,
+                           long width, long terms, long n) {
+    V<T> sums[TILE_ROWS * TILE_VECTORS];
+    row_tiles(0, count, [&](long first, long m) {
+        Rows<T> from = rows;
+        from.data += first * rows.row;
+        product(sums, from, m, panel, width, terms);
+        for (long i = 0; i < m; i++)
+            for (long v = 0; v < width; v++) {
+                const long u = (v0 + v) * lanes<T>;
+                store(out + (first + i) * stride + u, sums[i * width + v], n - u);
             }
     });
 }
@@ -176,18 +196,8 @@ inline void pack_rows(T *packed, long terms, long n, int threads, const Row &row
 template <class T>
 inline void multiply(T *out, long stride, Rows<T> rows, long count, const T *packed, long terms,
                      long n) {
-    V<T> sums[TILE_ROWS * TILE_VECTORS];
     column_panels(packed, terms, n, [&](const T *panel, long v0, long width) {
-        row_tiles(0, count, [&](long first, long m) {
-            Rows<T> from = rows;
-            from.data += first * rows.row;
-            product(sums, from, m, panel, width, terms);
-            for (long i = 0; i < m; i++)
-                for (long v = 0; v < width; v++) {
-                    long u = (v0 + v) * lanes<T>;
-                    store(out + (first + i) * stride + u, sums[i * width + v], n - u);
-                }
-        });
+        multiply_panel(out, stride, rows, count, panel, v0, width, terms, n);
     });
 }
 
@@ -219,13 +229,12 @@ struct Total {
     long size;
 };
 
-// Sums `count` parts of each array.
+// Adds tasks that sum `count` parts of an array.
 template <class T>
-inline void sum_parts(std::initializer_list<Total<T>> totals, long count, int threads) {
-    const long slices = 4 * threads;
-    parallel_for(long(totals.size()) * slices, threads, [&](long i) {
-        const Total<T> &t = totals.begin()[i / slices];
-        const long begin = t.size * (i % slices) / slices, end = t.size * (i % slices + 1) / slices;
+inline void sum_parts(Tasks &tasks, const Total<T> &total, long count, long slices) {
+    tasks(total.size ? slices : 0, [=](long i) {
+        const Total<T> &t = total;
+        const long begin = t.size * i / slices, end = t.size * (i + 1) / slices;
         std::copy(t.parts + begin, t.parts + end, t.sum + begin);
         for (long k = 1; k < count; k++)
             for (long j = begin; j < end; j++) t.sum[j] += t.parts[k * t.size + j];
