@@ -143,7 +143,7 @@ class WindowCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad, grad_final):
         grads, kept = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         if grad is None or grad.item() != 1:
-            grads = [g * (0 if grad is None else grad) for g in grads]
+            grads = [torch.zeros_like(g) if grad is None else g * grad for g in grads]
         need_inputs, need_table, _, _, _, _, _, *needs = ctx.needs_input_grad
         d_inputs, d_table, d_state, *d_layers = native.run_backward(
             kept, grads[0], grad_final, ctx.variant, [need_inputs, need_table, *needs],
