@@ -112,7 +112,7 @@ def window_cross_entropy(
     """
     dtype = state.dtype
     kept = torch.float64 if dtype == torch.float64 else torch.float32
-    path = bf16.path() if kept == torch.float32 else 0
+    path = bf16.path() if kept == torch.float32 and state.numel() else 0
     tensors = [tensor.to(kept) for tensor in (weight, bias, *itertools.chain(*layers))]
     inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
     table = None if table is None else table.to(kept)

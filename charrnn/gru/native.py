@@ -59,7 +59,7 @@ def forward(
         return cuda.forward(inputs, table, state, weights, **settings)
     dtype = state.dtype
     kept = dtype if dtype == torch.float64 else torch.float32
-    path = bf16.path() if kept == torch.float32 else 0
+    path = bf16.path() if kept == torch.float32 and state.numel() else 0
     variant = (reset == "before", gate == "hard_sigmoid", path, torch.is_grad_enabled())
     inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
     table = None if table is None else table.to(kept)
@@ -189,7 +189,13 @@ def run_backward(
 def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array:
     """Return an array of the tensors' addresses, 0 for None."""
     addresses = [None if t is None else t.data_ptr() for t in tensors]
-    return (ctypes.c_void_p * len(addresses))(*addresses)
+    return array_type(len(addresses))(*addresses)
+
+
+@functools.cache
+def array_type(length: int) -> type[ctypes.Array]:
+    """Return the type of an array of pointers; ctypes would make one at each call, with a cycle."""
+    return ctypes.c_void_p * length
 
 
 def empty(like: Tensor, *size: int) -> Tensor:

@@ -71,4 +71,4 @@ inline void row_tiles_of(const Parts &parts, const Body &body) {
 inline bool from_last(long t) { return t % 2; }
 
 // Time steps of a chunk, for blocks of so many rows.
-inline long chunk_steps(long rows) { return std::max(1L, CHUNK_ROWS / rows); }
+inline long chunk_steps(long rows) { return std::max(1L, CHUNK_ROWS / std::max(1L, rows)); }

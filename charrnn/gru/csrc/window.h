@@ -23,6 +23,7 @@ struct Window {
     long blocks = 1;         // of rows; the states of all layers but the last are split into them
     bool all_split = false;  // whether those of the last are too, and the gradient of its outputs
 
+    void split(int threads) { blocks = std::max(1L, std::min<long>(threads, rows)); }
     long begin(long block) const { return rows * block / blocks; }
     long size(long block) const { return begin(block + 1) - begin(block); }
     long largest() const { return (rows + blocks - 1) / blocks; }  // block
