@@ -5,9 +5,12 @@
 // not run and that has nothing to do, and waits spinning for milliseconds; with a busy process on one
 // of two cores, a step took up to 27 times as long. So threads notice when they were not run for a
 // while. Then the cores are shared for some time: work runs on a pool, whose threads spin for a moment
-// and then sleep, and are not waited for unless they are at work.
+// and then sleep, and are not waited for unless they are at work; and on half of the threads, where the
+// system's counters say that others go on (cores.h).
 
 #include "parallel.h"
+
+#include "cores.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -21,12 +24,13 @@
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = Cores::Clock;
 using std::chrono::microseconds;
 
 constexpr microseconds AWAY(500);         // not run for so long: another process has the core
 constexpr microseconds STRIKES(30000);    // two of these within so long are no accident
 constexpr microseconds SHARED(200000);    // how long the cores count as shared after the last
+constexpr microseconds LOOK(200000);      // how often it is looked how many cores others leave
 constexpr microseconds SPIN_SHARED(20);   // before sleep; to wake a thread takes 50 to 200 us
 constexpr microseconds SPIN_ALONE(1000);  // between two kernels of a step there is less
 
@@ -42,20 +46,28 @@ struct OpenMP {
 std::atomic<int> reports{0};
 
 std::atomic<bool> shared{false};
-std::atomic<int> always{0};  // see use_pool
+enum { NEVER, ALL_OF_THEM, HALF_OF_THEM };
+std::atomic<int> always{NEVER};  // see use_pool
 
-// Sets `shared`, on the thread that has the pool.
-void look_at_reports(Clock::time_point now) {
-    static Clock::time_point last;
+Half half;  // of the thread that has the pool
+
+// Sets `shared` and `half`, on the thread that has the pool.
+void look_at_reports(Clock::time_point now, int threads) {
+    static Clock::time_point last, looked;
     static int strikes = 0;
+    static Cores cores;
     if (const int found = reports.exchange(0)) {
         strikes = found + (now - last < STRIKES ? strikes : 0);
         last = now;
-        if (strikes > 1) shared = true;
-    } else if (shared && now - last > SHARED) {
+        if (strikes > 1 && !shared.exchange(true)) cores.begin(looked = now);
+    } else if (shared && !half.on && now - last > SHARED) {
         shared = false;
     }
-    if (always) shared = true, last = now;
+    if (shared && now - looked > LOOK) {
+        half.look(cores.left(looked = now), threads, now);
+        if (half.on) last = now;  // which do not notice others
+    }
+    if (always) shared = true, last = looked = now, half.on = always == HALF_OF_THEM;
 }
 
 // Measures for how much of its life a thread was not run.
@@ -147,7 +159,7 @@ void renew() { pool = new (memory) Pool; }
 void renew_in_child() {
     renew();
     openmp = {};
-    reports = 0, shared = false;
+    reports = 0, shared = false, half.on = false;
 }
 
 // Where cores are shared, OpenMP gets more threads than there are processors, beside those that it
@@ -233,7 +245,10 @@ extern "C" void use_openmp(void *parallel, void *processors, void *pause) {
 }
 
 // For tests: as if the cores were shared, with all threads (1) or with half of them (2); 0 ends it.
-extern "C" void use_pool(int how) { always = how; }
+extern "C" void use_pool(int how) {
+    always = how;
+    if (how == NEVER) shared = false, half.on = false;
+}
 
 void run_on_threads(int threads, void (*run)(void *, int), void *data) {
     static const int once = (renew(), pthread_atfork(nullptr, nullptr, renew_in_child));
@@ -241,7 +256,7 @@ void run_on_threads(int threads, void (*run)(void *, int), void *data) {
     Pool &p = *pool;
     // Alone inside of a job, and while another thread of Python has the threads.
     if (threads < 2 || p.taken.exchange(true)) return run(data, 1);
-    look_at_reports(Clock::now());
+    look_at_reports(Clock::now(), threads);
     if (p.limited != shared) {
         p.threads = threads;
         p.limited = shared.load();
@@ -249,7 +264,7 @@ void run_on_threads(int threads, void (*run)(void *, int), void *data) {
         p.jobs++;
         p.idle.wake(p.started);
     }
-    const int some = always == 2 ? (threads + 1) / 2 : threads;
+    const int some = half.on ? (threads + 1) / 2 : threads;
     if (openmp.parallel && !shared)
         run_in_openmp(threads, run, data);
     else if (some > 1)
