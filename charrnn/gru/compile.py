@@ -25,7 +25,7 @@ FLAGS = [
     "-Wno-psabi",  # no vector is passed between files
     "-pthread",
 ]
-LONGEST = ("backward", "bf16_backward", "forward", "stack", "stack_low")
+LONGEST = ("backward", "bf16_backward", "bf16_forward", "forward")
 """Files that take longer to compile than others."""
 LESS = ("beam", "coder", "sampler", "stack_low")
 """Files that -O2 compiles in three quarters of the time, and that are as fast."""

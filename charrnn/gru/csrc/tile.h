@@ -52,37 +52,10 @@ struct Rows {
     long size = LONG_MAX, block = 0;
 };
 
-// The product of M rows with a panel of W vectors; arguments as in product().
+// The product of M rows with a panel of W vectors; arguments as in product(). Defined in tile.cpp for
+// all M and W, which takes long to compile.
 template <class T, int M, int W>
-__attribute__((noinline)) void tile(V<T> *sums, Rows<T> rows, const T *panel, long terms) {
-    V<T> acc[M][W];
-#pragma GCC unroll 8
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 8
-        for (int v = 0; v < W; v++) acc[m][v] = V<T>{};
-    for (long left = terms; left > 0; left -= rows.size, rows.data += rows.block) {
-        const T *x = rows.data;
-        const long size = std::min(left, rows.size);
-        for (long k = 0; k < size; k++, panel += W * lanes<T>, x += rows.term) {
-            V<T> w[W];
-#pragma GCC unroll 8
-            for (int v = 0; v < W; v++) {
-                w[v] = load(panel + v * lanes<T>);
-                prefetch(panel + (AHEAD * W + v) * lanes<T>);
-            }
-#pragma GCC unroll 8
-            for (int m = 0; m < M; m++) {
-                V<T> factor = splat(x[m * rows.row]);
-#pragma GCC unroll 8
-                for (int v = 0; v < W; v++) acc[m][v] += w[v] * factor;
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 8
-        for (int v = 0; v < W; v++) sums[m * W + v] = acc[m][v];
-}
+void tile(V<T> *sums, Rows<T> rows, const T *panel, long terms);
 
 template <class T, int W, int M = TILE_ROWS>
 inline void tile_of_rows(V<T> *sums, Rows<T> rows, long m, const T *panel, long terms) {
