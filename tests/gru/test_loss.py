@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from charrnn.gru import GATES, RESETS
 from charrnn.gru.loss import linear_cross_entropy, linear_nats
 from charrnn.models import GRUEncode, GRUResize
 
@@ -76,3 +77,85 @@ def test_loss_of_a_model(model):
         assert_near([nats.mean()], [mean], 1e-10)
         found.append([mean, state, *torch.autograd.grad(mean, list(made.parameters()))])
     assert_near(*found, 1e-10)
+
+
+def gradients(model, inputs, targets, state, factor, between=None):
+    """The loss, the final state, and the gradients of a sum of both."""
+    mean, final = model.loss(inputs, targets, state)
+    if between is not None:
+        torch.set_num_threads(between)
+    objective = factor * mean + (final * torch.arange(final.numel()).view_as(final).cos()).sum()
+    return [mean, final, *torch.autograd.grad(objective, [state, *model.parameters()])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("kind", [GRUEncode, GRUResize])
+def test_layers_and_loss_at_once(kind, reset, gate, dtype, threads):
+    """Also of the final state, and of rows that do not divide by the threads."""
+    for hidden, layers, steps, rows in [
+        (5, 1, 1, 1),
+        (17, 2, 40, 7),
+        (33, 3, 19, 5),
+        (48, 2, 3, 0),
+    ]:
+        torch.manual_seed(hidden)
+        model = kind(11, hidden, layers, reset=reset, gate=gate).to(dtype)
+        inputs, targets = torch.randint(11, (2, rows, steps)).transpose(1, 2)  # not contiguous
+        targets[1:300:7] = -100
+        state = torch.randn(layers, rows, hidden, dtype=dtype, requires_grad=True)
+        assert model.is_one_step(inputs, state.device)
+        found = gradients(model, inputs, targets, state, 3.0)
+        model.gru.backend = "reference"
+        assert not model.gru.fuses_loss(state.device)
+        expected = gradients(model, inputs, targets, state, 3.0)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            assert (a - b).norm() <= TOLERANCE[dtype] * b.norm() or not rows
+
+
+def test_threads_change_between_the_passes(threads):
+    torch.manual_seed(0)
+    model = GRUEncode(11, 48, 2)
+    inputs, targets = torch.randint(11, (2, 60, 7))
+    case = inputs, targets, torch.randn(2, 7, 48, requires_grad=True), 1.0
+    before = torch.get_num_threads()
+    try:
+        found = gradients(model, *case, between=before % 4 + 1)
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, found, gradients(model, *case)))
+
+
+def test_what_comes_between_layers_and_loss_is_called():
+    model, heard = GRUEncode(11, 6, 2), []
+    inputs, state = torch.randint(11, (4, 3)), model.initial_state(3)
+    for module in (model.gru, model.dropout, model.decoder):
+        assert model.is_one_step(inputs, state.device)
+        handle = module.register_forward_hook(lambda *call: heard.append(call[0]))
+        model.loss(inputs, inputs, state)
+        assert heard.pop() is module and not heard
+        handle.remove()
+    with torch.no_grad():
+        assert not model.is_one_step(inputs, state.device)
+    model.dropout.p = 0.5
+    assert not model.is_one_step(inputs, state.device)
+    assert model.eval().is_one_step(inputs, state.device)
+
+
+def test_a_window_loss_has_one_backward_pass():
+    model = GRUEncode(11, 6, 2)
+    mean, _ = model.loss(*torch.randint(11, (2, 4, 3)), model.initial_state(3))
+    mean.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        mean.backward()
+
+
+def test_a_window_loss_of_an_index_out_of_range():
+    model, inputs = GRUEncode(11, 6, 2), torch.zeros(4, 3, dtype=torch.long)
+    wrong = inputs.clone()
+    wrong[2, 1] = 11
+    for window in ((wrong, inputs), (inputs, wrong), (inputs, wrong - 12)):
+        with pytest.raises(IndexError, match="vocabulary"):
+            model.loss(*window, model.initial_state(3))
