@@ -4,7 +4,7 @@ On a GPU it hands on to :mod:`charrnn.gru.cuda`.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
-A layer is one call in each direction, including the products with its inputs and all gradients.
+All layers are one call in each direction, including the products with inputs and all gradients.
 If inputs are indices, W_ih x is computed for the V rows of the table and gathered.
 
 Under autocast with bfloat16, products take bfloat16 operands where the processor is faster with

@@ -15,18 +15,28 @@ class TanhTable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor, bias: Tensor) -> Tensor:
-        out = native.empty(weight, *weight.shape)
-        native.call("tanh_table", weight.contiguous(), bias.contiguous(), out, *out.shape)
+        out = tanh_of_sum(weight, bias)
         ctx.save_for_backward(out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        (out,) = ctx.saved_tensors
-        d_weight, d_bias = native.empty(out, *out.shape), native.empty(out, out.size(1))
-        native.call("tanh_table_backward", grad.contiguous(), out, d_weight, d_bias, *out.shape)
-        return d_weight, d_bias
+        return gradients_of_sum(grad.contiguous(), *ctx.saved_tensors)
+
+
+def tanh_of_sum(weight: Tensor, bias: Tensor) -> Tensor:
+    """Return tanh(E + a) without a gradient."""
+    out = native.empty(weight, *weight.shape)
+    native.call("tanh_table", weight.contiguous(), bias.contiguous(), out, *out.shape)
+    return out
+
+
+def gradients_of_sum(grad: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of E and a from that of tanh(E + a), and tanh(E + a) itself."""
+    d_weight, d_bias = native.empty(out, *out.shape), native.empty(out, out.size(1))
+    native.call("tanh_table_backward", grad, out, d_weight, d_bias, *out.shape)
+    return d_weight, d_bias
 
 
 def tanh_table(weight: Tensor, bias: Tensor) -> Tensor:

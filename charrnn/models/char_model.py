@@ -73,6 +73,10 @@ class CharModel(RecurrentModel):
         """Return the inputs and the table of ``GRU.forward`` for indices (T, B)."""
         raise NotImplementedError
 
+    def table_parts(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return :meth:`features` as E and a where the table is tanh(E + a); else a is None."""
+        return *self.features(inputs), None
+
     def document_starts(self, inputs: Tensor) -> Tensor | None:
         """Return where documents start, (T, B) bool, or None if the text has no documents."""
         return None if self.boundary is None else inputs == self.boundary
@@ -104,10 +108,10 @@ class CharModel(RecurrentModel):
         if fuses and self.is_one_step(inputs, device):
             from charrnn.gru.loss import window_cross_entropy
 
-            inputs, table = self.features(inputs)
+            given = *self.table_parts(inputs), state, targets
             weights = self.gru.all_weights, decoder.weight, decoder.bias
             variant = {"reset": self.gru.reset, "gate": self.gru.gate}
-            return window_cross_entropy(inputs, table, state, targets, *weights, **variant)
+            return window_cross_entropy(*given, *weights, **variant)
         output, state = self.outputs(inputs, state)
         output, targets = output.flatten(0, 1), targets.flatten()
         if fuses:
@@ -122,7 +126,7 @@ class CharModel(RecurrentModel):
         return (
             device.type == "cpu"
             and torch.is_grad_enabled()
-            and type(self).outputs is CharModel.outputs
+            and getattr(self.outputs, "__func__", None) is CharModel.outputs
             and type(gru) is GRU
             and type(dropout) is nn.Dropout
             and not (gru.dropout and gru.training)

@@ -31,6 +31,14 @@ class GRUEncode(CharModel):
             return inputs, torch.tanh(weight + bias)
         return torch.tanh(F.embedding(inputs, weight) + bias), None
 
+    def table_parts(self, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if getattr(self.features, "__func__", None) is not GRUEncode.features:
+            return super().table_parts(inputs)
+        weight, bias = self.embed()
+        if weight.size(0) < inputs.numel():
+            return inputs, weight, bias
+        return torch.tanh(F.embedding(inputs, weight) + bias), None, None
+
 
 class Embed(nn.Module):
     """The parameters of the input layer tanh(E[index] + a): weight E (V, H) and bias a (H)."""

@@ -144,6 +144,36 @@ def test_what_comes_between_layers_and_loss_is_called():
     assert model.eval().is_one_step(inputs, state.device)
 
 
+class Doubled(GRUEncode):
+    def features(self, inputs):
+        inputs, table = super().features(inputs)
+        return inputs, 2 * table
+
+
+class Halved(GRUEncode):
+    def outputs(self, inputs, state):
+        outputs, state = super().outputs(inputs, state)
+        return outputs / 2, state
+
+
+@pytest.mark.parametrize("kind", [GRUEncode, Doubled, Halved])
+@pytest.mark.parametrize("name", [None, "features", "outputs"])
+def test_what_a_model_replaces_is_in_its_loss(kind, name):
+    torch.manual_seed(0)
+    model = kind(5, 6, 2).double()
+    inputs, targets = torch.randint(5, (2, 4, 3))
+    if name is not None:  # also of the object
+        replaced, heard = getattr(model, name), []
+        setattr(model, name, lambda *given: heard.append(name) or replaced(*given))
+    losses = [model.loss(inputs, targets, model.initial_state(3))[0]]
+    logits, _ = model(inputs, model.initial_state(3))
+    losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
+    parameters = list(model.parameters())
+    found = [[loss, *torch.autograd.grad(loss, parameters)] for loss in losses]
+    assert_near(*found, 1e-10)
+    assert name is None or heard == [name] * 2
+
+
 def test_a_window_loss_has_one_backward_pass():
     model = GRUEncode(11, 6, 2)
     mean, _ = model.loss(*torch.randint(11, (2, 4, 3)), model.initial_state(3))
