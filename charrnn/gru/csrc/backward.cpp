@@ -45,8 +45,8 @@ private:
 
 // Step t, number s of its chunk, but for the reset gate where it acts before the hidden product. Is
 // step t + 1 in another chunk, its gradients are `later`.
-template <class T, bool hard, bool before>
-void step(const Parts<T> &parts, const Packed<T> &w, long t, long s, bool other_chunk) {
+template <class T, bool before>
+void step(const Parts<T> &parts, const Packed<T> &w, long t, long s, bool other_chunk, bool hard) {
     const long H = parts[0].l.hidden, terms = terms_of<T>(H, before ? 2 : 3);
     const bool is_later = t + 1 < parts[0].l.steps;  // whether there is a later step
     // Whether keep has something; sums are 0 at the last step.
@@ -74,13 +74,13 @@ void step(const Parts<T> &parts, const Packed<T> &w, long t, long s, bool other_
                     if (adds) dh = dh + load(keep, n) + sums[i * width + v];
                     V<T> z = load(a + S), cand = load(a + 2 * S);
                     V<T> dn = dh * (T(1) - z) * (T(1) - cand * cand);
-                    V<T> dz = dh * (load(h, n) - cand) * slope<T, hard>(z);
+                    V<T> dz = dh * (load(h, n) - cand) * slope<T>(z, hard);
                     store(keep, dh * z, n);
                     store(d + Z * G, dz), store(d + N * G, dn);
                     sum_z += dz, sum_n += dn;
                     if (before) continue;
                     V<T> r = load(a), dq = dn * r;
-                    V<T> dr = dn * load(a + 3 * S) * slope<T, hard>(r);
+                    V<T> dr = dn * load(a + 3 * S) * slope<T>(r, hard);
                     store(d, dq), store(d + G, dr);
                     sum_q += dq, sum_r += dr;
                 }
@@ -92,8 +92,8 @@ void step(const Parts<T> &parts, const Packed<T> &w, long t, long s, bool other_
 }
 
 // The reset gate that acts before the hidden product, from dn of the step.
-template <class T, bool hard>
-void reset_gate(const Parts<T> &parts, const Packed<T> &w, long t, long s) {
+template <class T>
+void reset_gate(const Parts<T> &parts, const Packed<T> &w, long t, long s, bool hard) {
     const long H = parts[0].l.hidden, terms = terms_of<T>(H, 1);
     V<T> sums[TILE_ROWS * 3];
     column_panels<T>(w.candidate, terms, H, [&](const T *panel, long v0, long width) {
@@ -107,7 +107,7 @@ void reset_gate(const Parts<T> &parts, const Packed<T> &w, long t, long s) {
                 for (long i = 0; i < m; i++) {
                     const long row = first + i;
                     V<T> dp = sums[i * width + v], r = load(l.saved_at(t, row, u));
-                    V<T> dr = dp * load(l.state(t, row) + u, n) * slope<T, hard>(r);
+                    V<T> dr = dp * load(l.state(t, row) + u, n) * slope<T>(r, hard);
                     store(p.grad(s, row, u), dr);
                     add(p.keep + row * H + u, dp * r, n);
                     sum_r += dr;
@@ -126,12 +126,10 @@ void run(const Parts<T> &parts, const Packed<T> &w, long chunk, bool before, boo
         for (long s = end - 1; s >= t; s--) {
             const bool last = s + 1 == end;
             if (before) {
-                hard ? step<T, true, true>(parts, w, s, s - t, last)
-                     : step<T, false, true>(parts, w, s, s - t, last);
-                hard ? reset_gate<T, true>(parts, w, s, s - t) : reset_gate<T, false>(parts, w, s, s - t);
+                step<T, true>(parts, w, s, s - t, last, hard);
+                reset_gate(parts, w, s, s - t, hard);
             } else {
-                hard ? step<T, true, false>(parts, w, s, s - t, last)
-                     : step<T, false, false>(parts, w, s, s - t, last);
+                step<T, false>(parts, w, s, s - t, last, hard);
             }
         }
         for (const Part<T> &p : parts) {

@@ -55,8 +55,9 @@ struct Part {
 template <class T>
 using Parts = std::vector<Part<T>>;
 
-template <class T, bool hard>
-inline void squash(V<T> &r, V<T> &z) {
+// Not a template of `hard`: that would double the time to compile, and a branch costs nothing here.
+template <class T>
+inline void squash(V<T> &r, V<T> &z, bool hard) {
     hard ? hard_sigmoids<T>(r, z) : sigmoids<T>(r, z);
 }
 
@@ -65,8 +66,8 @@ inline void prefetch_gates(const T *p, long next) {
     for (long gate = 0; gate < 4; gate++) prefetch(p + gate * next);
 }
 
-template <class T, bool hard>
-void step_after(const Parts<T> &parts, const Packed<T> &w, long t) {
+template <class T>
+void step_after(const Parts<T> &parts, const Packed<T> &w, long t, bool hard) {
     const long H = parts[0].l.hidden, X = parts[0].x.next;
     constexpr long S = UNITS<T>;
     V<T> sums[TILE_ROWS * 3];
@@ -90,7 +91,7 @@ void step_after(const Parts<T> &parts, const Packed<T> &w, long t) {
             for (long i = 0; i < m; i++) {
                 V<T> r = sums[3 * i] + (load(gates[i], n) + bias_r);
                 V<T> z = sums[3 * i + 1] + (load(gates[i] + X, n) + bias_z);
-                squash<T, hard>(r, z);
+                squash<T>(r, z, hard);
                 sums[3 * i] = r, sums[3 * i + 1] = z;
             }
             // A loop of its own, so that the processor overlaps rows, each a long dependency chain.
@@ -107,8 +108,8 @@ void step_after(const Parts<T> &parts, const Packed<T> &w, long t) {
     }
 }
 
-template <class T, bool hard>
-void step_before(const Parts<T> &parts, const Packed<T> &w, long t) {
+template <class T>
+void step_before(const Parts<T> &parts, const Packed<T> &w, long t, bool hard) {
     const long H = parts[0].l.hidden, X = parts[0].x.next;
     constexpr long S = UNITS<T>;
     V<T> sums[TILE_ROWS * 3];
@@ -135,7 +136,7 @@ void step_before(const Parts<T> &parts, const Packed<T> &w, long t) {
                 const T *g = p.x.at(l, t, first + i, u);
                 V<T> r = sums[2 * i] + (load(g, n) + bias_r);
                 V<T> z = sums[2 * i + 1] + (load(g + X, n) + bias_z);
-                squash<T, hard>(r, z);
+                squash<T>(r, z, hard);
                 T *s = kept_at(p, first + i, u);
                 store(s, r), store(s + S, z);
                 store(s + 3 * S, r * load(l.state(t, first + i) + u, n));
@@ -195,10 +196,7 @@ void run(Parts<T> &parts, const Packed<T> &w, long chunk, bool before, bool hard
                 p.x = {p.l.gates, t, 0, p.l.hidden};
             }
         for (long s = t; s < end; s++)
-            if (before)
-                hard ? step_before<T, true>(parts, w, s) : step_before<T, false>(parts, w, s);
-            else
-                hard ? step_after<T, true>(parts, w, s) : step_after<T, false>(parts, w, s);
+            before ? step_before(parts, w, s, hard) : step_after(parts, w, s, hard);
     }
 }
 

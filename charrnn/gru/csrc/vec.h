@@ -194,8 +194,8 @@ inline void sigmoids(V<T> &a, V<T> &b) {
 }
 
 // The gate's slope from its value.
-template <class T, bool hard>
-inline V<T> slope(V<T> g) {
+template <class T>
+inline V<T> slope(V<T> g, bool hard) {
     if (!hard) return g * (T(1) - g);
     V<T> inside = g > T(0) ? splat(T(0.2)) : V<T>{};
     return g < T(1) ? inside : V<T>{};
