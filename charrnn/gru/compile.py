@@ -27,7 +27,7 @@ FLAGS = [
 ]
 LONGEST = ("backward", "bf16_backward", "bf16_forward", "forward")
 """Files that take longer to compile than others."""
-LESS = ("beam", "coder", "sampler", "stack_low")
+LESS = ("beam", "bf16_backward", "bf16_forward", "bf16_loss", "coder", "sampler", "stack_low")
 """Files that -O2 compiles in three quarters of the time, and that are as fast."""
 ARM = platform.machine().lower() in ("arm64", "aarch64")
 LEVELS = ("armv8-a",) if ARM else ("x86-64", "x86-64-v3", "x86-64-v4")
