@@ -121,13 +121,19 @@ class CharModel(RecurrentModel):
         return F.cross_entropy(decoder(output), targets), state
 
     def is_one_step(self, inputs: Tensor, device: torch.device) -> bool:
-        """Whether nothing comes between or listens to the GRU and the decoder, which are fused."""
+        """Whether the GRU, the decoder and the loss are one step of autograd.
+
+        So they are where nothing comes between them or listens to them, and both are trained: a
+        fused step computes the gradients of all.
+        """
         gru, dropout = self.gru, self.dropout
         return (
             device.type == "cpu"
             and torch.is_grad_enabled()
             and getattr(self.outputs, "__func__", None) is CharModel.outputs
             and type(gru) is GRU
+            and gru.weight_hh_l0.requires_grad
+            and self.decoder.weight.requires_grad
             and type(dropout) is nn.Dropout
             and not (gru.dropout and gru.training)
             and not (dropout.p and dropout.training)

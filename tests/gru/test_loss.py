@@ -144,6 +144,24 @@ def test_what_comes_between_layers_and_loss_is_called():
     assert model.eval().is_one_step(inputs, state.device)
 
 
+@pytest.mark.parametrize("frozen", ["gru", "decoder", "embed"])
+def test_loss_of_a_model_with_frozen_parts(frozen):
+    torch.manual_seed(0)
+    model = GRUEncode(5, 6, 2).double()
+    window = (*torch.randint(5, (2, 4, 3)), model.initial_state(3))
+    model.loss(*window)[0].backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    model.get_submodule(frozen).requires_grad_(False)
+    assert model.is_one_step(window[0], window[2].device) == (frozen == "embed")
+    model.loss(*window)[0].backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith(frozen):
+            assert parameter.grad is None
+        else:
+            assert_near([parameter.grad], [expected[name]], 1e-10)
+
+
 class Doubled(GRUEncode):
     def features(self, inputs):
         inputs, table = super().features(inputs)

@@ -276,7 +276,7 @@ void backward(const Window<T> &w, const T *dout, const Gradients<T> &d, bool bef
         Window<T> w{x, table, index, vocabulary, weights, const_cast<T *>(states),                \
                     const_cast<T *>(saved), steps, rows, hidden, inputs, layers};                 \
         threads = threads_for(w.operations(), threads);                                           \
-        w.split(threads), w.all_split = all_split;                        \
+        w.split(threads), w.all_split = all_split;                                                \
         backward(w, dout, Gradients<T>{dx, dtable, dinitial, dweights, dfinal}, before, hard,     \
                  threads);                                                                        \
         return DONE;                                                                              \

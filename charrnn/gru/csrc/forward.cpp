@@ -281,7 +281,7 @@ void forward(const Window<T> &w, const T *initial, T *final, const Loss<T> &loss
         const double scale = targets ? mean_scale(targets, steps * rows, size) : 0;               \
         if (!w.has_indices() || scale < 0) return OUT_OF_RANGE;                                   \
         threads = threads_for(w.operations(), threads);                                           \
-        w.split(threads), w.all_split = targets;                          \
+        w.split(threads), w.all_split = targets;                                                  \
         const Loss<T> loss{decoder,   decoder_bias, targets, size, scale,                         \
                            d_outputs, {nats, d_decoder, d_decoder_bias}};                         \
         forward(w, initial, final, loss, before, hard, threads);                                  \
