@@ -119,7 +119,8 @@ def window_cross_entropy(
     variant = reset == "before", gate == "hard_sigmoid", path
     inputs = inputs.to(kept) if inputs.is_floating_point() else inputs
     table, table_bias = (None if t is None else t.to(kept) for t in (table, table_bias))
-    tensors = [tensor.to(kept) for tensor in (weight, bias, *itertools.chain(*layers))]
+    tensors = weight, bias, *itertools.chain(*layers)
+    tensors = [t if t.dtype == kept else t.to(kept) for t in tensors]  # which takes time
     loss, final = WindowCrossEntropy.apply(
         inputs, table, table_bias, state.to(kept), targets, variant, *tensors
     )
