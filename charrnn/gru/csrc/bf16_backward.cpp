@@ -143,16 +143,22 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
             for (long g = 0; g < gates; g++)
                 memset(grads + k * ldg + g * Hp + up(H, 16), 0, 16 * sizeof(bf16));
     bf16 *candidate = hidden + 2 * Hp * Hp;
-    auto row = [&](const float *w, long size, long k, long gate) {
-        return k % Hp < H ? w + (gate * H + k % Hp) * size : nullptr;
+    // Row k of gates from `first` on, in the order of grads: q r z, or r z n.
+    auto rows_from = [=](const float *w, long size, long first) {
+        return [=](long k) {
+            return k % Hp < H ? w + ((k / Hp + first) % 3 * H + k % Hp) * size : nullptr;
+        };
     };
-    if (before) {
-        pack_rows(hidden, 2 * Hp / 32, H, threads, [&](long k) { return row(l.w_hh, H, k, k / Hp); });
-        pack_rows(candidate, Hp / 32, H, threads, [&](long k) { return row(l.w_hh, H, k, 2); });
-    } else {  // in the order of grads: q r z
-        pack_rows(hidden, 3 * Hp / 32, H, threads,
-                  [&](long k) { return row(l.w_hh, H, k, (k / Hp + 2) % 3); });
-    }
+    const Terms h(total.w_hh ? T * B : 0, H), x(total.w_ih ? T * B : 0, I);
+    const Terms reset(before && total.w_hh ? T * B : 0, H);
+    Tasks tasks;
+    pack_rows(hidden, (before ? 2 : 3) * Hp / 32, H, tasks, rows_from(l.w_hh, H, before ? 0 : 2));
+    if (before) pack_rows(candidate, Hp / 32, H, tasks, rows_from(l.w_hh, H, 2));
+    if (dx) pack_rows(input, 3 * Hp / 32, I, tasks, rows_from(l.w_ih, I, 0));
+    if (total.w_hh) h.pack(l.states, H, H, tasks);
+    if (total.w_ih) x.pack(l.x, I, I, tasks);
+    if (before && total.w_hh) reset.pack(l.saved + 3 * H, 4 * H, H, tasks);
+    tasks.run(threads);
     std::fill(bias.data, bias.data + blocks * gates * H, 0.f);
     std::fill(sums.data, sums.data + blocks * folded, 0.f);
     const BlockSums parts{B, blocks, bias, folded ? sums.data : nullptr, gates * H, folded};
@@ -170,34 +176,24 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
         total.gates[j] = sums[j];
         for (long i = 1; i < blocks; i++) total.gates[j] += sums[i * folded + j];
     }
-    // Weight gradients, once for all steps.
-    if (total.w_hh || total.w_ih) {
-        Terms h(total.w_hh ? T * B : 0, H), x(total.w_ih ? T * B : 0, I);
-        Terms reset(before && total.w_hh ? T * B : 0, H);
-        if (total.w_hh) h.pack(l.states, H, H, threads);
-        if (total.w_ih) x.pack(l.x, I, I, threads);
-        if (before && total.w_hh) reset.pack(l.saved + 3 * H, 4 * H, H, threads);
-        // Few units to a task, if that takes more to busy all threads.
-        const long group = std::clamp(up(gates * H / (2 * threads), 32), 32L, 128L);
-        const long groups = (H + group - 1) / group;
-        parallel_for(gates * groups, threads, [&](long i) {
-            const long gate = i / groups, u = i % groups * group, units = std::min(group, H - u);
-            // dq is only for the hidden weights, dn only for the input's where the reset is after.
-            const bool dq = !before && gate == 0, dn = gate == gates - 1;
-            Outer products[2];
-            int count = 0;
-            if (total.w_hh && (before || !dn))
-                products[count++] = {before && dn ? &reset : &h,
-                                     total.w_hh + ((dq ? 2 : gate - outer) * H + u) * H, H};
-            if (total.w_ih && !dq)
-                products[count++] = {&x, total.w_ih + ((gate - outer) * H + u) * I, I};
-            if (count) weight_gradient<E>(grads, ldg, gate * Hp + u, units, products, count);
-        });
-    }
-    if (!dx) return;
-    pack_rows(input, 3 * Hp / 32, I, threads, [&](long k) { return row(l.w_ih, I, k, k / Hp); });
+    // Weight gradients, once for all steps; few units to a task, if that takes more to busy all threads.
+    const long group = std::clamp(up(gates * H / (2 * threads), 32), 32L, 128L);
+    const long groups = (H + group - 1) / group;
+    tasks(total.w_hh || total.w_ih ? gates * groups : 0, [&](long i) {
+        const long gate = i / groups, u = i % groups * group, units = std::min(group, H - u);
+        // dq is only for the hidden weights, dn only for the input's where the reset is after.
+        const bool dq = !before && gate == 0, dn = gate == gates - 1;
+        Outer products[2];
+        int count = 0;
+        if (total.w_hh && (before || !dn))
+            products[count++] = {before && dn ? &reset : &h,
+                                 total.w_hh + ((dq ? 2 : gate - outer) * H + u) * H, H};
+        if (total.w_ih && !dq)
+            products[count++] = {&x, total.w_ih + ((gate - outer) * H + u) * I, I};
+        if (count) weight_gradient<E>(grads, ldg, gate * Hp + u, units, products, count);
+    });
     const long step = 128;
-    parallel_for((T * B + step - 1) / step, threads, [&](long s) {
+    tasks(dx ? (T * B + step - 1) / step : 0, [&](long s) {
         alignas(64) float out[32 * 32];
         E::begin(16);
         const long begin = s * step, end = std::min(begin + step, T * B);
@@ -211,6 +207,7 @@ void backward(const Layer &l, const float *dout, long vocabulary, float *dx, flo
             }
         E::end();
     });
+    tasks.run(threads);
 }
 
 template <class E>

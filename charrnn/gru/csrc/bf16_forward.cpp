@@ -130,10 +130,12 @@ void forward(const Layer &l, const float *bias_ih, const float *bias_hh, bool ha
             bias[g * Hp + u] = bias_ih[g * H + u] + (g < 2 ? bias_hh[g * H + u] : 0.f);
     std::copy(bias_hh + 2 * H, bias_hh + 3 * H, bias + 3 * Hp);
     bf16 *candidate = hidden + 2 * Hp * Hp;
-    pack_gates(hidden, l.w_hh, H, H, before ? 2 : 3, threads);
-    if (before)
-        pack_columns(candidate, H, H, threads, [&](long j) { return l.w_hh + (2 * H + j) * H; });
-    if (l.x) pack_gates(input, l.w_ih, H, I, 3, threads);
+    Tasks tasks;
+    const float *w_n = l.w_hh + 2 * H * H;
+    pack_gates(hidden, l.w_hh, H, H, before ? 2 : 3, tasks);
+    if (before) pack_columns(candidate, H, H, tasks, [=](long j) { return w_n + j * H; });
+    if (l.x) pack_gates(input, l.w_ih, H, I, 3, tasks);
+    tasks.run(threads);
     const Weights w{hidden, candidate, input, bias};
     parallel_groups(blocks, threads, [&](long first, long last) {
         forward_block<E, before>(l, Block(l.rows, first, last, blocks), w, hard);

@@ -64,9 +64,13 @@ void run(const Problem &p, double *nats, float *d_weight, float *d_bias, int thr
     Buffer<bf16> grads(d_bias ? tasks * ROWS * ldg : 0);
     Buffer<float> d_biases(d_bias ? tasks * size : 0);
     Buffer<double> parts(tasks);
-    auto row = [&](long k) { return k < size ? p.weight + k * H : nullptr; };
-    pack_columns(forward, H, size, threads, row);
-    if (p.d_inputs) pack_rows(backward, Vp / 32, H, threads, row);
+    auto row = [=, weight = p.weight](long k) { return k < size ? weight + k * H : nullptr; };
+    Tasks packs;
+    const Terms x_terms(d_weight ? N : 0, H);
+    pack_columns(forward, H, size, packs, row);
+    if (p.d_inputs) pack_rows(backward, Vp / 32, H, packs, row);
+    if (d_weight) x_terms.pack(p.inputs, H, H, packs);
+    packs.run(threads);
     parallel_for(tasks, threads, [&](long task) {
         const long begin = task * ROWS, rows = std::min(ROWS, N - begin), all = up(rows, 32);
         Buffer<bf16> x(ROWS * lda);
@@ -108,12 +112,10 @@ void run(const Problem &p, double *nats, float *d_weight, float *d_bias, int thr
         for (long j = 0; d_bias && j < size; j++) d_bias[j] += d_biases[i * size + j];
     }
     if (!d_weight) return;
-    Terms x(N, H);
-    x.pack(p.inputs, H, H, threads);
     const long group = std::clamp(up(size / (2 * threads), 32), 32L, 128L);
     parallel_for((size + group - 1) / group, threads, [&](long i) {
         const long first = i * group;
-        const Outer outer{&x, d_weight + first * H, H};
+        const Outer outer{&x_terms, d_weight + first * H, H};
         weight_gradient<E>(grads, ldg, first, std::min(group, size - first), &outer, 1);
     });
 }

@@ -91,10 +91,12 @@ inline void left_tile(bf16 *to, const bf16 *from, long stride) {
 // A row of a left side: a line more than it needs, so that rows do not fall on the same cache sets.
 inline long row_size(long terms) { return up(terms, 32) + 32; }
 
+// The functions that follow add tasks that pack.
+
 // Panels of the units of a gate matrix (gates x units, terms): 16 units of `gates` gates each.
-void pack_gates(bf16 *to, const float *w, long units, long terms, long gates, int threads) {
+void pack_gates(bf16 *to, const float *w, long units, long terms, long gates, Tasks &tasks) {
     const long blocks = up(terms, 32) / 32;
-    parallel_for(up(units, 32) / 16, threads, [&](long c) {
+    tasks(up(units, 32) / 16, [=](long c) {
         for (long k = 0; k < blocks; k++)
             for (long g = 0; g < gates; g++)
                 tile_of_columns(to + ((c * blocks + k) * gates + g) * TILE, terms - 32 * k,
@@ -107,8 +109,8 @@ void pack_gates(bf16 *to, const float *w, long units, long terms, long gates, in
 
 // Panels of 32 columns of a matrix given by its rows: row(k) is null where there is none.
 template <class Row>
-void pack_rows(bf16 *to, long blocks, long columns, int threads, const Row &row) {
-    parallel_for(up(columns, 32) / 32, threads, [&](long p) {
+void pack_rows(bf16 *to, long blocks, long columns, Tasks &tasks, Row row) {
+    tasks(up(columns, 32) / 32, [=](long p) {
         for (long k = 0; k < blocks; k++)
             for (long g = 0; g < 2; g++) {
                 const long u = 32 * p + 16 * g;
@@ -123,9 +125,9 @@ void pack_rows(bf16 *to, long blocks, long columns, int threads, const Row &row)
 
 // Panels of 32 columns of a matrix given by its columns: column(j) points to its terms, or is null.
 template <class Column>
-void pack_columns(bf16 *to, long terms, long columns, int threads, const Column &column) {
+void pack_columns(bf16 *to, long terms, long columns, Tasks &tasks, Column column) {
     const long blocks = up(terms, 32) / 32;
-    parallel_for(up(columns, 32) / 32, threads, [&](long p) {
+    tasks(up(columns, 32) / 32, [=](long p) {
         for (long k = 0; k < blocks; k++)
             for (long g = 0; g < 2; g++)
                 tile_of_columns(to + ((p * blocks + k) * 2 + g) * TILE, terms - 32 * k,

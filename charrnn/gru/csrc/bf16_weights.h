@@ -22,8 +22,9 @@ struct Terms {
     bf16 *panel(long chunk, long p) const {
         return packed + chunk * TERM_CHUNK * columns + p * TERM_CHUNK * 32;
     }
-    void pack(const float *rows, long stride, long size, int threads) {
-        parallel_for(chunks() * 4, threads, [&](long i) {
+    // Adds tasks that pack rows that are `stride` apart.
+    void pack(const float *rows, long stride, long size, Tasks &tasks) const {
+        tasks(chunks() * 4, [=](long i) {
             const long c = i / 4, all = blocks(c);
             for (long k = all * (i % 4) / 4; k < all * (i % 4 + 1) / 4; k++)
                 for (long u = 0; u < columns; u += 16)
