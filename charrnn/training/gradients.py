@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from charrnn.gru import GRU
+from charrnn.gru.cuda import many
 from charrnn.gru.optimizer import FusedStep, supports
 
 
@@ -60,8 +61,11 @@ def clip_by_value(gradients: list[Tensor], bound: float) -> None:
     """Clip all elements to [-bound, bound] in place.
 
     Same as ``torch.nn.utils.clip_grad_value_`` without its grouping by device and dtype, which
-    takes 0.1 ms a window.
+    takes 0.1 ms a window; on a GPU with native's kernels in one pass in place of two.
     """
+    if gradients[0].is_cuda and many.supports(gradients):
+        many.clip(gradients, bound)
+        return
     torch._foreach_clamp_min_(gradients, -bound)
     torch._foreach_clamp_max_(gradients, bound)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from charrnn.gru import GATES, RESETS, cuda, reference
-from charrnn.gru.cuda import exact, loss, nvrtc, plan, rows, stack
+from charrnn.gru.cuda import exact, layer, loss, many, nvrtc, plan, rows
 
 V, FEATURES = 7, 6
 KINDS = ("features", "table", "one_hot")
@@ -23,7 +23,7 @@ def full_of_nan(monkeypatch):
     def empty(like, *size):
         return torch.full(size, torch.nan, dtype=like.dtype, device=like.device)
 
-    for module in (rows, stack, exact):
+    for module in (rows, layer, many, exact):
         monkeypatch.setattr(module, "empty", empty)
 
 

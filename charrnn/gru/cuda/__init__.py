@@ -88,14 +88,13 @@ def forward(
     else:
         hidden, wide = state.size(2), found.cut.hidden
         tensors = [pad(tensor, hidden, wide, i) for i, tensor in enumerate(tensors)]
-        state = F.pad(state, (0, wide - hidden))
+        state = F.pad(state, (0, wide - hidden)) if wide > hidden else state
         gpu = plan.card(rows.index_of(state.device))
         variant = (found.cut.before, found.cut.hard, gpu)
         some, training = plan.rows_at_once(hidden, state.size(1), *variant), torch.is_grad_enabled()
+        best = plan.find_pairs if len(weights) > 1 else plan.find
         parts = [
-            Stack.apply(
-                plan.find(hidden, h.size(1), *variant), x, table, h, dropout, training, *tensors
-            )
+            Stack.apply(best(hidden, h.size(1), *variant), x, table, h, dropout, training, *tensors)
             for x, h in zip(inputs.split(some, 1), state.split(some, 1))
         ]
         output, final = parts[0] if len(parts) == 1 else (torch.cat(p, 1) for p in zip(*parts))

@@ -201,7 +201,7 @@ class Module:
         self,
         names: str | Sequence[str],
         grid: Sequence[int],
-        *args: Tensor | int | float | None,
+        *args: Tensor | ctypes.Structure | int | float | None,
         block: int = 256,
         shared: int = 0,
         cooperative: bool = False,
@@ -211,7 +211,8 @@ class Module:
 
         Args:
             grid: blocks in x, and y where it has two.
-            args: tensors as pointers, None as null, whole numbers as int, others as float.
+            args: tensors as pointers, None as null, whole numbers as int, others as float,
+                structures by value.
             shared: bytes of dynamic shared memory.
             cooperative: all blocks are on the chip together, or the launch fails: a block that
                 waits for one that cannot start would wait for ever.
@@ -235,8 +236,10 @@ class Module:
                     driver("cuLaunchKernel", function, *size, None)
 
 
-def as_argument(value: Tensor | int | float | None):
+def as_argument(value: Tensor | ctypes.Structure | int | float | None):
     """A value as ctypes has it."""
+    if isinstance(value, ctypes.Structure):
+        return value
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
     if value is None:

@@ -4,7 +4,8 @@ B rows, H hidden size, padded as the kernels need it.
 """
 
 import functools
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,6 +19,8 @@ LARGEST = 2048
 SMALL = 128
 """The largest hidden size whose weights stay in the registers of one multiprocessor."""
 NEVER = 1 << 20
+SPANS, LEAST_STEPS = 4, 16
+"""Launches at most of a layer that runs beside another, and steps at least of each."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,35 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """The kernels of both directions; what is saved between them does not depend on the cut."""
+    """The kernels of both directions; what is saved between them does not depend on the cut.
+
+    Attributes:
+        pairs: whether those of two layers fit on the GPU together, and run at once.
+    """
 
     forward: Launch
     backward: Launch
+    pairs: bool = False
 
     @property
     def cut(self) -> Cut:
         """Of the forward kernel; hidden size and variant are those of both."""
         return self.forward.cut
+
+    def groups(self, layers: int) -> list[range]:
+        """Return the layers that run at once, the lowest first."""
+        size = 2 if self.pairs else 1
+        return [range(i, min(i + size, layers)) for i in range(0, layers, size)]
+
+    def spans(self, steps: int, layers: int) -> list[slice]:
+        """Return the steps of each launch of layers that run at once.
+
+        Of two layers one waits for a span of the other, and each launch costs some 5 us and reads
+        the weights: with more spans than these the gain is below a hundredth of a step.
+        """
+        count = max(1, min(SPANS, steps // LEAST_STEPS)) if layers > 1 else 1
+        ends = [steps * k // count for k in range(count + 1)]
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 @dataclass(frozen=True)
@@ -95,6 +118,21 @@ def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
         return None
     pause = pause_of(cut, rows, forward) if items == 1 else 0
     return Launch(cut, groups * cut.blocks, shared, items if early else NEVER, pause)
+
+
+def find_pairs(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) -> Plan | str:
+    """Return the plan for several layers: two at once where each may have half of the GPU.
+
+    Not where a block would then have several items: each step takes nearly twice as long then.
+    """
+    half = replace(gpu, multiprocessors=gpu.multiprocessors // 2)
+    found, items = find(hidden, rows, before, hard, half), -(-rows // ROWS)
+    if isinstance(found, Plan):
+        launches = found.forward, found.backward
+        blocks = [2 * items if c.small else items * c.blocks for c in (n.cut for n in launches)]
+        if max(blocks) <= half.multiprocessors:
+            return replace(found, pairs=True)
+    return find(hidden, rows, before, hard, gpu)
 
 
 @functools.cache

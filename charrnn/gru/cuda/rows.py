@@ -34,14 +34,14 @@ def mailbox(like: Tensor, *size: int, fill: bool = True) -> Tensor:
     return made
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """The product of two matrices of 16-bit numbers, in float32."""
     if a.is_cuda:
         try:
-            return torch.mm(a, b, out_dtype=torch.float32)
+            return torch.mm(a, b, out_dtype=torch.float32, out=out)
         except TypeError:  # torch before 2.8
             pass
-    return torch.mm(a.float(), b.float())
+    return torch.mm(a.float(), b.float(), out=out)
 
 
 def gather(table: Tensor, inputs: Tensor) -> Tensor:

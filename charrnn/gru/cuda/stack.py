@@ -1,10 +1,14 @@
-"""Layers by the persistent kernels: one launch a layer in each direction.
+"""Layers by the persistent kernels: two at once, where they fit on the GPU together.
 
-T time steps, B rows, P of them padded to sixteens, H hidden size, I input size, V vocabulary size,
-L layers.
+T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
+
+The steps of a pair of layers are cut into spans. The upper layer computes a span, with its input
+product, while the lower one computes the next; backward, the lower one follows the upper one. Each
+has a lane (:mod:`charrnn.gru.cuda.lanes`), where a launch waits only for work that was asked for
+earlier: the span before of the same layer, the same span of the other one. Nothing can deadlock: a
+kernel that runs waits for nothing but its own blocks, which all fit on the GPU beside those of the
+other lane (:func:`charrnn.gru.cuda.plan.find`), and other work comes to its end by itself.
 """
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,29 +16,10 @@ from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from charrnn.gru.cuda import nvrtc
-from charrnn.gru.cuda.plan import ROWS, Plan, kernels
-from charrnn.gru.cuda.rows import empty, gather, index_of, mailbox, matmul, sum_rows
-
-
-class Kept(NamedTuple):
-    """What the forward pass of a layer leaves for backward.
-
-    Attributes:
-        x: (T, B, H) halves that came in, of layers above the first; mask: of the dropout on them.
-        w_ih: (3H, I), halves above the first layer; w_hh: (3H, H), halves.
-        states: (T + 1, P, H) halves, the first one given.
-        saved: (T, P, H / 2, 4), eight halves: r, z, n, q of two units, in the kernels' own order.
-        products: (T, P, H) halves, r h, with the reset before the product.
-    """
-
-    x: Tensor | None
-    mask: Tensor | None
-    w_ih: Tensor
-    w_hh: Tensor
-    states: Tensor
-    saved: Tensor | None
-    products: Tensor | None
+from charrnn.gru.cuda.lanes import Lanes
+from charrnn.gru.cuda.layer import Backward, Forward, Kept
+from charrnn.gru.cuda.many import multiply_turned
+from charrnn.gru.cuda.rows import gather, matmul, sum_rows
 
 
 class Stack(torch.autograd.Function):
@@ -48,68 +33,97 @@ class Stack(torch.autograd.Function):
         training = training and any(ctx.needs_input_grad)
         layers = [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
         final = torch.empty_like(state, memory_format=torch.contiguous_format)
-        x, saved = None, []
-        for i, (w_ih, *weights) in enumerate(layers):
-            mask = None
-            if i == 0:
-                gates = input_gates(inputs, table, w_ih)
-            else:
-                if dropout:
-                    x, mask = torch.native_dropout(x, dropout, True)
-                w_ih = w_ih.half()
-                gates = matmul(x.flatten(0, 1), w_ih.t()).view(*x.shape[:2], -1)
-            last = i + 1 == len(layers)
-            outputs, kept = run_forward(plan, gates, weights, state[i], final[i], training, last)
-            if training:
-                saved += kept._replace(x=x, mask=mask, w_ih=w_ih)
-            x = kept.states[1:, : state.size(1)]
+        (steps, rows), runs, kept = inputs.shape[:2], [], []
+        for group in plan.groups(len(layers)):
+            lanes, done, held = Lanes(inputs.device, len(group)), [], []
+            for lane, i in enumerate(group):
+                with lanes.on(lane):
+                    w_ih, *weights = layers[i]
+                    last = i + 1 == len(layers)
+                    run = Forward(plan, weights, state[i], final[i], steps, training, last)
+                    gates, dropped = None, []
+                    if i == 0:
+                        gates = input_gates(inputs, table, w_ih)
+                    else:
+                        w_ih, below = w_ih.half(), runs[-1].states[1:, :rows]
+                    marks = []
+                    for k, span in enumerate(plan.spans(steps, len(group))):
+                        if lane:
+                            lanes.wait(lane, done[k])
+                        if i:
+                            x, mask = below[span], None
+                            if dropout:
+                                x, mask = torch.native_dropout(x, dropout, True)
+                                dropped.append((x, mask))
+                            made = matmul(x.flatten(0, 1), w_ih.t()).view(*x.shape[:2], -1)
+                            held.append(made)
+                        run(made if i else gates[span], span)
+                        marks.append(lanes.mark(lane))
+                    x, mask = below if i else None, None
+                    if dropped:
+                        x, mask = (torch.cat(parts) for parts in zip(*dropped))
+                runs.append(run)
+                done = marks
+                kept += run.kept(x, mask, w_ih)
+            lanes.join()
         if training:
-            if not inputs.is_floating_point():
-                # One out of range will be reported; backward must not follow it.
-                size = layers[0][0].size(1) if table is None else len(table)
-                inputs = inputs.clamp(0, size - 1)
-            ctx.save_for_backward(inputs, table, *saved)
+            ctx.save_for_backward(inputs, table, *kept)
             ctx.plan, ctx.dropout = plan, dropout
-        return outputs, final
+        return runs[-1].outputs, final
 
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cuda")
     def backward(ctx, d_outputs, d_final):
-        plan, (inputs, table, *saved) = ctx.plan, ctx.saved_tensors
+        plan, dropout, (inputs, table, *saved) = ctx.plan, ctx.dropout, ctx.saved_tensors
         fields = len(Kept._fields)
         layers = [Kept(*saved[i : i + fields]) for i in range(0, len(saved), fields)]
-        size = (len(layers), inputs.size(1), plan.cut.hidden)
-        d_y = dense(d_outputs, (len(inputs), *size[1:]), inputs.device)
-        d_final = dense(d_final, size, inputs.device)
-        d_state, grads = torch.empty_like(d_final), []
-        d_inputs = d_table = None
-        for i, layer in reversed([*enumerate(layers)]):
-            scale = largest(d_y, d_final[i])
-            d_gates = run_backward(plan, layer, d_y, d_final[i], d_state[i], scale)
-            found = recurrent_gradients(plan, layer, d_gates)
-            outer = d_gates if plan.cut.before else d_gates[..., plan.cut.hidden :]
-            if i or inputs.is_floating_point():
-                flat = outer[:, : inputs.size(1)].flatten(0, 1)  # rows that are there, r, z, n
-                x = layer.x.flatten(0, 1) if i else inputs.flatten(0, 1)
-                product = matmul if i else as_float
-                d_w_ih = product(flat.t(), x)
-                d_x = product(flat, layer.w_ih) if i or ctx.needs_input_grad[1] else None
-                scaled = [*found, d_w_ih] + [d_x] * (d_x is not None)
-                torch._foreach_mul_(scaled, scale[1])
+        (steps, rows), hidden = inputs.shape[:2], plan.cut.hidden
+        d_final = None if d_final is None else d_final.float().contiguous()
+        if d_outputs is None:
+            d_y = torch.zeros(steps, rows, hidden, device=inputs.device)
+        else:
+            d_y = d_outputs.float().contiguous()
+        d_state = torch.empty(len(layers), rows, hidden, device=inputs.device)
+        run, factor, grads = None, None, []  # the gradient at outputs is factor times d_y
+        for group in reversed(plan.groups(len(layers))):
+            if run is not None:
+                d_y, factor = input_gradient(run, rows, dropout), run.scale[1:]
+            finals = None if d_final is None else d_final[group[0] : group[-1] + 1]
+            scale = largest(d_y, factor, finals)
+            lanes, done, held, runs = Lanes(inputs.device, len(group)), [], [], []
+            for lane, i in enumerate(reversed(group)):
+                with lanes.on(lane):
+                    last, marks = None if d_final is None else d_final[i], []
+                    run = Backward(plan, layers[i], last, d_state[i], scale)
+                    for k, span in enumerate(reversed(plan.spans(steps, len(group)))):
+                        if lane:
+                            lanes.wait(lane, done[k])
+                            held.append(input_gradient(runs[0], rows, dropout, span))
+                            run(held[-1], scale[1:], span)
+                        else:
+                            run(d_y[span], factor, span)
+                        marks.append(lanes.mark(lane))
+                runs.append(run)
+                done = marks
+            for run, i in zip(runs, reversed(group)):
+                if run is runs[-1]:  # what the upper layer still needs runs beside the lower one
+                    lanes.join()
                 if i:
-                    d_y = undrop(d_x.view(d_y.shape), layer.mask, ctx.dropout)
-                elif d_x is not None:
-                    d_inputs = d_x.view_as(inputs)
-            else:
-                torch._foreach_mul_(found, scale[1])
-                count = layer.w_ih.size(1) if table is None else len(table)
-                sums = sum_rows(outer, inputs, count, scale)
-                d_w_ih = sums.t() if table is None else sums.t() @ table
-                if table is not None and ctx.needs_input_grad[2]:
-                    d_table = sums @ layer.w_ih
-            d_w_hh, d_b_ih, d_b_hh = found
-            grads = [d_w_ih, d_w_hh, d_b_ih, d_b_hh, *grads]
+                    grads = [*weight_gradients(run, run.kept.x.flatten(0, 1), matmul), *grads]
+        d_inputs = d_table = None
+        if inputs.is_floating_point():
+            outer, flat = run.outer(rows), inputs.flatten(0, 1)
+            grads = [*weight_gradients(run, flat, as_float), *grads]
+            if ctx.needs_input_grad[1]:
+                d_inputs = (as_float(outer, layers[0].w_ih) * scale[1]).view_as(inputs)
+        else:
+            w_ih, gates = layers[0].w_ih, run.outer_gates()
+            sums = sum_rows(gates, inputs, w_ih.size(1) if table is None else len(table), scale)
+            d_w_ih = sums.t() if table is None else sums.t() @ table
+            grads = [d_w_ih, *weight_gradients(run), *grads]
+            if table is not None and ctx.needs_input_grad[2]:
+                d_table = sums @ w_ih
         return None, d_inputs, d_table, d_state, None, None, *grads
 
 
@@ -120,94 +134,43 @@ def input_gates(inputs: Tensor, table: Tensor | None, w_ih: Tensor) -> Tensor:
     return gather(w_ih.t() if table is None else F.linear(table, w_ih), inputs)
 
 
-def run_forward(
-    plan: Plan,
-    gates: Tensor,
-    weights: list[Tensor],
-    state: Tensor,
-    final: Tensor,
-    training: bool,
-    last: bool,
-) -> tuple[Tensor | None, Kept]:
-    """A layer from its input products (T, B, 3H) and its state (B, H); final (B, H) is written.
-
-    Its outputs are made in float32, (T, B, H), where it is the last one.
-    """
-    steps, rows, _ = gates.shape
-    hidden, wide = plan.cut.hidden, -(-rows // ROWS) * ROWS
-    w_hh, b_ih, b_hh = (tensor.contiguous() for tensor in weights)
-    w_hh, shared = w_hh.half(), not plan.cut.small
-    states = mailbox(state, steps + 1, wide, hidden, fill=shared)
-    if rows < wide:
-        states[0].zero_()
-    states[0, :rows].copy_(state)
-    products = mailbox(state, steps, wide, hidden, fill=shared) if plan.cut.before else None
-    saved = empty(state, steps, wide, hidden // 2, 4) if training else None
-    outputs = empty(state, steps, rows, hidden) if last else None
-    launch = plan.forward
-    kernels(launch.cut, index_of(state.device)).launch(
-        "gru_forward", (launch.grid,), gates.contiguous(), w_hh, b_ih, b_hh, state.contiguous(),
-        states, products, outputs, saved, final, steps, rows, launch.pause, launch.ahead,
-        nvrtc.status(), shared=launch.shared, cooperative=shared,
-    )  # fmt: skip
-    return outputs, Kept(None, None, w_hh, w_hh, states, saved, products)
+def input_gradient(run: Backward, rows: int, dropout: float, span: slice = slice(None)) -> Tensor:
+    """The gradient at a span of a layer's inputs, (., B, I), times its power of two."""
+    mask = run.kept.mask
+    grad = matmul(run.outer(rows, span), run.kept.w_ih).view(-1, rows, run.hidden)
+    if mask is None:
+        return grad
+    return torch.ops.aten.native_dropout_backward(grad, mask[span], 1 / (1 - dropout))
 
 
-def run_backward(
-    plan: Plan, layer: Kept, d_y: Tensor, d_final: Tensor, d_state: Tensor, scale: Tensor
-) -> Tensor:
-    """Gradients at the gates' sums, halves times a power of two, (T, P, 4H) or (T, P, 3H).
-
-    Columns are q, r, z, n, or with the reset before the product r, z, n; rows beyond B are zero.
-    d_state (B, H) is written, and scale[1], one over that power of two.
-    """
-    steps, rows, hidden = d_y.shape
-    columns = (3 if plan.cut.before else 4) * hidden
-    shared = not plan.cut.small
-    d_gates = mailbox(d_y, steps, layer.states.size(1), columns, fill=shared)
-    launch = plan.backward
-    kernels(launch.cut, index_of(d_y.device)).launch(
-        "gru_backward", (launch.grid,), d_y, d_final, layer.w_hh.t().contiguous(), layer.saved,
-        layer.states, d_gates, d_state, scale, steps, rows, launch.pause, launch.ahead,
-        nvrtc.status(), shared=launch.shared, cooperative=shared,
-    )  # fmt: skip
-    return d_gates
+def weight_gradients(run: Backward, x: Tensor | None = None, product=None) -> list[Tensor]:
+    """Those of W_ih, W_hh, b_ih and b_hh; without inputs x (N, I) and their product, the others."""
+    hidden, (d_w_hh, sums) = run.hidden, run.products()
+    found = [] if x is None else [product(run.outer(len(x) // len(run.d_gates)).t(), x)]
+    # The columns q, r, z of W_hh and b_hh become r, z, q.
+    turn = 0 if run.before else hidden
+    return multiply_turned(
+        [*found, d_w_hh, sums[-3 * hidden :], sums[: 3 * hidden]],
+        [*(None for _ in found), turn * hidden or None, 0, turn],
+        run.scale[1:],
+    )
 
 
-def recurrent_gradients(plan: Plan, layer: Kept, d_gates: Tensor) -> list[Tensor]:
-    """Those of W_hh, b_ih and b_hh, times the power of two."""
-    hidden = plan.cut.hidden
-    flat, before = d_gates.flatten(0, 1), layer.states[:-1].flatten(0, 1)
-    sums = flat.sum(0, dtype=torch.float32)
-    if plan.cut.before:
-        gates = matmul(flat[:, : 2 * hidden].t(), before)
-        candidate = matmul(flat[:, 2 * hidden :].t(), layer.products.flatten(0, 1))
-        return [torch.cat([gates, candidate]), sums, sums.clone()]
-    found = matmul(flat[:, : 3 * hidden].t(), before)  # q, r, z
-    inside = torch.cat([sums[hidden : 3 * hidden], sums[:hidden]])
-    return [torch.cat([found[hidden:], found[:hidden]]), sums[hidden:].clone(), inside]
-
-
-def largest(*gradients: Tensor) -> Tensor:
-    """Two numbers, of which the first is the largest absolute value."""
-    scale = torch.empty(2, device=gradients[0].device)
-    norms = [torch.linalg.vector_norm(g, torch.inf) for g in gradients]
-    torch.maximum(*norms, out=scale[0])
+def largest(d_y: Tensor, factor: Tensor | None, d_final: Tensor | None) -> Tensor:
+    """Two numbers, of which the first is the largest absolute value of factor d_y and d_final."""
+    scale = torch.empty(2, device=d_y.device)
+    if factor is None and d_final is None:
+        torch.linalg.vector_norm(d_y, torch.inf, out=scale[0])
+        return scale
+    norm = torch.linalg.vector_norm(d_y, torch.inf)
+    if factor is not None:
+        norm = norm * factor[0]
+    if d_final is not None:
+        norm = torch.maximum(norm, torch.linalg.vector_norm(d_final, torch.inf))
+    scale[0].copy_(norm)
     return scale
-
-
-def dense(grad: Tensor | None, size: tuple[int, ...], device: torch.device) -> Tensor:
-    """A gradient in float32, row-major; zeros where none came."""
-    return torch.zeros(size, device=device) if grad is None else grad.float().contiguous()
 
 
 def as_float(a: Tensor, b: Tensor) -> Tensor:
     """The product in float32, of numbers that a half may not hold."""
     return a.float() @ b
-
-
-def undrop(grad: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """The gradient before dropout."""
-    if mask is None:
-        return grad
-    return torch.ops.aten.native_dropout_backward(grad, mask, 1 / (1 - dropout))

@@ -96,10 +96,10 @@ def install(monkeypatch, multiprocessors: int = 8) -> None:
 
     monkeypatch.setattr(nvrtc, "module", module)
     monkeypatch.setattr(rows, "index_of", lambda device: 0)
-    for name in ("stack", "exact", "rmsprop"):
+    for name in ("layer", "exact", "many"):
         monkeypatch.setattr(f"charrnn.gru.cuda.{name}.index_of", lambda device: 0)
     monkeypatch.setattr(
-        "charrnn.gru.cuda.stack.kernels", lambda cut, i: module(cut.files, cut.settings, i)
+        "charrnn.gru.cuda.layer.kernels", lambda cut, i: module(cut.files, cut.settings, i)
     )
     gpu = Card((9, 0), multiprocessors, 227 << 10)
     monkeypatch.setattr(plan, "card", lambda index: gpu)

@@ -19,6 +19,7 @@
 #define __global__
 #define __forceinline__ inline
 #define __restrict__
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static  // blocks that share memory so run one after the other
 

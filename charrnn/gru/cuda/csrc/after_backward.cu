@@ -6,7 +6,8 @@ constexpr int BKP = (3 * H / 32 + NW - 1) / NW, BKR = KRB < BKP ? KRB : BKP;
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_backward(const float2* __restrict__ dy,  // (T, B, H)
-                 const float* __restrict__ dhT,  // (B, H)
+                 const float* factor,            // of dy, one number, or null
+                 const float* dhT,               // (B, H), or null for zeros; may be dh0
                  const u16* __restrict__ wt,     // (H, 3H): W_hh transposed
                  const uint4* __restrict__ saved, const u16* __restrict__ hs,
                  u16* dg,  // (T, padded B, 4H), EMPTY: dq, da_r, da_z, da_n, all times scale
@@ -23,6 +24,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                  [&](int j) { return p.u0 + j * 8 + p.g; });
     float up, down;
     gradient_scale(scale, up, down);
+    const float2 times = factor_of(factor);
     uint4* ss = (uint4*)(state + p.mine * OWN * THREADS) +
                 threadIdx.x;  // this item's inputs and the next one's
     float2* ds = (float2*)(ss - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
@@ -82,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                                       threadIdx.x];  // the gradient that has come to h_t so far
                 float2 dh;
                 if (t == T - 1)
-                    dh = load2(dhT + row * H + o.unit[e], row < B);
+                    dh = load2(dhT + row * H + o.unit[e], dhT && row < B);
                 else {
                     const float2 sum = get_sum<UT>(now, 0, 1, NW, o.tile[e], o.half[e]);
                     dh = fma2(sum, make_float2(down, down), carry);
@@ -94,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const uint4 s = ss[at];
                 const float2 g = ds[at], r = unpack(s.x), z = unpack(s.y), n = unpack(s.z),
                              q = unpack(s.w), h = unpack(hps[at]);
-                dh = row < B ? add(dh, g) : make_float2(0.f, 0.f);
+                dh = row < B ? fma2(g, times, dh) : make_float2(0.f, 0.f);
                 const float2 dn = mul(mul(dh, one_minus(z)),
                                       fma2(make_float2(-n.x, -n.y), n, make_float2(1.f, 1.f)));
                 const float2 dz = mul(mul(dh, sub(h, n)), slope(z)), dr = mul(mul(dn, q), slope(r));

@@ -6,7 +6,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const u16* __restrict__ w,      // (3H, H) operand type
                 const float* __restrict__ bi,   // (3H) b_ih
                 const float* __restrict__ bh,   // (3H) b_hh
-                const float* __restrict__ h0,   // (B, H)
+                const float* h0,                // (B, H); may be hT
                 u16* hs,       // (T+1, padded B, H): slot 0 holds h0, all else EMPTY
                 u16*,          // (reset before only)
                 float* y32,    // (T, B, H) or null

@@ -8,7 +8,7 @@ constexpr int CKP = (H / 32 + NW - 1) / NW, CKR = KRB < CKP ? KRB : CKP;  // bac
 static_assert(H % 128 == 0, "the halves of the backward product must fall on warps");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gru_backward(const float2* __restrict__ dy, const float* __restrict__ dhT,
+    gru_backward(const float2* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt,  // (H, 3H): W_hh transposed
                  const uint4* __restrict__ saved, const u16* __restrict__ hs,
                  u16* dg,  // (T, padded B, 3H), EMPTY: da_r, da_z, da_n, all times scale
@@ -28,6 +28,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             [&](int j) { return p.u0 + j * 8 + p.g; });
     float up, down;
     gradient_scale(scale, up, down);
+    const float2 times = factor_of(factor);
     const float2 down2 = make_float2(down, down);
     uint4* ss = (uint4*)(rs + p.mine * OWN * THREADS) +
                 threadIdx.x;  // this item's inputs and the next one's
@@ -71,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             EACH_OWN {
                 const int row = rb * 16 + o.row[e], at = ((item & 1) * OWN + e) * THREADS,
                           i = (m * OWN + e) * THREADS + threadIdx.x;
-                float2 dh = t == T - 1 ? load2(dhT + row * H + o.unit[e], row < B)
+                float2 dh = t == T - 1 ? load2(dhT + row * H + o.unit[e], dhT && row < B)
                                        : fma2(get_sum<UT>(now, 0, 1, NW, o.tile[e], o.half[e]),
                                               down2, state[i]);
                 if (t < 0) {
@@ -80,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 }
                 const uint4 s = ss[at];
                 const float2 r = unpack(s.x), z = unpack(s.y), n = unpack(s.z), h = unpack(hps[at]);
-                dh = row < B ? add(dh, ds[at]) : make_float2(0.f, 0.f);
+                dh = row < B ? fma2(ds[at], times, dh) : make_float2(0.f, 0.f);
                 const float2 dn = mul(mul(dh, one_minus(z)),
                                       fma2(make_float2(-n.x, -n.y), n, make_float2(1.f, 1.f))),
                              dz = mul(mul(dh, sub(h, n)), slope(z));

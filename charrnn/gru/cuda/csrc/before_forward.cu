@@ -5,7 +5,7 @@
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_forward(const float2* __restrict__ gx, const u16* __restrict__ w,
                 const float* __restrict__ bi, const float* __restrict__ bh,
-                const float* __restrict__ h0, u16* hs,
+                const float* h0, u16* hs,
                 u16* rh,                   // rh (T, padded B, H): r h, EMPTY
                 float* y32, uint4* saved,  // saved: r, z, n, unused
                 float* hT, int T, int B, int pause, int ahead_from, int* status) {

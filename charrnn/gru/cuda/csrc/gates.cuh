@@ -42,13 +42,18 @@ __device__ __forceinline__ u32 pack_up(float2 a, float up) {
 }
 
 // scale[0]: the largest output gradient. Gate gradients travel in 16 bits times the power of two
-// `up` that brings it to 8..16, so that a half neither overflows nor drops what matters; scale[1]
-// tells the host 1 / up, NaN where the largest is not finite, so that no gradient looks sound then.
+// `up` that brings it to 1..2, so that a half neither overflows, also where sums over time and a
+// layer below have larger ones, nor drops what matters. scale[1] tells the host and the layer below
+// 1 / up, NaN where the largest is not finite, so that no gradient looks sound then.
 __device__ __forceinline__ void gradient_scale(float* scale, float& up, float& down) {
     const int bits = (int)(__float_as_uint(scale[0]) >> 23 & 255), e = bits - 127;
-    const int k = max(-100, min(100, 3 - e));
+    const int k = max(-100, min(100, -e));
     up = __uint_as_float((u32)(127 + k) << 23);
     down = __uint_as_float((u32)(127 - k) << 23);
     if (blockIdx.x == 0 && threadIdx.x == 0)
         scale[1] = bits == 255 ? __uint_as_float(0x7fffffffu) : down;
+}
+// What output gradients are multiplied by: those of a layer below come times the `up` above.
+__device__ __forceinline__ float2 factor_of(const float* factor) {
+    return factor ? make_float2(*factor, *factor) : make_float2(1.f, 1.f);
 }

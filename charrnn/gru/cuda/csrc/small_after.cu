@@ -3,7 +3,7 @@
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_forward(const float* __restrict__ gx, const u16* __restrict__ w,
                 const float* __restrict__ bi, const float* __restrict__ bh,
-                const float* __restrict__ h0, u16* hs, u16*, float* y32, uint2* saved, float* hT,
+                const float* h0, u16* hs, u16*, float* y32, uint2* saved, float* hT,
                 int T, int B, int, int, int*) {
     const Seat s(B);
     uint4* stage = (uint4*)shared_bytes;        // two states
@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gru_backward(const float* __restrict__ dy, const float* __restrict__ dhT,
+    gru_backward(const float* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt, const uint2* __restrict__ saved,
                  const u16* __restrict__ hs, u16* dg, float* dh0, float* scale, int T, int B, int,
                  int, int*) {
@@ -79,6 +79,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     weights.load(s, wt, 3 * H, 2 * H, 0);
     float up, down;
     gradient_scale(scale, up, down);
+    const float times = factor_of(factor).x;
     auto copy_x = [&](int t) {
         if (t >= 0) EACH {
                 const int to = t % AHEAD * MINE * THREADS + slot(j, e);
@@ -104,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         EACH {
             const int row = s.row(e), unit = s.unit(j, e);
             const size_t to = (size_t)row * H + unit;
-            float dh = t == T - 1 ? (row < B ? dhT[to] : 0.f)
+            float dh = t == T - 1 ? (dhT && row < B ? dhT[to] : 0.f)
                                   : fmaf(sum_of(acc[j][0], e), down, carry[j][e]);
             if (t < 0) {
                 if (s.on(j) && row < B) dh0[to] = dh;
@@ -114,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const uint2 kept = ss[at];
             const float2 rz = unpack(kept.x), nq = unpack(kept.y);
             const float h = from_half(before[j][e]);
-            dh = row < B ? dh + ds[at] : 0.f;
+            dh = row < B ? fmaf(ds[at], times, dh) : 0.f;
             const float dn = dh * (1.f - rz.y) * fmaf(-nq.x, nq.x, 1.f);
             const float dz = dh * (h - nq.x) * gate_slope(rz.y);
             const float dr = dn * nq.y * gate_slope(rz.x);

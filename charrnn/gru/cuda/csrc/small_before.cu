@@ -3,7 +3,7 @@
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_forward(const float* __restrict__ gx, const u16* __restrict__ w,
                 const float* __restrict__ bi, const float* __restrict__ bh,
-                const float* __restrict__ h0, u16* hs, u16* rh, float* y32, uint2* saved, float* hT,
+                const float* h0, u16* hs, u16* rh, float* y32, uint2* saved, float* hT,
                 int T, int B, int, int, int*) {
     const Seat s(B);
     uint4 *now = (uint4*)shared_bytes, *reset = now + KB * 32;  // h and r h
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gru_backward(const float* __restrict__ dy, const float* __restrict__ dhT,
+    gru_backward(const float* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt, const uint2* __restrict__ saved, const u16*, u16* dg,
                  float* dh0, float* scale, int T, int B, int, int, int*) {
     const Seat s(B);
@@ -89,6 +89,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     rows_n.load(s, wt, 3 * H, 2 * H, 0);
     float up, down;
     gradient_scale(scale, up, down);
+    const float times = factor_of(factor).x;
     auto copy_x = [&](int t) {
         if (t >= 0) EACH {
                 const int to = t % AHEAD * MINE * THREADS + slot(j, e);
@@ -109,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         EACH {
             const int row = s.row(e), unit = s.unit(j, e);
             const size_t to = (size_t)row * H + unit;
-            float dh = t == T - 1 ? (row < B ? dhT[to] : 0.f)
+            float dh = t == T - 1 ? (dhT && row < B ? dhT[to] : 0.f)
                                   : fmaf(sum_of(acc[j][0], e), down, carry[j][e]);
             if (t < 0) {
                 if (s.on(j) && row < B) dh0[to] = dh;
@@ -119,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const uint2 kept = ss[at];
             const float2 rz = unpack(kept.x), nh = unpack(kept.y);
             r[j][e] = rz.x, k[j][e] = nh.y * gate_slope(rz.x);
-            dh = row < B ? dh + ds[at] : 0.f;
+            dh = row < B ? fmaf(ds[at], times, dh) : 0.f;
             const float dn = dh * (1.f - rz.y) * fmaf(-nh.x, nh.x, 1.f);
             const float dz = dh * (nh.y - nh.x) * gate_slope(rz.y);
             carry[j][e] = dh * rz.y;

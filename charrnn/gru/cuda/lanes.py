@@ -1,0 +1,52 @@
+"""Two layers at once: a second stream of a GPU beside the current one, and what waits for what."""
+
+import contextlib
+import functools
+
+import torch
+
+from charrnn.gru.cuda.rows import index_of
+
+
+@functools.cache
+def second_stream(index: int) -> torch.cuda.Stream:
+    """The one of a GPU. It comes first where it and another want the same multiprocessors."""
+    return torch.cuda.Stream(index, priority=-1)
+
+
+class Lanes:
+    """The current stream, lane 0, and from now on until :meth:`join` a second one, lane 1.
+
+    What was asked for before comes before either, what is asked for after :meth:`join` after both.
+    While a CUDA graph is captured they are its branches. On a CPU, where kernels are emulated, all
+    runs in the order in which it is asked for.
+
+    Memory that is used on both lanes must be held until :meth:`join`: torch's allocator gives what
+    is freed to the next tensor of the lane that it was made on, whatever the other one does.
+    """
+
+    def __init__(self, device: torch.device, count: int):
+        self.streams = []
+        if device.type == "cuda":
+            self.streams.append(torch.cuda.current_stream(device))
+            if count > 1:
+                self.streams.append(second_stream(index_of(device)))
+                self.streams[1].wait_stream(self.streams[0])
+
+    def on(self, lane: int) -> contextlib.AbstractContextManager:
+        """A context whose work runs on a lane."""
+        return torch.cuda.stream(self.streams[lane]) if self.streams else contextlib.nullcontext()
+
+    def mark(self, lane: int) -> torch.cuda.Event | None:
+        """What has been asked of a lane so far, to :meth:`wait` for."""
+        return self.streams[lane].record_event() if self.streams else None
+
+    def wait(self, lane: int, mark: torch.cuda.Event | None) -> None:
+        """Have a lane go on after what was marked."""
+        if mark is not None:
+            self.streams[lane].wait_event(mark)
+
+    def join(self) -> None:
+        """Have the current stream wait for the other one."""
+        if len(self.streams) > 1:
+            self.streams[0].wait_stream(self.streams[1])

@@ -1,0 +1,69 @@
+"""Elementwise work on many float32 tensors of a GPU in one launch."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from charrnn.gru.cuda import nvrtc
+from charrnn.gru.cuda.rows import empty, index_of
+
+MOST = 24
+"""Tensors of a launch, as in ``many.cu``."""
+BLOCKS = 264
+"""Thread blocks of a tensor at most: two for each multiprocessor of an H100."""
+
+
+class Many(ctypes.Structure):
+    """As in ``many.cu``."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p * MOST) for name in "abc"),
+        *((name, ctypes.c_int * MOST) for name in ("n", "turn")),
+    ]
+
+
+def kernels(index: int):
+    """Those of ``many.cu``, on the GPU of an index. Raises nvrtc.Unavailable."""
+    return nvrtc.module(("many.cu",), (), index)
+
+
+def supports(tensors: list[Tensor]) -> bool:
+    """Whether tensors of a GPU are dense float32 ones, and there are kernels."""
+    if not tensors or any(t.dtype != torch.float32 or not t.is_contiguous() for t in tensors):
+        return False
+    try:
+        kernels(index_of(tensors[0].device))
+    except nvrtc.Unavailable:
+        return False
+    return True
+
+
+def launch(name: str, rows: Sequence[tuple], *args: Tensor | float) -> None:
+    """Launch a kernel for rows (a, b, c, turn): dense tensors of one size, or None; a number."""
+    for first in range(0, len(rows), MOST):
+        some, many = rows[first : first + MOST], Many()
+        for i, (a, b, c, turn) in enumerate(some):
+            many.n[i], many.turn[i] = a.numel(), turn
+            for field, tensor in zip((many.a, many.b, many.c), (a, b, c)):
+                field[i] = None if tensor is None else tensor.data_ptr()
+        most = max(a.numel() for a, *_ in some)
+        grid = (min(-(-most // 256), BLOCKS), len(some))
+        kernels(index_of(some[0][0].device)).launch(name, grid, many, *args)
+
+
+def multiply_turned(tensors: list[Tensor], turns: list[int | None], factor: Tensor) -> list[Tensor]:
+    """Return dense tensors times factor[0], each from a number of elements on, and then the first.
+
+    Those whose number is None are multiplied in place.
+    """
+    made = [t if turn is None else empty(t, *t.shape) for t, turn in zip(tensors, turns)]
+    rows = [(a, b, None, turn or 0) for a, b, turn in zip(made, tensors, turns)]
+    launch("multiply_turned", rows, factor)
+    return made
+
+
+def clip(tensors: list[Tensor], bound: float) -> None:
+    """Clip all elements to [-bound, bound] in place; NaN stays NaN."""
+    launch("clip", [(t, None, None, 0) for t in tensors], float(bound))
