@@ -113,7 +113,8 @@ def announce(run: Run, parameters: int) -> None:
     device = run.trainer.strategy.root_device
     where = f"device {device.type}"
     if isinstance(task.model, CharModel):
-        where = f"backend {task.model.gru.describe_backend(device, data.stream.batch_size)}"
+        with run.trainer.precision_plugin.forward_context():
+            where = f"backend {task.model.gru.describe_backend(device, data.stream.batch_size)}"
     if device.type == "cuda":
         tf32 = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
         where += f" ({tf32} products), matmul_precision={torch.get_float32_matmul_precision()}"

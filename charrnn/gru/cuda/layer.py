@@ -106,7 +106,7 @@ class Backward:
         steps, wide = kept.states.size(0) - 1, kept.states.size(1)
         columns = (3 if self.before else 4) * self.hidden
         self.d_gates = mailbox(d_state, steps, wide, columns, fill=not plan.cut.small)
-        self.w_hh = kept.w_hh.t().contiguous()
+        self.w_hh, self.sums = kept.w_hh.t().contiguous(), []
 
     def __call__(self, d_y: Tensor, factor: Tensor | None, span: slice) -> None:
         """Compute a span of steps from the gradient at its outputs, of as many steps, (., B, H).
@@ -115,11 +115,12 @@ class Backward:
         """
         steps, rows, _ = d_y.shape
         launch, last = self.launch, span.stop == len(self.d_gates)
+        self.sums.append(empty(d_y, launch.parts, self.d_gates.size(2)))
         kernels(launch.cut, index_of(d_y.device)).launch(
             "gru_backward", (launch.grid,), d_y, factor, self.d_final if last else self.d_state,
             self.w_hh, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
-            self.d_state, self.scale, steps, rows, launch.pause, launch.ahead, nvrtc.status(),
-            shared=launch.shared, cooperative=not launch.cut.small,
+            self.d_state, self.sums[-1], self.scale, steps, rows, launch.pause, launch.ahead,
+            nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
         )  # fmt: skip
 
     def outer_gates(self) -> Tensor:
@@ -131,9 +132,8 @@ class Backward:
         return self.outer_gates()[span, :rows].flatten(0, 1)
 
     def products(self) -> tuple[Tensor, Tensor]:
-        """Sums over all steps: of the gates' gradients with states, (3H, H), and of themselves.
-
-        In the gates' own order, and with their power of two.
+        """Sums over all steps: of the gates' gradients with states, (3H, H), and of themselves,
+        (4H) or (3H), in the gates' own order and with their power of two.
         """
         flat, states = self.d_gates.flatten(0, 1), self.kept.states[:-1].flatten(0, 1)
         made = torch.empty(3 * self.hidden, self.hidden, device=flat.device)
@@ -143,7 +143,7 @@ class Backward:
             matmul(flat[:, gates:].t(), inner, made[gates:])
         else:
             matmul(flat[:, : 3 * self.hidden].t(), states, made)
-        return made, flat.sum(0, dtype=torch.float32)
+        return made, torch.cat(self.sums).sum(0)
 
 
 def part(tensor: Tensor | None, span: slice) -> Tensor | None:

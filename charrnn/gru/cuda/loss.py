@@ -58,16 +58,20 @@ class LinearCrossEntropy(torch.autograd.Function):
     @custom_bwd(device_type="cuda")
     def backward(ctx, grad):
         d_logits, inputs, weight, count = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        product = torch.mm if inputs.dtype == torch.float32 else rows.matmul
+        needs, share = ctx.needs_input_grad, (grad / count).float()
+        # Scaled before the products, whose results are larger. In halves shares of probabilities
+        # would be lost, and bfloat16 takes their place, or, for the weight, they are scaled after.
+        scaled = d_logits * share
         # The sum first: cuBLAS wants a context, which a thread has after its first kernel.
-        # Scaled afterwards: differences of probabilities lie well in a half, shares of them do not.
-        d_bias, low = d_logits.sum(0), d_logits.to(inputs.dtype)
-        grads = [
-            product(low, weight) if needs[0] else None,
-            product(low.t(), inputs) if needs[1] else None,
-            d_bias if needs[2] else None,
-        ]
-        made = [g for g in grads if g is not None]
-        torch._foreach_mul_(made, (grad / count).float())
-        return *grads, None, None, None
+        d_bias, d_inputs, d_weight = scaled.sum(0), None, None
+        if inputs.dtype == torch.float32:
+            d_inputs = scaled @ weight if needs[0] else None
+            d_weight = scaled.t() @ inputs if needs[1] else None
+        else:
+            low = scaled.bfloat16()
+            d_inputs = rows.matmul(low, weight.bfloat16()) if needs[0] else None
+            if needs[1] and inputs.dtype == torch.bfloat16:
+                d_weight = rows.matmul(low.t(), inputs)
+            elif needs[1]:
+                d_weight = rows.matmul(d_logits.half().t(), inputs) * share
+        return d_inputs, d_weight, d_bias if needs[2] else None, None, None, None

@@ -41,6 +41,11 @@ class Launch:
     ahead: int = NEVER
     pause: int = 0
 
+    @property
+    def parts(self) -> int:
+        """Sums of gate gradients that a backward launch leaves: of 8 rows, or 8 of each item."""
+        return self.grid if self.cut.small else 2 * (self.grid // self.cut.blocks)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -208,10 +213,17 @@ AUTO_SMALL, AUTO_FEW_ROWS = 128, 32
 AUTO_LARGE, AUTO_SOME_ROWS = 1024, 64
 
 
-def why_not_auto(hidden: int, rows: int | None, gpu: Card) -> str | None:
-    """Return why auto takes cuDNN for a size that it can compute; None where ours is faster."""
+def why_not_auto(hidden: int, rows: int | None, gpu: Card, low: bool = False) -> str | None:
+    """Return why auto takes cuDNN for a size that it can compute; None where ours is faster.
+
+    Args:
+        low: whether products take 16-bit operands, under autocast; cuDNN then computes large layers
+            in float16 (:func:`charrnn.gru.torch.takes_halves`).
+    """
     if hidden <= AUTO_SMALL and rows is not None and rows <= AUTO_FEW_ROWS:
         return f"cuDNN is faster at hidden_size up to {AUTO_SMALL} with few rows"
+    if hidden > AUTO_LARGE and low:
+        return f"cuDNN in float16 is faster at hidden_size above {AUTO_LARGE}"
     if padded(hidden, False) > AUTO_LARGE and (rows is None or rows > AUTO_SOME_ROWS):
         return f"cuDNN is faster at hidden_size above {AUTO_LARGE} with many rows"
     found = find(hidden, rows or ROWS, False, False, gpu)

@@ -11,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                  const u16* __restrict__ wt,     // (H, 3H): W_hh transposed
                  const uint4* __restrict__ saved, const u16* __restrict__ hs,
                  u16* dg,  // (T, padded B, 4H), EMPTY: dq, da_r, da_z, da_n, all times scale
-                 float* dh0, float* scale, int T, int B, int pause, int ahead_from, int* status) {
+                 float* dh0, float* sums_out, float* scale, int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
@@ -25,10 +25,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     float up, down;
     gradient_scale(scale, up, down);
     const float2 times = factor_of(factor);
-    uint4* ss = (uint4*)(state + p.mine * OWN * THREADS) +
+    float2* sums = state + p.mine * OWN * THREADS + threadIdx.x;  // over steps and items
+    uint4* ss = (uint4*)(sums + 4 * OWN * THREADS - threadIdx.x) +
                 threadIdx.x;  // this item's inputs and the next one's
+    for (int i = 0; i < 4 * OWN; ++i) sums[i * THREADS] = make_float2(0.f, 0.f);
     float2* ds = (float2*)(ss - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
     u32* hps = (u32*)(ds - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
+    auto count = [&](int e, int k, float2 v) {
+        float2& sum = sums[(e * 4 + k) * THREADS];
+        sum = add(sum, v);
+    };
     auto copy_x = [&](int item, int t, int rb) {
         EACH_OWN {
             const size_t at = ((size_t)t * p.padded * H + (rb * 16 + o.row[e]) * H + o.unit[e]) / 2;
@@ -107,6 +113,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 publish(out + 2 * H, pack_up(dz, up));
                 *(u32*)(out + 3 * H) = pack_up(dn, up);
                 carry = mul(dh, z);
+                count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
             }
         }
+    store_sums<4>(sums, sums_out, p, o, up);
 }

@@ -12,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                  const u16* __restrict__ wt,  // (H, 3H): W_hh transposed
                  const uint4* __restrict__ saved, const u16* __restrict__ hs,
                  u16* dg,  // (T, padded B, 3H), EMPTY: da_r, da_z, da_n, all times scale
-                 float* dh0, float* scale, int T, int B, int pause, int ahead_from, int* status) {
+                 float* dh0, float* sums_out, float* scale, int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
@@ -30,8 +30,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gradient_scale(scale, up, down);
     const float2 times = factor_of(factor);
     const float2 down2 = make_float2(down, down);
-    uint4* ss = (uint4*)(rs + p.mine * OWN * THREADS) +
+    float2* sums = rs + p.mine * OWN * THREADS + threadIdx.x;  // over steps and items
+    uint4* ss = (uint4*)(sums + 3 * OWN * THREADS - threadIdx.x) +
                 threadIdx.x;  // this item's inputs and the next one's
+    for (int i = 0; i < 3 * OWN; ++i) sums[i * THREADS] = make_float2(0.f, 0.f);
+    auto count = [&](int e, int k, float2 v) {
+        float2& sum = sums[(e * 3 + k) * THREADS];
+        sum = add(sum, v);
+    };
     float2* ds = (float2*)(ss - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
     u32* hps = (u32*)(ds - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
     auto copy_x = [&](int item, int t, int rb) {
@@ -92,6 +98,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 state[i] = mul(dh, z);
                 rs[i] = r;
                 ks[i] = mul(h, slope(r));
+                count(e, 1, dz), count(e, 2, dn);
             }
         }
         if (t < 0) break;
@@ -114,10 +121,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                                        down2),
                              zp = mul(get_sum<UT>(now, 0, 1, NW / 2, o.tile[e], o.half[e]), down2);
                 if (!o.on[e]) continue;
+                const float2 dr = mul(drh, ks[i]);
                 publish(dg + (size_t)t * p.padded * 3 * H + row * 3 * H + o.unit[e],
-                        pack_up(mul(drh, ks[i]), up));
+                        pack_up(dr, up));
+                count(e, 0, dr);
                 state[i] = add(fma2(drh, rs[i], state[i]), zp);
             }
         }
     }
+    store_sums<3>(sums, sums_out, p, o, up);
 }

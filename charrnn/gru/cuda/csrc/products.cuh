@@ -163,6 +163,26 @@ __device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots
             for (int j = 0; j < NT; ++j) mma32(acc[j], v[2 * i], v[2 * i + 1], w.get(c + i, j));
     }
 }
+// Sums over all steps and items of gate gradients, N kinds of them, which a thread has added up of
+// its pairs: those of 8 rows meet, and go to out (groups, 2, N H) times `up`.
+template <int N>
+__device__ __forceinline__ void store_sums(const float2* sums, float* out, const Place& p,
+                                           const Own& o, float up) {
+#pragma unroll
+    for (int e = 0; e < OWN; ++e)
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            float2 sum = sums[(e * N + k) * THREADS];
+#pragma unroll
+            for (int m = 4; m < 32; m *= 2) {
+                sum.x += __shfl_xor_sync(0xffffffffu, sum.x, m);
+                sum.y += __shfl_xor_sync(0xffffffffu, sum.y, m);
+            }
+            if (o.on[e] && p.g == 0)
+                *(float2*)(out + ((p.group * 2 + o.half[e]) * N + k) * H + o.unit[e]) =
+                    make_float2(sum.x * up, sum.y * up);
+        }
+}
 // Partial sums of all warps meet in shared memory (two buffers in turn, so one barrier a product is
 // enough).
 template <int NT>

@@ -80,6 +80,24 @@ struct Held {
         }
     }
 };
+// Sums over all steps of gate gradients, N kinds of them, of units g and g + 8 of a thread's tiles:
+// those of 8 rows meet, and go to out (blocks, N H) times `up`.
+template <int N>
+__device__ __forceinline__ void store_sums(const float (&sums)[TW][2][N], float* out, const Seat& s,
+                                           float up) {
+#pragma unroll
+    for (int j = 0; j < TW; ++j)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int k = 0; k < N; ++k) {
+                float sum = sums[j][i][k];
+                sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+                sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+                if (s.on(j) && s.q == 0)
+                    out[(blockIdx.x * N + k) * H + s.unit(j, 2 * i)] = sum * up;
+            }
+}
 template <int C>
 __device__ __forceinline__ float sum_of(const float (&acc)[C][4], int e) {
     float sum = acc[0][e];

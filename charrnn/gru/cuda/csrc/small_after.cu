@@ -69,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_backward(const float* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt, const uint2* __restrict__ saved,
-                 const u16* __restrict__ hs, u16* dg, float* dh0, float* scale, int T, int B, int,
+                 const u16* __restrict__ hs, u16* dg, float* dh0, float* sums_out, float* scale, int T, int B, int,
                  int, int*) {
     const Seat s(B);
     uint4* stage = (uint4*)shared_bytes;            // two steps' dq, da_r, da_z
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copies_sent();
     };
     for (int t = T - 1; t > T - AHEAD; --t) copy_x(t);
-    float carry[TW][4];
+    float carry[TW][4], sums[TW][2][4] = {};
     u16 before[TW][4];  // the state before the step: two bytes are too few to copy
     EACH before[j][e] = hs[((size_t)(T - 1) * s.padded + s.row(e)) * H + s.unit(j, e)];
     for (int t = T - 1; t >= -1; --t) {
@@ -122,6 +122,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             carry[j][e] = dh * rz.y;
             before[j][e] = next_before[j][e];
             if (!s.on(j)) continue;
+            float (&sum)[4] = sums[j][e >> 1];
+            sum[0] += dn * rz.x, sum[1] += dr, sum[2] += dz, sum[3] += dn;
             const u16 words[4] = {to_half_up(dn * rz.x, up), to_half_up(dr, up), to_half_up(dz, up),
                                   to_half_up(dn, up)};
             u16* out = dg + ((size_t)t * s.padded + row) * 4 * H + unit;
@@ -133,4 +135,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         __syncthreads();
     }
+    store_sums<4>(sums, sums_out, s, up);
 }

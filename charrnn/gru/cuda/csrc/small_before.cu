@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_backward(const float* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt, const uint2* __restrict__ saved, const u16*, u16* dg,
-                 float* dh0, float* scale, int T, int B, int, int, int*) {
+                 float* dh0, float* sums_out, float* scale, int T, int B, int, int, int*) {
     const Seat s(B);
     uint4 *first = (uint4*)shared_bytes, *second = first + 2 * KB * 32;  // da_z, da_n; da_r
     uint2* ss = (uint2*)(second + KB * 32);                              // inputs of AHEAD steps
@@ -100,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copies_sent();
     };
     for (int t = T - 1; t > T - AHEAD; --t) copy_x(t);
-    float carry[TW][4];
+    float carry[TW][4], sums[TW][2][3] = {};
     for (int t = T - 1; t >= -1; --t) {
         float acc[TW][1][2][4] = {}, acc_z[TW][1][2][4] = {}, acc_n[TW][1][2][4] = {};
         float r[TW][4], k[TW][4];
@@ -125,6 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const float dz = dh * (nh.y - nh.x) * gate_slope(rz.y);
             carry[j][e] = dh * rz.y;
             if (!s.on(j)) continue;
+            sums[j][e >> 1][1] += dz, sums[j][e >> 1][2] += dn;
             u16* out = dg + ((size_t)t * s.padded + row) * 3 * H + unit;
             out[H] = *s.place(first, e, unit) = to_half_up(dz, up);
             out[2 * H] = *s.place(first, e, H + unit) = to_half_up(dn, up);
@@ -137,10 +138,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const float dp = sum_of(acc_n[j][0], e) * down;
             carry[j][e] += fmaf(dp, r[j][e], sum_of(acc_z[j][0], e) * down);
             if (!s.on(j)) continue;
-            const u16 word = to_half_up(dp * k[j][e], up);
+            const float dr = dp * k[j][e];
+            sums[j][e >> 1][0] += dr;
+            const u16 word = to_half_up(dr, up);
             *s.place(second, e, s.unit(j, e)) = word;
             dg[((size_t)t * s.padded + s.row(e)) * 3 * H + s.unit(j, e)] = word;
         }
         __syncthreads();
     }
+    store_sums<3>(sums, sums_out, s, up);
 }
