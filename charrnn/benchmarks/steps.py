@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from charrnn.gru.optimizer import FusedStep, supports
 from charrnn.models import CharModel
+from charrnn.training.gradients import clip_by_value
 from charrnn.training.graphs import StepGraph
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -102,7 +103,10 @@ class Training:
 
     def _clip(self) -> None:
         self._keep_state()
-        nn.utils.clip_grad_value_(self.parameters, CLIP)
+        if isinstance(self.model, CharModel):
+            clip_by_value([p.grad for p in self.parameters], CLIP)
+        else:
+            nn.utils.clip_grad_value_(self.parameters, CLIP)
 
     def _keep_state(self) -> None:
         # The state is changed when backward has no more use for it.

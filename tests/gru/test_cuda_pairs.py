@@ -10,7 +10,7 @@ import torch
 from gru.test_cuda import H100, HALF, assert_near, case, numbers
 
 from charrnn.gru import GATES, RESETS, cuda, reference
-from charrnn.gru.cuda import layer, plan, stack
+from charrnn.gru.cuda import lanes, layer, plan, stack
 from charrnn.gru.cuda.plan import Plan
 
 
@@ -131,6 +131,38 @@ def test_a_span_waits_for_that_of_the_other_layer(emulated, short_spans, monkeyp
         assert waits == [1, 2, 3, 4]  # and for no more than that
 
 
+def test_lanes_of_a_gpu(monkeypatch):
+    """Two streams: what each waits for, and where work goes."""
+    said = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            said.append((self.name, "after", other.name))
+
+        def record_event(self):
+            return f"so far on {self.name}"
+
+        def wait_event(self, event):
+            said.append((self.name, "after", event))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("first"))
+    monkeypatch.setattr(lanes, "second_stream", lambda first: Stream("second"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.name)
+    two = lanes.Lanes(torch.device("cuda", 0), 2)
+    assert [two.on(0), two.on(1)] == ["first", "second"]
+    two.wait(1, two.mark(0))
+    two.join()
+    assert said == [
+        ("second", "after", "first"), ("second", "after", "so far on first"),
+        ("first", "after", "second"),
+    ]  # fmt: skip
+    lanes.Lanes(torch.device("cuda", 0), 1).join()
+    assert len(said) == 3
+
+
 @pytest.mark.parametrize("reset", RESETS)
 def test_what_runs_at_once_fits_at_once(reset):
     for hidden in (32, 128, 256, 300, 512, 1024, 2048):
@@ -151,6 +183,7 @@ def test_which_sizes_are_pairs():
         (1024, 16),
     ]  # fmt: skip
     assert found[256, 128].cut.units == found[512, 64].cut.units == 32
-    assert found[512, 16].groups(3) == [range(0, 2), range(2, 3)]
+    assert found[1024, 64].groups(3) == [range(0, 2), range(2, 3)]
+    assert found[1024, 64].spans(100, 2) == [slice(0, 100)]
     assert [s.stop for s in found[512, 16].spans(101, 2)] == [25, 50, 75, 101]
     assert found[512, 16].spans(31, 2) == [slice(0, 31)] and len(found[512, 64].spans(99, 1)) == 1

@@ -1,11 +1,11 @@
-"""RMSProp in one pass against torch's, emulated and on a GPU."""
+"""RMSProp, clipping and scaling in one launch against torch's, emulated and on a GPU."""
 
 import copy
 import functools
 
 import torch
 
-from charrnn.gru.cuda import rmsprop
+from charrnn.gru.cuda import many, rmsprop
 
 make = functools.partial(torch.optim.RMSprop, lr=0.01, alpha=0.95)
 
@@ -39,3 +39,23 @@ def test_other_forms_are_left_to_torch(device):
     for settings in ({"momentum": 0.9}, {"centered": True}, {"weight_decay": 0.1}):
         assert not rmsprop.supports(make(p, **settings))
     assert not rmsprop.supports(torch.optim.Adam(p))
+
+
+def test_clipping_lets_nan_through(device):
+    """More tensors than a launch takes."""
+    torch.manual_seed(0)
+    tensors = [torch.randn(n, device=device) * 9 for n in range(1, 30)]
+    tensors[3][1], tensors[28][0] = torch.nan, -torch.inf
+    expected = [t.clamp(-5, 5) for t in tensors]
+    many.clip(tensors, 5.0)
+    for a, b in zip(tensors, expected):
+        assert torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+
+
+def test_scaling_turns_and_keeps_the_rest(device):
+    factor = torch.tensor([0.25], device=device)
+    one, other = (torch.arange(n, dtype=torch.float32, device=device) for n in (6, 700))
+    found = many.multiply_turned([one, one[2:], other], [2, 0, None], factor)
+    assert found[0].tolist() == [0.5, 0.75, 1, 1.25, 0, 0.25]
+    assert found[1].tolist() == [0.5, 0.75, 1, 1.25]
+    assert found[2] is other and other[699] == 699 / 4 and one[5] == 5

@@ -5,13 +5,11 @@ import functools
 
 import torch
 
-from charrnn.gru.cuda.rows import index_of
-
 
 @functools.cache
-def second_stream(index: int) -> torch.cuda.Stream:
-    """The one of a GPU. It comes first where it and another want the same multiprocessors."""
-    return torch.cuda.Stream(index, priority=-1)
+def second_stream(first: torch.cuda.Stream) -> torch.cuda.Stream:
+    """The one beside a stream: always the same, since it has memory of its own."""
+    return torch.cuda.Stream(first.device)
 
 
 class Lanes:
@@ -30,7 +28,7 @@ class Lanes:
         if device.type == "cuda":
             self.streams.append(torch.cuda.current_stream(device))
             if count > 1:
-                self.streams.append(second_stream(index_of(device)))
+                self.streams.append(second_stream(self.streams[0]))
                 self.streams[1].wait_stream(self.streams[0])
 
     def on(self, lane: int) -> contextlib.AbstractContextManager:

@@ -95,10 +95,17 @@ class Backward:
         d_final: (B, H), or None for zeros.
         d_state: (B, H), the gradient at the state before the last span so far.
         scale: two numbers; the first is the largest gradient.
+        spans: how many of them there will be.
     """
 
     def __init__(
-        self, plan: Plan, kept: Kept, d_final: Tensor | None, d_state: Tensor, scale: Tensor
+        self,
+        plan: Plan,
+        kept: Kept,
+        d_final: Tensor | None,
+        d_state: Tensor,
+        scale: Tensor,
+        spans: int,
     ):
         self.launch, self.kept, self.scale = plan.backward, kept, scale
         self.d_final, self.d_state = d_final, d_state
@@ -106,7 +113,9 @@ class Backward:
         steps, wide = kept.states.size(0) - 1, kept.states.size(1)
         columns = (3 if self.before else 4) * self.hidden
         self.d_gates = mailbox(d_state, steps, wide, columns, fill=not plan.cut.small)
-        self.w_hh, self.sums = kept.w_hh.t().contiguous(), []
+        self.w_hh = kept.w_hh.t().contiguous()
+        self.sums = empty(d_state, spans, plan.backward.parts, columns)
+        self.left = spans
 
     def __call__(self, d_y: Tensor, factor: Tensor | None, span: slice) -> None:
         """Compute a span of steps from the gradient at its outputs, of as many steps, (., B, H).
@@ -115,11 +124,11 @@ class Backward:
         """
         steps, rows, _ = d_y.shape
         launch, last = self.launch, span.stop == len(self.d_gates)
-        self.sums.append(empty(d_y, launch.parts, self.d_gates.size(2)))
+        self.left -= 1
         kernels(launch.cut, index_of(d_y.device)).launch(
             "gru_backward", (launch.grid,), d_y, factor, self.d_final if last else self.d_state,
             self.w_hh, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
-            self.d_state, self.sums[-1], self.scale, steps, rows, launch.pause, launch.ahead,
+            self.d_state, self.sums[self.left], self.scale, steps, rows, launch.pause, launch.ahead,
             nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
         )  # fmt: skip
 
@@ -143,7 +152,7 @@ class Backward:
             matmul(flat[:, gates:].t(), inner, made[gates:])
         else:
             matmul(flat[:, : 3 * self.hidden].t(), states, made)
-        return made, torch.cat(self.sums).sum(0)
+        return made, self.sums.sum((0, 1))
 
 
 def part(tensor: Tensor | None, span: slice) -> Tensor | None:

@@ -52,7 +52,7 @@ class Plan:
     """The kernels of both directions; what is saved between them does not depend on the cut.
 
     Attributes:
-        pairs: whether those of two layers fit on the GPU together, and run at once.
+        pairs: whether those of two layers fit on the GPU together.
     """
 
     forward: Launch
@@ -65,17 +65,17 @@ class Plan:
         return self.forward.cut
 
     def groups(self, layers: int) -> list[range]:
-        """Return the layers that run at once, the lowest first."""
-        size = 2 if self.pairs else 1
-        return [range(i, min(i + size, layers)) for i in range(0, layers, size)]
+        """Return the layers that are computed beside each other, two or one, the lowest first."""
+        return [range(i, min(i + 2, layers)) for i in range(0, layers, 2)]
 
     def spans(self, steps: int, layers: int) -> list[slice]:
-        """Return the steps of each launch of layers that run at once.
+        """Return the steps of each launch of layers that are computed beside each other.
 
         Of two layers one waits for a span of the other, and each launch costs some 5 us and reads
         the weights: with more spans than these the gain is below a hundredth of a step.
         """
-        count = max(1, min(SPANS, steps // LEAST_STEPS)) if layers > 1 else 1
+        several = self.pairs and layers > 1
+        count = max(1, min(SPANS, steps // LEAST_STEPS)) if several else 1
         ends = [steps * k // count for k in range(count + 1)]
         return [slice(*pair) for pair in itertools.pairwise(ends)]
 

@@ -1,13 +1,14 @@
-"""Layers by the persistent kernels: two at once, where they fit on the GPU together.
+"""Layers by the persistent kernels, two beside each other, and at once where both fit on the GPU.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
 The steps of a pair of layers are cut into spans. The upper layer computes a span, with its input
-product, while the lower one computes the next; backward, the lower one follows the upper one. Each
+product, while the lower one computes the next; backward, the lower one follows the upper one. Where
+only one fits there is one span, and what surrounds its kernel runs beside the other's. Each layer
 has a lane (:mod:`charrnn.gru.cuda.lanes`), where a launch waits only for work that was asked for
 earlier: the span before of the same layer, the same span of the other one. Nothing can deadlock: a
 kernel that runs waits for nothing but its own blocks, which all fit on the GPU beside those of the
-other lane (:func:`charrnn.gru.cuda.plan.find`), and other work comes to its end by itself.
+other lane (:func:`charrnn.gru.cuda.plan.find_pairs`), and other work comes to its end by itself.
 """
 
 import torch
@@ -95,8 +96,9 @@ class Stack(torch.autograd.Function):
             for lane, i in enumerate(reversed(group)):
                 with lanes.on(lane):
                     last, marks = None if d_final is None else d_final[i], []
-                    run = Backward(plan, layers[i], last, d_state[i], scale)
-                    for k, span in enumerate(reversed(plan.spans(steps, len(group)))):
+                    spans = plan.spans(steps, len(group))[::-1]
+                    run = Backward(plan, layers[i], last, d_state[i], scale, len(spans))
+                    for k, span in enumerate(spans):
                         if lane:
                             lanes.wait(lane, done[k])
                             held.append(input_gradient(runs[0], rows, dropout, span))
