@@ -10,6 +10,7 @@ import torch
 from gru import emulator
 
 from charrnn.gru import native
+from charrnn.gru.cuda import exact, layer, many, rows
 
 
 @pytest.fixture(params=[1, 2], ids=["one_thread", "two_threads"])
@@ -30,6 +31,17 @@ def full_of_nan(monkeypatch):
 
     monkeypatch.setattr(native, "empty", empty)
     monkeypatch.setattr(native, "kept_empty", empty)
+
+
+@pytest.fixture
+def cuda_full_of_nan(monkeypatch):
+    """Whatever CUDA kernels do not write is not a number."""
+
+    def empty(like, *size):
+        return torch.full(size, torch.nan, dtype=like.dtype, device=like.device)
+
+    for module in (rows, layer, many, exact):
+        monkeypatch.setattr(module, "empty", empty)
 
 
 @pytest.fixture

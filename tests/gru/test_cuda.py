@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from charrnn.gru import GATES, RESETS, cuda, reference
-from charrnn.gru.cuda import exact, layer, loss, many, nvrtc, plan, rows
+from charrnn.gru.cuda import loss, nvrtc, plan
 
 V, FEATURES = 7, 6
 KINDS = ("features", "table", "one_hot")
@@ -16,15 +16,7 @@ HALF, EXACT = 1e-3, {torch.float32: 2e-6, torch.float64: 1e-13}
 """How far, relatively, from float64: of products of halves, and without them."""
 
 
-@pytest.fixture(autouse=True)
-def full_of_nan(monkeypatch):
-    """Whatever the kernels do not write is not a number."""
-
-    def empty(like, *size):
-        return torch.full(size, torch.nan, dtype=like.dtype, device=like.device)
-
-    for module in (rows, layer, many, exact):
-        monkeypatch.setattr(module, "empty", empty)
+pytestmark = pytest.mark.usefixtures("cuda_full_of_nan")
 
 
 @pytest.fixture(params=["one_block", "groups"])

@@ -13,9 +13,9 @@ def second_stream(first: torch.cuda.Stream) -> torch.cuda.Stream:
 
 
 class Lanes:
-    """The current stream, lane 0, and from now on until :meth:`join` a second one, lane 1.
+    """The current stream, lane 0, and until :meth:`join` a second one, lane 1.
 
-    What was asked for before comes before either, what is asked for after :meth:`join` after both.
+    What was asked for before runs before either, what is asked for after :meth:`join` after both.
     While a CUDA graph is captured they are its branches. On a CPU, where kernels are emulated, all
     runs in the order in which it is asked for.
 
@@ -23,13 +23,12 @@ class Lanes:
     is freed to the next tensor of the lane that it was made on, whatever the other one does.
     """
 
-    def __init__(self, device: torch.device, count: int):
+    def __init__(self, device: torch.device):
         self.streams = []
         if device.type == "cuda":
-            self.streams.append(torch.cuda.current_stream(device))
-            if count > 1:
-                self.streams.append(second_stream(self.streams[0]))
-                self.streams[1].wait_stream(self.streams[0])
+            first = torch.cuda.current_stream(device)
+            self.streams = [first, second_stream(first)]
+            self.streams[1].wait_stream(first)
 
     def on(self, lane: int) -> contextlib.AbstractContextManager:
         """A context whose work runs on a lane."""
@@ -46,5 +45,5 @@ class Lanes:
 
     def join(self) -> None:
         """Have the current stream wait for the other one."""
-        if len(self.streams) > 1:
+        if self.streams:
             self.streams[0].wait_stream(self.streams[1])

@@ -9,6 +9,7 @@ from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from charrnn.gru.cuda import nvrtc, rows
+from charrnn.gru.cuda.lanes import Lanes
 
 WARPS = 8
 """Rows of a thread block."""
@@ -62,16 +63,17 @@ class LinearCrossEntropy(torch.autograd.Function):
         # Scaled before the products, whose results are larger. In halves shares of probabilities
         # would be lost, and bfloat16 takes their place, or, for the weight, they are scaled after.
         scaled = d_logits * share
-        # The sum first: cuBLAS wants a context, which a thread has after its first kernel.
-        d_bias, d_inputs, d_weight = scaled.sum(0), None, None
-        if inputs.dtype == torch.float32:
-            d_inputs = scaled @ weight if needs[0] else None
-            d_weight = scaled.t() @ inputs if needs[1] else None
-        else:
-            low = scaled.bfloat16()
-            d_inputs = rows.matmul(low, weight.bfloat16()) if needs[0] else None
-            if needs[1] and inputs.dtype == torch.bfloat16:
-                d_weight = rows.matmul(low.t(), inputs)
+        exact, lanes = inputs.dtype == torch.float32, Lanes(inputs.device)
+        low = scaled if exact else scaled.bfloat16()
+        product, d_inputs, d_weight = torch.mm if exact else rows.matmul, None, None
+        with lanes.on(1):
+            # The sum first: cuBLAS wants a context, which a thread has after its first kernel.
+            d_bias = scaled.sum(0) if needs[2] else None
+            if needs[1] and inputs.dtype == torch.float16:
+                d_weight = product(d_logits.half().t(), inputs) * share
             elif needs[1]:
-                d_weight = rows.matmul(d_logits.half().t(), inputs) * share
-        return d_inputs, d_weight, d_bias if needs[2] else None, None, None, None
+                d_weight = product(low.t(), inputs)
+        if needs[0]:
+            d_inputs = product(low, weight.to(low.dtype))
+        lanes.join()
+        return d_inputs, d_weight, d_bias, None, None, None

@@ -34,20 +34,21 @@ class Stack(torch.autograd.Function):
         training = training and any(ctx.needs_input_grad)
         layers = [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
         final = torch.empty_like(state, memory_format=torch.contiguous_format)
-        (steps, rows), runs, kept = inputs.shape[:2], [], []
+        (steps, rows), below, kept = inputs.shape[:2], None, []
         for group in plan.groups(len(layers)):
-            lanes, done, held = Lanes(inputs.device, len(group)), [], []
-            for lane, i in enumerate(group):
-                with lanes.on(lane):
-                    w_ih, *weights = layers[i]
+            lanes, runs, ready, done, held = Lanes(inputs.device), [], [], [], []
+            with lanes.on(1):  # beside the inputs of the lower layer
+                for i in group:
                     last = i + 1 == len(layers)
-                    run = Forward(plan, weights, state[i], final[i], steps, training, last)
-                    gates, dropped = None, []
-                    if i == 0:
-                        gates = input_gates(inputs, table, w_ih)
-                    else:
-                        w_ih, below = w_ih.half(), runs[-1].states[1:, :rows]
-                    marks = []
+                    w = layers[i][1:]
+                    runs.append(Forward(plan, w, state[i], final[i], steps, training, last))
+                    ready.append(lanes.mark(1))
+            gates = input_gates(inputs, table, layers[0][0]) if group[0] == 0 else None
+            lanes.wait(0, ready[0])
+            for lane, (i, run) in enumerate(zip(group, runs)):
+                with lanes.on(lane):
+                    w_ih, marks, dropped = layers[i][0], [], []
+                    w_ih = w_ih.half() if i else w_ih
                     for k, span in enumerate(plan.spans(steps, len(group))):
                         if lane:
                             lanes.wait(lane, done[k])
@@ -63,14 +64,13 @@ class Stack(torch.autograd.Function):
                     x, mask = below if i else None, None
                     if dropped:
                         x, mask = (torch.cat(parts) for parts in zip(*dropped))
-                runs.append(run)
-                done = marks
                 kept += run.kept(x, mask, w_ih)
+                below, done = run.states[1:, :rows], marks
             lanes.join()
         if training:
             ctx.save_for_backward(inputs, table, *kept)
             ctx.plan, ctx.dropout = plan, dropout
-        return runs[-1].outputs, final
+        return run.outputs, final
 
     @staticmethod
     @once_differentiable
@@ -90,14 +90,20 @@ class Stack(torch.autograd.Function):
         for group in reversed(plan.groups(len(layers))):
             if run is not None:
                 d_y, factor = input_gradient(run, rows, dropout), run.scale[1:]
+            lanes, runs, ready, done, held = Lanes(inputs.device), [], [], [], []
+            scale = torch.empty(2, device=inputs.device)
+            spans = plan.spans(steps, len(group))[::-1]
+            with lanes.on(1):
+                for i in reversed(group):
+                    last = None if d_final is None else d_final[i]
+                    runs.append(Backward(plan, layers[i], last, d_state[i], scale, len(spans)))
+                    ready.append(lanes.mark(1))
             finals = None if d_final is None else d_final[group[0] : group[-1] + 1]
-            scale = largest(d_y, factor, finals)
-            lanes, done, held, runs = Lanes(inputs.device, len(group)), [], [], []
-            for lane, i in enumerate(reversed(group)):
+            largest(scale, d_y, factor, finals)
+            lanes.wait(0, ready[0])
+            for lane, run in enumerate(runs):
                 with lanes.on(lane):
-                    last, marks = None if d_final is None else d_final[i], []
-                    spans = plan.spans(steps, len(group))[::-1]
-                    run = Backward(plan, layers[i], last, d_state[i], scale, len(spans))
+                    marks = []
                     for k, span in enumerate(spans):
                         if lane:
                             lanes.wait(lane, done[k])
@@ -106,7 +112,6 @@ class Stack(torch.autograd.Function):
                         else:
                             run(d_y[span], factor, span)
                         marks.append(lanes.mark(lane))
-                runs.append(run)
                 done = marks
             for run, i in zip(runs, reversed(group)):
                 if run is runs[-1]:  # what the upper layer still needs runs beside the lower one
@@ -120,12 +125,15 @@ class Stack(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 d_inputs = (as_float(outer, layers[0].w_ih) * scale[1]).view_as(inputs)
         else:
-            w_ih, gates = layers[0].w_ih, run.outer_gates()
+            w_ih, gates, lanes = layers[0].w_ih, run.outer_gates(), Lanes(inputs.device)
+            with lanes.on(1):
+                found = weight_gradients(run)
             sums = sum_rows(gates, inputs, w_ih.size(1) if table is None else len(table), scale)
             d_w_ih = sums.t() if table is None else sums.t() @ table
-            grads = [d_w_ih, *weight_gradients(run), *grads]
             if table is not None and ctx.needs_input_grad[2]:
                 d_table = sums @ w_ih
+            lanes.join()
+            grads = [d_w_ih, *found, *grads]
         return None, d_inputs, d_table, d_state, None, None, *grads
 
 
@@ -158,19 +166,13 @@ def weight_gradients(run: Backward, x: Tensor | None = None, product=None) -> li
     )
 
 
-def largest(d_y: Tensor, factor: Tensor | None, d_final: Tensor | None) -> Tensor:
-    """Two numbers, of which the first is the largest absolute value of factor d_y and d_final."""
-    scale = torch.empty(2, device=d_y.device)
-    if factor is None and d_final is None:
-        torch.linalg.vector_norm(d_y, torch.inf, out=scale[0])
-        return scale
-    norm = torch.linalg.vector_norm(d_y, torch.inf)
+def largest(scale: Tensor, d_y: Tensor, factor: Tensor | None, d_final: Tensor | None) -> None:
+    """Make the first of two numbers the largest absolute value of factor d_y and d_final."""
+    norm = torch.linalg.vector_norm(d_y, torch.inf, out=scale[0])
     if factor is not None:
-        norm = norm * factor[0]
+        norm.mul_(factor[0])
     if d_final is not None:
-        norm = torch.maximum(norm, torch.linalg.vector_norm(d_final, torch.inf))
-    scale[0].copy_(norm)
-    return scale
+        torch.maximum(norm, torch.linalg.vector_norm(d_final, torch.inf), out=norm)
 
 
 def as_float(a: Tensor, b: Tensor) -> Tensor:
