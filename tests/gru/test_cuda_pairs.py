@@ -7,10 +7,11 @@ import contextlib
 
 import pytest
 import torch
+from gru.emulator import races
 from gru.test_cuda import H100, HALF, assert_near, case, numbers
 
 from charrnn.gru import GATES, RESETS, cuda, reference
-from charrnn.gru.cuda import lanes, layer, plan, stack
+from charrnn.gru.cuda import lanes, layer, loss, plan, stack
 from charrnn.gru.cuda.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("cuda_full_of_nan")
@@ -161,6 +162,28 @@ def test_lanes_of_a_gpu(monkeypatch):
         ("second", "after", "first"), ("second", "after", "so far on first"),
         ("first", "after", "second"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("kind, layers", [("table", 2), ("features", 3), ("one_hot", 1)])
+def test_no_memory_is_touched_in_uncertain_order(
+    emulated, kind, layers, dropout, short_spans, monkeypatch
+):
+    """By two streams, in a step with its loss; it is where they do not wait for each other."""
+    inputs, table, state, weights, (_, d_final) = case(kind, 32, 6, 5, layers)
+    leaves = [w.float().requires_grad_() for w in (state, *(w for own in weights for w in own))]
+    own = [tuple(leaves[i : i + 4]) for i in range(1, len(leaves), 4)]
+    inputs = inputs.float().requires_grad_() if kind == "features" else inputs
+    table = None if table is None else table.float().requires_grad_()
+    decoder = torch.randn(7, 32, requires_grad=True), torch.randn(7, requires_grad=True)
+    for waits in (True, False):
+        with monkeypatch.context() as patch, races.Races(patch, waits) as watched:
+            outputs, final = cuda.forward(
+                inputs, table, leaves[0], own, reset="after", gate="sigmoid", dropout=dropout
+            )
+            nats = loss.linear_cross_entropy(outputs.flatten(0, 1), *decoder, torch.ones(30).long())
+            torch.autograd.backward([nats, final], [None, d_final.float()])
+        assert bool(watched.found) is not waits, watched.found[:3]
 
 
 @pytest.mark.parametrize("reset", RESETS)

@@ -74,7 +74,7 @@ class Forward:
         launch, first = self.launch, span.start == 0
         kernels(launch.cut, index_of(gates.device)).launch(
             "gru_forward", (launch.grid,), gates.contiguous(), self.w_hh, self.b_ih, self.b_hh,
-            self.state if first else self.final, self.states[span.start :],
+            self.state if first else self.final, self.states[span.start : span.stop + 1],
             part(self.products, span), part(self.outputs, span), part(self.saved, span),
             self.final, steps, rows, launch.pause, launch.ahead, nvrtc.status(),
             shared=launch.shared, cooperative=not launch.cut.small,
