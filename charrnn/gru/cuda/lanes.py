@@ -8,8 +8,11 @@ import torch
 
 @functools.cache
 def second_stream(first: torch.cuda.Stream) -> torch.cuda.Stream:
-    """The one beside a stream: always the same, since it has memory of its own."""
-    return torch.cuda.Stream(first.device)
+    """The one beside a stream: always the same, since it has memory of its own.
+
+    It comes first where both want multiprocessors: what runs there is waited for.
+    """
+    return torch.cuda.Stream(first.device, priority=-1)
 
 
 class Lanes:
