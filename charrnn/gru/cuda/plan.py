@@ -65,11 +65,11 @@ class Plan:
         return self.forward.cut
 
     def groups(self, layers: int) -> list[range]:
-        """Return the layers that are computed beside each other, two or one, the lowest first."""
+        """Return the layers that are computed together, two or one, the lowest first."""
         return [range(i, min(i + 2, layers)) for i in range(0, layers, 2)]
 
     def spans(self, steps: int, layers: int) -> list[slice]:
-        """Return the steps of each launch of layers that are computed beside each other.
+        """Return the steps of each launch of layers that are computed together.
 
         Of two layers one waits for a span of the other, and each launch costs some 5 us and reads
         the weights: with more spans than these the gain is below a hundredth of a step.

@@ -1,4 +1,4 @@
-"""Layers by the persistent kernels, two beside each other, and at once where both fit on the GPU.
+"""Layers by the persistent kernels, in pairs, which run concurrently where both fit on the GPU.
 
 T time steps, B rows, H hidden size, I input size, V vocabulary size, L layers.
 
