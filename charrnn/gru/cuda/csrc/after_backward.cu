@@ -11,7 +11,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                  const u16* __restrict__ wt,     // (H, 3H): W_hh transposed
                  const uint4* __restrict__ saved, const u16* __restrict__ hs,
                  u16* dg,  // (T, padded B, 4H), EMPTY: dq, da_r, da_z, da_n, all times scale
-                 float* dh0, float* sums_out, float* scale, int T, int B, int pause, int ahead_from, int* status) {
+                 float* dh0,
+                 float* sums_out,  // (groups, 2, columns of dg): sums over steps and rows of dg
+                 float* scale, int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
