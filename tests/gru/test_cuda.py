@@ -85,7 +85,7 @@ def numbers(backend, device, dtype, given, reset, gate, scale=1.0):
 def assert_near(found, expected, tolerance):
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
-        a, b = a.detach().double().cpu(), b.detach().double()
+        a, b = a.detach().double().cpu(), b.detach().double().cpu()
         assert (a - b).norm() <= tolerance * b.norm()
 
 
