@@ -59,3 +59,19 @@ def test_scaling_turns_and_keeps_the_rest(device):
     assert found[0].tolist() == [0.5, 0.75, 1, 1.25, 0, 0.25]
     assert found[1].tolist() == [0.5, 0.75, 1, 1.25]
     assert found[2] is other and other[699] == 699 / 4 and one[5] == 5
+
+
+def test_to_halves(device):
+    """Matrices of any shape, some transposed too, not all contiguous."""
+    torch.manual_seed(0)
+    shapes = [(1, 1), (33, 31), (5, 100), (96, 64), (64, 7)]
+    matrices = [torch.randn(shape, device=device) for shape in shapes]
+    matrices[1] = matrices[1].t()
+    matrices[2][0, 0], matrices[2][1, 1] = 1e6, torch.nan
+    turned = [True, False, True, True, False]
+    halves, others = many.to_halves(matrices, turned)
+    for matrix, half, other, turn in zip(matrices, halves, others, turned):
+        assert half.equal(matrix.half()) or half.isnan().sum() == 1
+        assert (other is None) is not turn
+        if turn:
+            assert other.is_contiguous() and torch.equal(other.nan_to_num(), half.t().nan_to_num())

@@ -41,13 +41,19 @@ def find_plan(state: Tensor, reset: str, gate: str) -> Plan | str:
     """How the persistent kernels compute from a state (L, B, H), or why they do not."""
     if state.dtype == torch.float64:
         return "float64 is computed exactly"
-    lowered = torch.is_autocast_enabled("cuda") or state.dtype in (torch.float16, torch.bfloat16)
-    if not lowered and not torch.backends.cudnn.allow_tf32:
+    if low_type(state) is None and not torch.backends.cudnn.allow_tf32:
         return "torch.backends.cudnn.allow_tf32 is false"
     gpu = plan.card(rows.index_of(state.device))
     count, hidden = state.shape[1:]
     variant = (reset == "before", gate == "hard_sigmoid", gpu)
     return plan.find(hidden, plan.rows_at_once(hidden, count, *variant), *variant)
+
+
+def low_type(state: Tensor) -> torch.dtype | None:
+    """The 16-bit type that products take, under autocast or as the state has it; None without."""
+    if torch.is_autocast_enabled("cuda"):
+        return torch.get_autocast_dtype("cuda")
+    return state.dtype if state.dtype in (torch.float16, torch.bfloat16) else None
 
 
 def why_not_auto(device: torch.device, hidden: int, count: int | None) -> str | None:
@@ -77,7 +83,7 @@ def forward(
     since the last call: an index out of range, a deadlock.
     """
     nvrtc.raise_failure()
-    dtype = state.dtype
+    dtype, low = state.dtype, low_type(state)
     kept = dtype if dtype == torch.float64 else torch.float32
     found = find_plan(state, reset, gate)
     tensors = [tensor.to(kept) for layer in weights for tensor in layer]
@@ -95,7 +101,9 @@ def forward(
         some, training = plan.rows_at_once(hidden, state.size(1), *variant), torch.is_grad_enabled()
         best = plan.find_pairs if len(weights) > 1 else plan.find
         parts = [
-            Stack.apply(best(hidden, h.size(1), *variant), x, table, h, dropout, training, *tensors)
+            Stack.apply(
+                best(hidden, h.size(1), *variant), x, table, h, dropout, low, training, *tensors
+            )
             for x, h in zip(inputs.split(some, 1), state.split(some, 1))
         ]
         output, final = parts[0] if len(parts) == 1 else (torch.cat(p, 1) for p in zip(*parts))

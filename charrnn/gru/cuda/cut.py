@@ -19,7 +19,7 @@ class Cut:
 
     Attributes:
         hidden: H, a multiple of 32, and above ``SMALL`` with the reset before the product of 128.
-        units: U, those of a thread block: 16 or 32, or all of them where they are few.
+        units: U, those of a thread block: 16, 32 or 64, or all of them where they are few.
     """
 
     hidden: int

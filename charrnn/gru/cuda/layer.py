@@ -18,7 +18,7 @@ class Kept(NamedTuple):
 
     Attributes:
         x: (T, B, H) halves that came in, of layers above the first; mask: of the dropout on them.
-        w_ih: (3H, I), halves above the first layer; w_hh: (3H, H), halves.
+        w_ih: (3H, I), halves above the first layer; turned: (H, 3H), W_hh transposed, halves.
         states: (T + 1, P, H) halves, the first one given.
         saved: (T, P, H / 2, 4), eight halves: r, z, n, q of two units, in the kernels' own order.
         products: (T, P, H) halves, r h, with the reset before the product.
@@ -27,7 +27,7 @@ class Kept(NamedTuple):
     x: Tensor | None
     mask: Tensor | None
     w_ih: Tensor
-    w_hh: Tensor
+    turned: Tensor
     states: Tensor
     saved: Tensor | None
     products: Tensor | None
@@ -37,7 +37,7 @@ class Forward:
     """The forward pass of a layer, span after span.
 
     Args:
-        weights: W_hh, b_ih and b_hh.
+        weights: W_hh in half precision, b_ih and b_hh.
         state: (B, H), the first one.
         final: (B, H), the state after the last span so far.
         training: whether what backward needs is kept.
@@ -57,8 +57,7 @@ class Forward:
         rows, hidden = state.size(0), plan.cut.hidden
         wide, shared = -(-rows // ROWS) * ROWS, not plan.cut.small
         self.launch, self.state, self.final = plan.forward, state.contiguous(), final
-        w_hh, self.b_ih, self.b_hh = (tensor.contiguous() for tensor in weights)
-        self.w_hh = w_hh.half()
+        self.w_hh, self.b_ih, self.b_hh = (tensor.contiguous() for tensor in weights)
         self.states = mailbox(state, steps + 1, wide, hidden, fill=shared)
         if rows < wide:
             self.states[0].zero_()
@@ -66,6 +65,10 @@ class Forward:
         before = plan.cut.before
         self.products = mailbox(state, steps, wide, hidden, fill=shared) if before else None
         self.saved = empty(state, steps, wide, hidden // 2, 4) if training else None
+        # Backward's mailbox: the kernel fills it while it waits, which takes no time.
+        columns = columns_of(plan)
+        filled = training and shared
+        self.d_gates = mailbox(state, steps, wide, columns, fill=False) if filled else None
         self.outputs = empty(state, steps, rows, hidden) if last else None
 
     def __call__(self, gates: Tensor, span: slice) -> None:
@@ -76,12 +79,14 @@ class Forward:
             "gru_forward", (launch.grid,), gates.contiguous(), self.w_hh, self.b_ih, self.b_hh,
             self.state if first else self.final, self.states[span.start : span.stop + 1],
             part(self.products, span), part(self.outputs, span), part(self.saved, span),
-            self.final, steps, rows, launch.pause, launch.ahead, nvrtc.status(),
-            shared=launch.shared, cooperative=not launch.cut.small,
+            part(self.d_gates, span), self.final, steps, rows, launch.pause, launch.ahead,
+            nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
         )  # fmt: skip
 
-    def kept(self, x: Tensor | None, mask: Tensor | None, w_ih: Tensor) -> Kept:
-        return Kept(x, mask, w_ih, self.w_hh, self.states, self.saved, self.products)
+    def kept(
+        self, x: Tensor | None, mask: Tensor | None, w_ih: Tensor, turned: Tensor | None
+    ) -> Kept:
+        return Kept(x, mask, w_ih, turned, self.states, self.saved, self.products)
 
 
 class Backward:
@@ -92,6 +97,7 @@ class Backward:
     the product r, z, n; rows beyond B are zero.
 
     Args:
+        d_gates: the mailbox that forward has filled; None to make one.
         d_final: (B, H), or None for zeros.
         d_state: (B, H), the gradient at the state before the last span so far.
         scale: two numbers; the first is the largest gradient.
@@ -102,6 +108,7 @@ class Backward:
         self,
         plan: Plan,
         kept: Kept,
+        d_gates: Tensor | None,
         d_final: Tensor | None,
         d_state: Tensor,
         scale: Tensor,
@@ -111,9 +118,10 @@ class Backward:
         self.d_final, self.d_state = d_final, d_state
         self.before, self.hidden = plan.cut.before, plan.cut.hidden
         steps, wide = kept.states.size(0) - 1, kept.states.size(1)
-        columns = (3 if self.before else 4) * self.hidden
-        self.d_gates = mailbox(d_state, steps, wide, columns, fill=not plan.cut.small)
-        self.w_hh = kept.w_hh.t().contiguous()
+        columns = columns_of(plan)
+        if d_gates is None:
+            d_gates = mailbox(d_state, steps, wide, columns, fill=not plan.cut.small)
+        self.d_gates = d_gates
         self.sums = empty(d_state, spans, plan.backward.parts, columns)
         self.left = spans
 
@@ -127,7 +135,7 @@ class Backward:
         self.left -= 1
         kernels(launch.cut, index_of(d_y.device)).launch(
             "gru_backward", (launch.grid,), d_y, factor, self.d_final if last else self.d_state,
-            self.w_hh, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
+            self.kept.turned, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
             self.d_state, self.sums[self.left], self.scale, steps, rows, launch.pause, launch.ahead,
             nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
         )  # fmt: skip
@@ -153,6 +161,11 @@ class Backward:
         else:
             matmul(flat[:, : 3 * self.hidden].t(), states, made)
         return made, self.sums.sum((0, 1))
+
+
+def columns_of(plan: Plan) -> int:
+    """How many gradients of gates a row has."""
+    return (3 if plan.cut.before else 4) * plan.cut.hidden
 
 
 def part(tensor: Tensor | None, span: slice) -> Tensor | None:

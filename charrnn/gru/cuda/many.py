@@ -26,7 +26,7 @@ class Many(ctypes.Structure):
 
 def kernels(index: int):
     """Those of ``many.cu``, on the GPU of an index. Raises nvrtc.Unavailable."""
-    return nvrtc.module(("many.cu",), (), index)
+    return nvrtc.module(("instructions.cuh", "many.cu"), (), index)
 
 
 def supports(tensors: list[Tensor]) -> bool:
@@ -62,6 +62,20 @@ def multiply_turned(tensors: list[Tensor], turns: list[int | None], factor: Tens
     rows = [(a, b, None, turn or 0) for a, b, turn in zip(made, tensors, turns)]
     launch("multiply_turned", rows, factor)
     return made
+
+
+def to_halves(
+    tensors: list[Tensor], turned: Sequence[bool]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Return matrices in half precision, and the transposes of those that are to be turned."""
+    tensors = [tensor.contiguous() for tensor in tensors]
+    made = [torch.empty_like(tensor, dtype=torch.half) for tensor in tensors]
+    others = [
+        torch.empty_like(a.t(), memory_format=torch.contiguous_format) if turn else None
+        for a, turn in zip(made, turned)
+    ]
+    launch("to_halves", [(a, t, c, t.size(1)) for a, t, c in zip(made, tensors, others)])
+    return made, others
 
 
 def clip(tensors: list[Tensor], bound: float) -> None:

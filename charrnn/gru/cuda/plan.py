@@ -30,6 +30,7 @@ class Launch:
     Attributes:
         grid: thread blocks.
         shared: bytes of shared memory.
+        items: of 16 rows that a block goes round, at most.
         ahead: from how many items on the next one's rows are copied in advance.
         pause: clocks that a block waits before it asks for what others store; 0: until a first
             word has been seen.
@@ -38,6 +39,7 @@ class Launch:
     cut: Cut
     grid: int
     shared: int
+    items: int = 1
     ahead: int = NEVER
     pause: int = 0
 
@@ -122,20 +124,25 @@ def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
     if (shared := size(items, early)) > gpu.shared:
         return None
     pause = pause_of(cut, rows, forward) if items == 1 else 0
-    return Launch(cut, groups * cut.blocks, shared, items if early else NEVER, pause)
+    ahead = items if early else NEVER
+    return Launch(cut, groups * cut.blocks, shared, items, ahead, pause)
+
+
+PAIRED_ITEMS = 1
 
 
 def find_pairs(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) -> Plan | str:
     """Return the plan for several layers: two at once where each may have half of the GPU.
 
-    Not where a block would then have several items: each step takes nearly twice as long then.
+    Not where a block would then have more items than ``PAIRED_ITEMS``: each step takes nearly twice
+    as long with two.
     """
     half = replace(gpu, multiprocessors=gpu.multiprocessors // 2)
-    found, items = find(hidden, rows, before, hard, half), -(-rows // ROWS)
+    found = find(hidden, rows, before, hard, half)
     if isinstance(found, Plan):
         launches = found.forward, found.backward
-        blocks = [2 * items if c.small else items * c.blocks for c in (n.cut for n in launches)]
-        if max(blocks) <= half.multiprocessors:
+        fits = max(n.grid for n in launches) <= half.multiprocessors
+        if fits and max(n.items for n in launches) <= PAIRED_ITEMS:
             return replace(found, pairs=True)
     return find(hidden, rows, before, hard, gpu)
 
@@ -177,14 +184,18 @@ def rows_at_once(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) ->
 def preferred_units(hidden: int, rows: int, gpu: Card, forward: bool) -> tuple[int, ...]:
     """Return numbers of units a thread block, the fastest first.
 
-    All of them where they are few; 16 as long as all rows then advance at once, else 32, which is
-    also faster backward at H 512 with more than 32 rows (2.75 against 3.03 us a step).
+    All of them where they are few; 16 as long as all rows then advance at once, else 32, or 64, as
+    fewer do. 32 is also faster backward at H 512 with more than 32 rows (2.75 against 3.03 us a
+    step).
     """
     if hidden <= SMALL:
         return (hidden,)
     if hidden > 1024:
         return (16,)
-    if -(-rows // ROWS) * (hidden // 16) > gpu.multiprocessors:
+    items = -(-rows // ROWS)
+    if items * (hidden // 32) > gpu.multiprocessors and hidden in range(128, 513, 64):
+        return (64, 32, 16)
+    if items * (hidden // 16) > gpu.multiprocessors:
         return (32, 16)
     return (16, 32) if forward or hidden < 512 or rows <= 32 else (32, 16)
 

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from charrnn.gru.cuda.lanes import Lanes
 from charrnn.gru.cuda.layer import Backward, Forward, Kept
-from charrnn.gru.cuda.many import multiply_turned
+from charrnn.gru.cuda.many import multiply_turned, to_halves
 from charrnn.gru.cuda.rows import gather, matmul, sum_rows
 
 
@@ -29,26 +29,26 @@ class Stack(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cuda", cast_inputs=torch.float32)
-    def forward(ctx, plan, inputs, table, state, dropout, training, *tensors):
+    def forward(ctx, plan, inputs, table, state, dropout, low, training, *tensors):
         ctx.set_materialize_grads(False)
         training = training and any(ctx.needs_input_grad)
         layers = [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
         final = torch.empty_like(state, memory_format=torch.contiguous_format)
-        (steps, rows), below, kept = inputs.shape[:2], None, []
+        (steps, rows), below, kept, halves, d_gates = inputs.shape[:2], None, [], None, []
         for group in plan.groups(len(layers)):
             lanes, runs, ready, done, held = Lanes(inputs.device), [], [], [], []
             with lanes.on(1):  # beside the inputs of the lower layer
+                halves = halves or Halves(layers, training)
                 for i in group:
                     last = i + 1 == len(layers)
-                    w = layers[i][1:]
+                    w = halves.w_hh[i], *layers[i][2:]
                     runs.append(Forward(plan, w, state[i], final[i], steps, training, last))
                     ready.append(lanes.mark(1))
-            gates = input_gates(inputs, table, layers[0][0]) if group[0] == 0 else None
+            gates = input_gates(inputs, table, layers[0][0], low) if group[0] == 0 else None
             lanes.wait(0, ready[0])
             for lane, (i, run) in enumerate(zip(group, runs)):
                 with lanes.on(lane):
-                    w_ih, marks, dropped = layers[i][0], [], []
-                    w_ih = w_ih.half() if i else w_ih
+                    w_ih, marks, dropped = halves.w_ih[i], [], []
                     for k, span in enumerate(plan.spans(steps, len(group))):
                         if lane:
                             lanes.wait(lane, done[k])
@@ -64,12 +64,13 @@ class Stack(torch.autograd.Function):
                     x, mask = below if i else None, None
                     if dropped:
                         x, mask = (torch.cat(parts) for parts in zip(*dropped))
-                kept += run.kept(x, mask, w_ih)
+                kept += run.kept(x, mask, w_ih, halves.turned[i])
+                d_gates.append(run.d_gates)
                 below, done = run.states[1:, :rows], marks
             lanes.join()
         if training:
             ctx.save_for_backward(inputs, table, *kept)
-            ctx.plan, ctx.dropout = plan, dropout
+            ctx.plan, ctx.dropout, ctx.d_gates = plan, dropout, d_gates
         return run.outputs, final
 
     @staticmethod
@@ -80,6 +81,8 @@ class Stack(torch.autograd.Function):
         fields = len(Kept._fields)
         layers = [Kept(*saved[i : i + fields]) for i in range(0, len(saved), fields)]
         (steps, rows), hidden = inputs.shape[:2], plan.cut.hidden
+        d_gates = ctx.d_gates or [None] * len(layers)
+        ctx.d_gates = None  # full now: a second backward makes others
         d_final = None if d_final is None else d_final.float().contiguous()
         if d_outputs is None:
             d_y = torch.zeros(steps, rows, hidden, device=inputs.device)
@@ -96,7 +99,8 @@ class Stack(torch.autograd.Function):
             with lanes.on(1):
                 for i in reversed(group):
                     last = None if d_final is None else d_final[i]
-                    runs.append(Backward(plan, layers[i], last, d_state[i], scale, len(spans)))
+                    given = layers[i], d_gates[i], last, d_state[i], scale, len(spans)
+                    runs.append(Backward(plan, *given))
                     ready.append(lanes.mark(1))
             finals = None if d_final is None else d_final[group[0] : group[-1] + 1]
             largest(scale, d_y, factor, finals)
@@ -134,14 +138,36 @@ class Stack(torch.autograd.Function):
                 d_table = sums @ w_ih
             lanes.join()
             grads = [d_w_ih, *found, *grads]
-        return None, d_inputs, d_table, d_state, None, None, *grads
+        return None, d_inputs, d_table, d_state, None, None, None, *grads
 
 
-def input_gates(inputs: Tensor, table: Tensor | None, w_ih: Tensor) -> Tensor:
-    """W_ih x of layer 0, (T, B, 3H); with indices it is made for V characters and gathered."""
-    if inputs.is_floating_point():
-        return F.linear(inputs, w_ih)
-    return gather(w_ih.t() if table is None else F.linear(table, w_ih), inputs)
+class Halves:
+    """Weights of layers in half precision: W_ih of those above the first, W_hh, its transpose."""
+
+    def __init__(self, layers: list[list[Tensor]], training: bool):
+        above = [layer[0] for layer in layers[1:]]
+        recurrent = [layer[1] for layer in layers]
+        turned = [False] * len(above) + [training] * len(recurrent)
+        made, turned = to_halves(above + recurrent, turned)
+        self.w_ih = [layers[0][0], *made[: len(above)]]
+        self.w_hh, self.turned = made[len(above) :], turned[len(above) :]
+
+
+def input_gates(
+    inputs: Tensor, table: Tensor | None, w_ih: Tensor, low: torch.dtype | None
+) -> Tensor:
+    """W_ih x of layer 0, (T, B, 3H); with indices it is made for V characters and gathered.
+
+    The product takes operands of the type low if given.
+    """
+    x = inputs if inputs.is_floating_point() else table
+    if x is None:
+        return gather(w_ih.t(), inputs)
+    if low is None:
+        made = F.linear(x, w_ih)
+    else:
+        made = matmul(x.flatten(0, -2).to(low), w_ih.to(low).t()).view(*x.shape[:-1], -1)
+    return made if x is inputs else gather(made, inputs)
 
 
 def input_gradient(run: Backward, rows: int, dropout: float, span: slice = slice(None)) -> Tensor:

@@ -11,6 +11,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 u16*,          // (reset before only)
                 float* y32,    // (T, B, H) or null
                 uint4* saved,  // (T, padded B, H/2): r, z, n, q in half precision, or null
+                uint4* gates,  // (T, padded B, 4H): made EMPTY for backward, or null
                 float* hT,     // (B, H)
                 int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
@@ -98,9 +99,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 if (!o.on[e]) continue;
                 publish(out + o.row[e] * H + o.unit[e], pack(hn.x, hn.y));
                 mine = hn;
+                const size_t at =
+                    ((size_t)t * p.padded * H + (rb * 16 + o.row[e]) * H + o.unit[e]) / 2;
                 if (saved)
-                    saved[((size_t)t * p.padded * H + (rb * 16 + o.row[e]) * H + o.unit[e]) / 2] =
+                    saved[at] =
                         make_uint4(pack(r.x, r.y), pack(z.x, z.y), pack(n.x, n.y), pack(q.x, q.y));
+                if (gates) gates[at] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
                 const int row = rb * 16 + o.row[e];
                 if (y32 && row < B) *(float2*)(y32 + (size_t)t * B * H + row * H + o.unit[e]) = hn;
                 if (t == T - 1 && row < B) *(float2*)(hT + row * H + o.unit[e]) = hn;

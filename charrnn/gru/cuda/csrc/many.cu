@@ -24,6 +24,30 @@ extern "C" __global__ void multiply_turned(const __grid_constant__ Many many, co
     }
 }
 
+// a = b in half precision, (R, C), and c its transpose or null, halves too; turn is C.
+extern "C" __global__ void to_halves(const __grid_constant__ Many many) {
+    __shared__ u16 tile[32][33];
+    u16 *a = (u16*)many.a[blockIdx.y], *c = (u16*)many.c[blockIdx.y];
+    const float* b = many.b[blockIdx.y];
+    const int n = many.n[blockIdx.y], C = many.turn[blockIdx.y], R = n / C;
+    const int across = (C + 31) / 32, x = threadIdx.x & 31, y = threadIdx.x >> 5;
+    for (int i = blockIdx.x; i < (R + 31) / 32 * across; i += gridDim.x) {
+        const int row = i / across * 32, column = i % across * 32;
+        for (int k = y; k < 32; k += 8)
+            if (row + k < R && column + x < C) {
+                const int at = (row + k) * C + column + x;
+                const u16 half = (u16)pack(b[at], 0.f);
+                a[at] = half;
+                tile[k][x] = half;
+            }
+        if (!c) continue;
+        __syncthreads();
+        for (int k = y; k < 32; k += 8)
+            if (column + k < C && row + x < R) c[(column + k) * R + row + x] = tile[x][k];
+        __syncthreads();
+    }
+}
+
 // Within +-bound, in place; NaN stays NaN.
 extern "C" __global__ void clip(const __grid_constant__ Many many, float bound) {
     float* a = many.a[blockIdx.y];
