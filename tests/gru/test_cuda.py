@@ -126,6 +126,20 @@ def test_units_of_a_thread_block(device, reset, units, groups, monkeypatch):
     assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
 
 
+@pytest.mark.parametrize("size", [(96, 4, 19, 1), (192, 3, 40, 1)])
+def test_pairs_of_thread_blocks(device, size, groups, monkeypatch):
+    """What one block has read the other gets from it; the same bits as where each reads all."""
+    monkeypatch.setattr(plan, "preferred_units", lambda *args: (16, 32))
+    given, found = case("one_hot", *size), []
+    for first in (1, 1 << 20):
+        monkeypatch.setattr(plan, "PEERS_FROM", first)
+        plan.find.cache_clear()
+        peers = plan.find(size[0], size[2], False, False, plan.card(0)).backward.cut.peers
+        assert peers is (first == 1 and plan.card(0).capability >= (9, 0))
+        found.append(numbers(cuda, device, torch.float32, given, "after", "sigmoid"))
+    assert all(map(torch.equal, *found))
+
+
 def test_backward_twice(device, kernels):
     """The second one finds the mailbox full that forward had left empty."""
     inputs, _, state, weights, (grad, _) = case("one_hot", 32, 3, 5, 2)

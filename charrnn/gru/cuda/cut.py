@@ -19,6 +19,7 @@ class Cut:
 
     Attributes:
         hidden: H, a multiple of 32, and above ``SMALL`` with the reset before the product of 128.
+        peers: whether pairs of thread blocks, clusters, read the gradients' rows together.
         units: U, those of a thread block: 16, 32 or 64, or all of them where they are few.
     """
 
@@ -26,6 +27,7 @@ class Cut:
     units: int
     before: bool
     hard: bool
+    peers: bool = False
 
     @property
     def small(self) -> bool:
@@ -83,12 +85,12 @@ class Cut:
         """What the sources are compiled with."""
         if self.small:
             values = {"H": self.hidden, "U": 16, "NG": 2, "KRF": 1, "KRB": 1, "CHUNK": 1}
-            return tuple((values | {"HARD": int(self.hard)}).items())
+            return tuple((values | {"HARD": int(self.hard), "PEERS": 0}).items())
         sizes = (4, 3, 2, 1) if self.before else (6, 5, 4, 3, 2, 1)
         chunk = next(c for c in sizes if all(d % min(c, d) == 0 for d in self.depths))
         kept = dict(zip(("KRF", "KRB"), self.kept))
         values = {"H": self.hidden, "U": self.units, "NG": self.beside, **kept, "CHUNK": chunk}
-        return tuple((values | {"HARD": int(self.hard)}).items())
+        return tuple((values | {"HARD": int(self.hard), "PEERS": int(self.peers)}).items())
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -96,7 +98,8 @@ class Cut:
         name = "before" if self.before else "after"
         if self.small:
             return (*COMMON, "small.cuh", f"small_{name}.cu")
-        return (*COMMON, f"{name}_forward.cu", f"{name}_backward.cu")
+        cluster = ("cluster.cuh", "halved.cuh") if self.peers else ()
+        return (*COMMON, *cluster, f"{name}_forward.cu", f"{name}_backward.cu")
 
     # Bytes of shared memory: weights that are not in registers, rows that were brought, partial
     # sums twice, what threads own of each item, and the inputs of two items.
@@ -119,5 +122,7 @@ class Cut:
         left = sum(d - min(d, self.kept[1]) for d in self.depths)
         weights = WARPS * left * (self.units // 8) * 512
         brought = WARPS * self.depths[0] * 1024 if ahead and not self.before else 0
+        if self.peers:
+            brought = WARPS * (self.depths[0] * 512 + 16)
         owned = (items * 2048 * 3 + 3 * 2048) if self.before else (items * 2048 + 4 * 2048)
         return weights + brought + 16 * (self.units // 8) * 512 + self.own * (owned + 512 * 28)

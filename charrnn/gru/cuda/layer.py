@@ -138,6 +138,7 @@ class Backward:
             self.kept.turned, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
             self.d_state, self.sums[self.left], self.scale, steps, rows, launch.pause, launch.ahead,
             nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
+            cluster=2 if launch.cut.peers else 1,
         )  # fmt: skip
 
     def outer_gates(self) -> Tensor:

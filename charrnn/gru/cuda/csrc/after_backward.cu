@@ -50,6 +50,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     copy_x(0, T - 1, p.group);
     const bool ahead = p.mine >= ahead_from;
     uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * KP * 32 + p.lane;
+#if CFG_PEERS
+    Peer<KP> peer(hps - threadIdx.x + 2 * OWN * THREADS);
+    const int swapped = peer.rank;
+#else
+    constexpr int swapped = 0;
+#endif
     int item = 0;
     u32 mark = clock32() - (1u << 20), mark2 = mark;  // when the last two items were published
     for (int t = T - 1; t >= -1; --t)
@@ -65,9 +71,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const u16* next = ahead && tn >= -1
                                       ? dg + ((size_t)(tn + 1) * p.padded + rbn * 16) * 4 * H
                                       : nullptr;
+#if CFG_PEERS
+                product_halved<UT, KP, KR, 3 * H / 32>(acc, peer, wait, p.mine == 1 ? mark : mark2,
+                                                       rows, 4 * H, p.warp * KP, weights);
+#else
                 product_direct<UT, KP, KR, 3 * H / 32, (CHUNK < KP ? CHUNK : KP)>(
                     acc, slots, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2, rows,
                     next, 4 * H, p.warp * KP, weights);
+#endif
                 if (ahead) copies_sent();
                 put_partial<UT>(now, acc);
                 if (ahead)
@@ -94,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 if (t == T - 1)
                     dh = load2(dhT + row * H + o.unit[e], dhT && row < B);
                 else {
-                    const float2 sum = get_sum<UT>(now, 0, 1, NW, o.tile[e], o.half[e]);
+                    const float2 sum = get_sum<UT>(now, 0, 1, NW, o.tile[e], o.half[e] ^ swapped);
                     dh = fma2(sum, make_float2(down, down), carry);
                 }
                 if (t < 0) {
@@ -119,4 +130,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             }
         }
     store_sums<4>(sums, sums_out, p, o, up);
+#if CFG_PEERS
+    cluster_sync();  // the other block may still send to this one
+#endif
 }
