@@ -117,8 +117,11 @@ def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
     if not groups:
         return None
     items = -(-items // groups)
-    # With two items the next one's rows would be asked for before they are there.
-    early = items >= 3 and size(items, True) <= gpu.shared
+    # With the reset before the product, rows of two items would be asked for before they are there.
+    early = items >= (3 if cut.before else 2)
+    if not (forward or cut.before):
+        early = cut.slots and (early or cut.chunk < cut.depths[0])
+    early = early and size(items, True) <= gpu.shared
     if (shared := size(items, early)) > gpu.shared:
         return None
     pause = pause_of(cut, rows, forward) if items == 1 else 0

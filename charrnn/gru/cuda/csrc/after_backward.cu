@@ -48,8 +48,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copies_sent();
     };
     copy_x(0, T - 1, p.group);
-    const bool ahead = p.mine >= ahead_from;
-    uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * KP * 32 + p.lane;
+    constexpr int CH = CHUNK < KP ? CHUNK : KP, S = SLOTS < CH ? CH : SLOTS;
+    const bool room = ahead_from < NEVER, ahead = p.mine > 1 && p.mine >= ahead_from;
+    uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * S * 32 + p.lane;
     int item = 0;
     u32 mark = clock32() - (1u << 20), mark2 = mark;  // when the last two items were published
     for (int t = T - 1; t >= -1; --t)
@@ -65,17 +66,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const u16* next = ahead && tn >= -1
                                       ? dg + ((size_t)(tn + 1) * p.padded + rbn * 16) * 4 * H
                                       : nullptr;
-                product_direct<UT, KP, KR, 3 * H / 32, (CHUNK < KP ? CHUNK : KP)>(
-                    acc, slots, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2, rows,
-                    next, 4 * H, p.warp * KP, weights);
-                if (ahead) copies_sent();
+                product_direct<UT, KP, KR, 3 * H / 32, CH, S>(
+                    acc, slots, room, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2,
+                    rows, WHEN == 0 ? next : nullptr, 4 * H, p.warp * KP, weights);
+                auto copy_next = [&] {
+                    if (WHEN && next)
+                        copy_direct<KP, 3 * H / 32, S>(slots, next, 4 * H, p.warp * KP, 0, S);
+                    copies_sent();
+                };
+                if (ahead && WHEN < 2) copy_next();
                 put_partial<UT>(now, acc);
-                if (ahead)
+                if (ahead && WHEN < 2)
                     copies_but_last();
                 else
-                    copies_here();                  // the inputs of this item are here
+                    copies_here();  // the inputs of this item are here
+                if (WHEN == 2) {
+                    __syncthreads();
+                    if (ahead) copy_next();
+                }
                 copy_x(item + 1, max(tn, 0), rbn);  // and those of the next one on their way
-                __syncthreads();
+                if (WHEN < 2) __syncthreads();
             } else {
                 if (ahead) {
                     copies_sent();
@@ -115,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 publish(out + 2 * H, pack_up(dz, up));
                 *(u32*)(out + 3 * H) = pack_up(dn, up);
                 carry = mul(dh, z);
-                count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
+                if (CFG_COUNT) count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
             }
         }
     store_sums<4>(sums, sums_out, p, o, up);

@@ -65,21 +65,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             if (ahead) copies_but_last();
             uint4* buffer = stage + (ahead ? item & 1 : 0) * (KG * FKP * 64);
             bring(staged, buffer, ahead && item > 0, wait, p.mine == 1 ? mark : mark2, rows);
-            if (ahead) {
+            auto copy_next = [&] {
                 if (!last || t + 1 < T)
                     staged.copy(stage + (~item & 1) * (KG * FKP * 64),
                                 hs + ((size_t)tn * p.padded + rbn * 16) * H);
                 copies_sent();
-            }
+            };
+            if (ahead && WHEN == 0) copy_next();
             product_staged<FNT, FKP, FKR>(acc, buffer, kg, weights);
+            if (ahead && WHEN == 1) copy_next();
             float2* now = red + (item & 1) * (NW * FNT * 64);
             put_partial<FNT>(now, acc);
-            if (ahead)
+            if (ahead && WHEN < 2)
                 copies_but_last();
             else
-                copies_here();          // the inputs of this item are here
+                copies_here();  // the inputs of this item are here
+            if (WHEN == 2) {
+                __syncthreads();
+                if (ahead) copy_next();
+            }
             copy_x(item + 1, tn, rbn);  // and those of the next one on their way
-            __syncthreads();
+            if (WHEN < 2) __syncthreads();
             mark2 = mark;
             mark = clock32();
             u16* out = hs + ((size_t)(t + 1) * p.padded + rb * 16) * H;
