@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from charrnn.gru import GATES, RESETS, cuda, reference
 from charrnn.gru.cuda import loss, nvrtc, plan
+from charrnn.gru.cuda.cut import Cut
 
 V, FEATURES = 7, 6
 KINDS = ("features", "table", "one_hot")
@@ -113,6 +114,26 @@ def test_several_items_on_few_multiprocessors(device, reset, groups, monkeypatch
     assert found.forward.ahead < plan.NEVER and found.forward.grid <= 4
     found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
     assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_gradients_asked_for_in_chunks(device, slots, groups, monkeypatch):
+    """In three by one, one or two of which fit in shared memory; for one, two and three items."""
+    gpu = plan.card(0)
+    monkeypatch.setattr(plan, "card", lambda index: plan.Card(gpu.capability, 6, gpu.shared))
+    for count in (5, 20, 40):
+        given, found = case("one_hot", 192, 3, count, 1), []
+        for chunk, some in ((3, 3), (1, slots)):
+            monkeypatch.setattr(Cut, "chunk", chunk)
+            monkeypatch.setattr(Cut, "slots", some)
+            plan.find.cache_clear()
+            backward = plan.find(192, count, False, False, plan.card(0)).backward
+            assert (backward.grid, backward.cut.depths) == (6, [3])
+            assert (backward.ahead < plan.NEVER) == (chunk < 3 or count > 16)
+            found.append(numbers(cuda, device, torch.float32, given, "after", "sigmoid"))
+        assert all(map(torch.equal, *found))
+    expected = numbers(reference, "cpu", torch.float64, given, "after", "sigmoid")
+    assert_near(found[0], expected, HALF)
 
 
 @pytest.mark.parametrize("dtype", EXACT)

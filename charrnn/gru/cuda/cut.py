@@ -87,7 +87,8 @@ class Cut:
         if self.before:
             return 0
         left = (SHARED - self.shared_backward(4, False)) // (WARPS * 1024)
-        return min(left, self.depths[0]) if left >= min(self.chunk, self.depths[0]) else 0
+        chunk = min(self.chunk, self.depths[0])
+        return min(left, self.depths[0]) // chunk * chunk
 
     @property
     def numbers(self) -> int:

@@ -130,26 +130,25 @@ __device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots
                                                const u16* rows, const u16* next, int ld, int kp0,
                                                const Weights<KP, KR, NT>& w) {
     static_assert(KP % CH == 0, "chunks must divide the k-blocks of a warp");
-    static_assert(S >= CH, "a chunk must fit in the slots");
+    static_assert(S % CH == 0, "chunks must divide the slots");
     bool missed = false;
 #pragma unroll
     for (int c = 0; c < KP; c += CH) {
         uint4 v[2 * CH];
         auto at = [&](int i) { return direct_at<KP, BLOCKS>(rows, ld, kp0, 2 * c + i); };
         if (c ? room : copied) {
-            if (c && S >= 2 * CH)
-                copies_but_last();
-            else if (c)
-                copies_here();
+            if (c) copies_but<S / CH - 1>();  // all but those of later chunks
 #pragma unroll
             for (int i = 0; i < 2 * CH; ++i) v[i] = slots[(2 * c + i) % (2 * S) * 32];
         } else {
             if (c == 0) spin_on(at(2 * CH - 1), wait, mark);
             ask<2 * CH>(v, at);
-            if (c == 0 && CH < KP && room) {
-                copy_direct<KP, BLOCKS, S>(slots, rows, ld, kp0, CH, CH + S);
-                copies_sent();
-            }
+            if (c == 0 && CH < KP && room)
+#pragma unroll
+                for (int k = CH; k < CH + S; k += CH) {
+                    copy_direct<KP, BLOCKS, S>(slots, rows, ld, kp0, k, k + CH);
+                    copies_sent();
+                }
         }
         const bool late = settle<2 * CH>(v, at, wait);
         if (c == 0) missed = late;
