@@ -21,7 +21,7 @@ class Cut:
 
     Attributes:
         hidden: H, a multiple of 32, and above ``SMALL`` with the reset before the product of 128.
-        units: U, those of a thread block: 16 or 32, or all of them where they are few.
+        units: U, those of a thread block: 16, 32 or 64, or all of them where they are few.
     """
 
     hidden: int
@@ -88,7 +88,7 @@ class Cut:
             return 0
         left = (SHARED - self.shared_backward(4, False)) // (WARPS * 1024)
         chunk = min(self.chunk, self.depths[0])
-        return min(left, self.depths[0]) // chunk * chunk
+        return max(0, min(left, self.depths[0]) // chunk * chunk)
 
     @property
     def numbers(self) -> int:

@@ -180,15 +180,19 @@ def rows_at_once(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) ->
 def preferred_units(hidden: int, rows: int, gpu: Card, forward: bool) -> tuple[int, ...]:
     """Return numbers of units a thread block, the fastest first.
 
-    All of them where they are few; 16 as long as all rows then advance at once, else 32, which is
-    also faster backward at H 512 with more than 32 rows (2.75 against 3.03 us a step).
+    All of them where they are few; 16, or else 32, or else 64, with which all rows advance at once;
+    else 32, which is also faster backward at H 512 with more than 32 rows (2.75 against 3.03 us a
+    step).
     """
     if hidden <= SMALL:
         return (hidden,)
     if hidden > 1024:
         return (16,)
-    if -(-rows // ROWS) * (hidden // 16) > gpu.multiprocessors:
-        return (32, 16)
+    items = -(-rows // ROWS)
+    most = gpu.multiprocessors // items  # as many thread blocks as an item may have
+    if hidden // 16 > most:
+        wide = hidden // 32 > most >= hidden // 64 and hidden <= 512 and hidden % 64 == 0
+        return (64, 32, 16) if wide else (32, 16)
     return (16, 32) if forward or hidden < 512 or rows <= 32 else (32, 16)
 
 
