@@ -25,6 +25,10 @@
 #ifndef CFG_COUNT
 #define CFG_COUNT 1
 #endif
+#ifndef CFG_POLL
+#define CFG_POLL 0
+#endif
+constexpr int POLL = CFG_POLL;
 constexpr int SLOTS = CFG_SLOTS, WHEN = CFG_WHEN;
 constexpr int NEVER = 1 << 20;
 constexpr int H = CFG_H, U = CFG_U, NG = CFG_NG, KRF = CFG_KRF, KRB = CFG_KRB, CHUNK = CFG_CHUNK;
@@ -83,7 +87,8 @@ __device__ __forceinline__ void spin_on(const u16* p, const Wait& wait, u32 mark
         while (clock32() - mark < wait.pause);
         return;
     }
-    if ((threadIdx.x & 31) == (threadIdx.x >> 5))
+    const int lane = threadIdx.x & 31;
+    if (POLL ? lane % (POLL ? POLL : 1) == 0 : lane == (threadIdx.x >> 5))
         for (u32 spin = 0; missing(peek(p)); ++spin)
             if (spin > SPINS) wait.give_up();
     __syncwarp();

@@ -82,7 +82,7 @@ __device__ __forceinline__ void bring(const Staged<KP, NGW, BLOCKS>& st, uint4* 
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] = *st.to(stage, st.on(i) ? i : 0);
     } else {
-        spin_on(at(N - 1), wait, mark);
+        spin_on(at(POLL ? st.lane % N : N - 1), wait, mark);
         ask<N>(v, at);
     }
     const bool late = settle<N>(v, at, wait);
@@ -141,7 +141,8 @@ __device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots
 #pragma unroll
             for (int i = 0; i < 2 * CH; ++i) v[i] = slots[(2 * c + i) % (2 * S) * 32];
         } else {
-            if (c == 0) spin_on(at(2 * CH - 1), wait, mark);
+            if (c == 0)
+                spin_on(at(POLL ? (threadIdx.x & 31) % (2 * CH) : 2 * CH - 1), wait, mark);
             ask<2 * CH>(v, at);
             if (c == 0 && CH < KP && room)
 #pragma unroll
