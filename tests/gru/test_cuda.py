@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from charrnn.gru import GATES, RESETS, cuda, reference
 from charrnn.gru.cuda import loss, nvrtc, plan
+from charrnn.gru.cuda.cut import Cut
 
 V, FEATURES = 7, 6
 KINDS = ("features", "table", "one_hot")
@@ -115,17 +116,6 @@ def test_several_items_on_few_multiprocessors(device, reset, groups, monkeypatch
     assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
 
 
-@pytest.mark.parametrize("reset", RESETS)
-@pytest.mark.parametrize("units", [32, 64])
-def test_units_of_a_thread_block(device, reset, units, groups, monkeypatch):
-    monkeypatch.setattr(plan, "preferred_units", lambda *args: (units,))
-    given = case("one_hot", 128, 3, 19, 1)
-    found = plan.find(128, 19, reset == "before", False, plan.card(0))
-    assert found.forward.cut.units == found.backward.cut.units == units
-    found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
-    assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
-
-
 @pytest.mark.parametrize("size", [(96, 4, 19, 1), (192, 3, 40, 1)])
 def test_pairs_of_thread_blocks(device, size, groups, monkeypatch):
     """What one block has read the other gets from it; the same bits as where each reads all."""
@@ -178,6 +168,39 @@ def test_products_of_inputs_in_16_bits(device, kind, low, kernels, monkeypatch):
     )
     assert_near(found[:2], expected[:2], HALF)
     assert_near(found[2:], expected[2:], 4 * HALF)
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reset", RESETS)
+def test_wide_blocks(device, reset, gate, groups, monkeypatch):
+    """Thread blocks of 64 units."""
+    gpu = plan.card(0)
+    monkeypatch.setattr(plan, "card", lambda index: plan.Card(gpu.capability, 4, gpu.shared))
+    found = plan.find(128, 20, reset == "before", gate == "hard_sigmoid", plan.card(0))
+    assert [(n.grid, n.cut.units) for n in (found.forward, found.backward)] == [(4, 64)] * 2
+    given = case("one_hot", 128, 2, 20, 1)
+    found = numbers(cuda, device, torch.float32, given, reset, gate)
+    assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, gate), HALF)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_gradients_asked_for_in_chunks(device, slots, groups, monkeypatch):
+    """In three by one, one or two of which fit in shared memory; for one, two and three items."""
+    gpu = plan.card(0)
+    monkeypatch.setattr(plan, "card", lambda index: plan.Card(gpu.capability, 7, gpu.shared))
+    for count in (5, 20, 40):
+        given, found = case("one_hot", 224, 3, count, 1), []
+        for chunk, some in ((3, 3), (1, slots)):
+            monkeypatch.setattr(Cut, "chunk", chunk)
+            monkeypatch.setattr(Cut, "slots", some)
+            plan.find.cache_clear()
+            backward = plan.find(224, count, False, False, plan.card(0)).backward
+            assert (backward.grid, backward.cut.depths) == (7, [3])
+            assert (backward.ahead < plan.NEVER) == (chunk < 3 or count > 16)
+            found.append(numbers(cuda, device, torch.float32, given, "after", "sigmoid"))
+        assert all(map(torch.equal, *found))
+    expected = numbers(reference, "cpu", torch.float64, given, "after", "sigmoid")
+    assert_near(found[0], expected, HALF)
 
 
 @pytest.mark.parametrize("dtype", EXACT)

@@ -207,6 +207,7 @@ def test_which_sizes_are_pairs():
     ]  # fmt: skip
     assert found[512, 128].cut.units == 64
     assert found[256, 128].cut.units == found[512, 64].cut.units == 32
+    assert found[512, 128].cut.units == found[512, 128].backward.cut.units == 64
     assert found[1024, 64].groups(3) == [range(0, 2), range(2, 3)]
     assert found[1024, 64].spans(100, 2) == [slice(0, 100)]
     assert [s.stop for s in found[512, 16].spans(101, 2)] == [25, 50, 75, 101]

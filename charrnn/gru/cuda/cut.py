@@ -9,6 +9,8 @@ from dataclasses import dataclass
 COMMON = ("instructions.cuh", "layout.cuh", "gates.cuh", "products.cuh")
 WARPS = 8
 """Of a thread block."""
+SHARED = 227 << 10
+"""Bytes of shared memory that a thread block has at most, on any GPU."""
 AHEAD = 4
 """Steps whose inputs are in shared memory or on their way, at small hidden sizes."""
 
@@ -76,6 +78,21 @@ class Cut:
         return forward, backward
 
     @property
+    def chunk(self) -> int:
+        """k-blocks of gate gradients that a warp asks for at once."""
+        sizes = (4, 3, 2, 1) if self.before else (6, 5, 4, 3, 2, 1)
+        return next(c for c in sizes if all(d % min(c, d) == 0 for d in self.depths))
+
+    @property
+    def slots(self) -> int:
+        """k-blocks of gate gradients that a warp can have in shared memory; 0: too few."""
+        if self.before:
+            return 0
+        left = (SHARED - self.shared_backward(4, False)) // (WARPS * 1024)
+        chunk = min(self.chunk, self.depths[0])
+        return max(0, min(left, self.depths[0]) // chunk * chunk)
+
+    @property
     def numbers(self) -> int:
         """Numbers that the threads of a block own for a step, of a small hidden size."""
         return 4 * -(-(self.hidden // 16) // WARPS) * 32 * WARPS
@@ -86,10 +103,9 @@ class Cut:
         if self.small:
             values = {"H": self.hidden, "U": 16, "NG": 2, "KRF": 1, "KRB": 1, "CHUNK": 1}
             return tuple((values | {"HARD": int(self.hard), "PEERS": 0}).items())
-        sizes = (4, 3, 2, 1) if self.before else (6, 5, 4, 3, 2, 1)
-        chunk = next(c for c in sizes if all(d % min(c, d) == 0 for d in self.depths))
         kept = dict(zip(("KRF", "KRB"), self.kept))
-        values = {"H": self.hidden, "U": self.units, "NG": self.beside, **kept, "CHUNK": chunk}
+        values = {"H": self.hidden, "U": self.units, "NG": self.beside, **kept}
+        values |= {"CHUNK": self.chunk, "SLOTS": self.slots}
         return tuple((values | {"HARD": int(self.hard), "PEERS": int(self.peers)}).items())
 
     @property
@@ -121,7 +137,7 @@ class Cut:
             return parts * (self.hidden // 32) * 512 + AHEAD * self.numbers * (8 + 4)
         left = sum(d - min(d, self.kept[1]) for d in self.depths)
         weights = WARPS * left * (self.units // 8) * 512
-        brought = WARPS * self.depths[0] * 1024 if ahead and not self.before else 0
+        brought = WARPS * self.slots * 1024 if ahead else 0
         if self.peers:
             brought = WARPS * (self.depths[0] * 512 + 16)
         owned = (items * 2048 * 3 + 3 * 2048) if self.before else (items * 2048 + 4 * 2048)

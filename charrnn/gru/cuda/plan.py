@@ -119,8 +119,11 @@ def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
     if not groups:
         return None
     items = -(-items // groups)
-    # With two items the next one's rows would be asked for before they are there.
-    early = items >= 3 and not cut.peers and size(items, True) <= gpu.shared
+    # With the reset before the product, rows of two items would be asked for before they are there.
+    early = items >= (3 if cut.before else 2)
+    if not (forward or cut.before):
+        early = cut.slots and (early or cut.chunk < cut.depths[0])
+    early = early and not cut.peers and size(items, True) <= gpu.shared
     if (shared := size(items, early)) > gpu.shared:
         return None
     pause = pause_of(cut, rows, forward) if items == 1 else 0
@@ -186,8 +189,8 @@ def rows_at_once(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) ->
 def preferred_units(hidden: int, rows: int, gpu: Card, forward: bool) -> tuple[int, ...]:
     """Return numbers of units a thread block, the fastest first.
 
-    All of them where they are few; 16 as long as all rows then advance at once, else 32, or 64, as
-    fewer do. 32 is also faster backward at H 512 with more than 32 rows (2.75 against 3.03 us a
+    All of them where they are few; 16, or else 32, or else 64, with which all rows advance at once;
+    else 32, which is also faster backward at H 512 with more than 32 rows (2.75 against 3.03 us a
     step).
     """
     if hidden <= SMALL:
@@ -195,10 +198,10 @@ def preferred_units(hidden: int, rows: int, gpu: Card, forward: bool) -> tuple[i
     if hidden > 1024:
         return (16,)
     items = -(-rows // ROWS)
-    if items * (hidden // 32) > gpu.multiprocessors and hidden in range(128, 513, 64):
-        return (64, 32, 16)
-    if items * (hidden // 16) > gpu.multiprocessors:
-        return (32, 16)
+    most = gpu.multiprocessors // items  # as many thread blocks as an item may have
+    if hidden // 16 > most:
+        wide = hidden // 32 > most >= hidden // 64 and hidden <= 512 and hidden % 64 == 0
+        return (64, 32, 16) if wide else (32, 16)
     return (16, 32) if forward or hidden < 512 or rows <= 32 else (32, 16)
 
 

@@ -1,5 +1,6 @@
-// What instructions.cuh has, on a CPU: mma by the fragments of the PTX manual, copies at once, and
-// reads that let the other fibers go on, so that a word may be looked at before it is written.
+// What instructions.cuh has, on a CPU: mma by the fragments of the PTX manual, copies that read at
+// once and write as late as they may, and reads that let the other fibers go on, so that a word may
+// be looked at before it is written.
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;
@@ -22,13 +23,18 @@ inline float clamp_half(float a) { return a > 65504.f ? 65504.f : a < -65504.f ?
 inline void aligned(const void *p, int bytes) { if (uintptr_t(p) % bytes) __trap(); }
 template <int BYTES>
 inline void copy_async(void *shared, const void *global) {
-    aligned(shared, BYTES), aligned(global, BYTES), memcpy(shared, global, BYTES);
+    aligned(shared, BYTES), aligned(global, BYTES);
+    current->copies.push_back({shared, {}, BYTES});
+    memcpy(current->copies.back().from, global, BYTES);
 }
-inline void copies_sent() {}
-inline void copies_but_last() {}
+inline void copies_sent() { current->groups.push_back(std::move(current->copies)), current->copies.clear(); }
 template <int N>
-inline void copies_but() {}
-inline void copies_here() {}
+inline void copies_but() {
+    for (auto &groups = current->groups; groups.size() > N; groups.pop_front())
+        for (const Copy &c : groups.front()) memcpy(c.to, c.from, c.bytes);
+}
+inline void copies_but_last() { copies_but<1>(); }
+inline void copies_here() { copies_sent(), copies_but<0>(); }
 inline void publish(u16 *p, u32 v) { aligned(p, 4), memcpy(p, &v, 4); }
 inline uint4 peek(const u16 *p) {
     yield();
@@ -36,7 +42,10 @@ inline uint4 peek(const u16 *p) {
     aligned(p, 16), memcpy(&v, p, 16);
     return v;
 }
-inline void copy_async_l2(uint4 *shared, const u16 *global) { *shared = peek(global); }
+inline void copy_async_l2(uint4 *shared, const u16 *global) {
+    yield();
+    copy_async<16>(shared, global);
+}
 inline float exp2_(float a) { return exp2f(a); }
 inline float recip(float a) { return 1.f / a; }
 inline u32 clock32() {

@@ -66,7 +66,10 @@ struct Block {
     Block(Dim index, size_t bytes, int threads)
         : index(index), shared(bytes + 16), warps((threads + 31) / 32), all(threads) {}
 };
+struct Copy { void *to; unsigned char from[16]; int bytes; };
 struct Fiber {
+    std::vector<Copy> copies;             // on their way, not yet of a group
+    std::deque<std::vector<Copy>> groups;  // that were sent, the oldest first
     Dim thread;
     Block *block;
     jmp_buf place;

@@ -33,8 +33,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int i = 0; i < 4 * OWN; ++i) sums[i * THREADS] = make_float2(0.f, 0.f);
     float2* ds = (float2*)(ss - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
     u32* hps = (u32*)(ds - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
+    float2 totals[4 * OWN] = {};
     auto count = [&](int e, int k, float2 v) {
-        float2& sum = sums[(e * 4 + k) * THREADS];
+        float2& sum = CFG_COUNT == 2 ? totals[e * 4 + k] : sums[(e * 4 + k) * THREADS];
         sum = add(sum, v);
     };
     auto copy_x = [&](int item, int t, int rb) {
@@ -48,8 +49,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copies_sent();
     };
     copy_x(0, T - 1, p.group);
-    const bool ahead = p.mine >= ahead_from;
-    uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * KP * 32 + p.lane;
+    constexpr int CH = CHUNK < KP ? CHUNK : KP, S = SLOTS < CH ? CH : SLOTS;
+    const bool room = ahead_from < NEVER, ahead = p.mine > 1 && p.mine >= ahead_from;
+    uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * S * 32 + p.lane;
 #if CFG_PEERS
     Peer<KP> peer(hps - threadIdx.x + 2 * OWN * THREADS);
     const int swapped = peer.rank;
@@ -75,18 +77,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 product_halved<UT, KP, KR, 3 * H / 32>(acc, peer, wait, p.mine == 1 ? mark : mark2,
                                                        rows, 4 * H, p.warp * KP, weights);
 #else
-                product_direct<UT, KP, KR, 3 * H / 32, (CHUNK < KP ? CHUNK : KP)>(
-                    acc, slots, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2, rows,
-                    next, 4 * H, p.warp * KP, weights);
+                product_direct<UT, KP, KR, 3 * H / 32, CH, S>(
+                    acc, slots, room, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2,
+                    rows, WHEN == 0 ? next : nullptr, 4 * H, p.warp * KP, weights);
 #endif
-                if (ahead) copies_sent();
+                auto copy_next = [&] {
+                    if (WHEN && next)
+                        copy_direct<KP, 3 * H / 32, S>(slots, next, 4 * H, p.warp * KP, 0, S);
+                    copies_sent();
+                };
+                if (ahead && WHEN < 2) copy_next();
                 put_partial<UT>(now, acc);
-                if (ahead)
+                if (ahead && WHEN < 2)
                     copies_but_last();
                 else
-                    copies_here();                  // the inputs of this item are here
+                    copies_here();  // the inputs of this item are here
+                if (WHEN == 2) {
+                    __syncthreads();
+                    if (ahead) copy_next();
+                }
                 copy_x(item + 1, max(tn, 0), rbn);  // and those of the next one on their way
-                __syncthreads();
+                if (WHEN < 2) __syncthreads();
             } else {
                 if (ahead) {
                     copies_sent();
@@ -126,9 +137,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 publish(out + 2 * H, pack_up(dz, up));
                 *(u32*)(out + 3 * H) = pack_up(dn, up);
                 carry = mul(dh, z);
-                count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
+                if (CFG_COUNT) count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
             }
         }
+    if (CFG_COUNT == 2)
+        for (int i = 0; i < 4 * OWN; ++i) sums[i * THREADS] = totals[i];
     store_sums<4>(sums, sums_out, p, o, up);
 #if CFG_PEERS
     cluster_sync();  // the other block may still send to this one

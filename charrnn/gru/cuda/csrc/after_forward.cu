@@ -11,7 +11,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 u16*,          // (reset before only)
                 float* y32,    // (T, B, H) or null
                 uint4* saved,  // (T, padded B, H/2): r, z, n, q in half precision, or null
-                uint4* gates,  // (T, padded B, 4H): made EMPTY for backward, or null
+                uint4* fill,   // (T, padded B, 4H): made EMPTY for backward, or null
                 float* hT,     // (B, H)
                 int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
@@ -66,21 +66,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             if (ahead) copies_but_last();
             uint4* buffer = stage + (ahead ? item & 1 : 0) * (KG * FKP * 64);
             bring(staged, buffer, ahead && item > 0, wait, p.mine == 1 ? mark : mark2, rows);
-            if (ahead) {
+            auto copy_next = [&] {
                 if (!last || t + 1 < T)
                     staged.copy(stage + (~item & 1) * (KG * FKP * 64),
                                 hs + ((size_t)tn * p.padded + rbn * 16) * H);
                 copies_sent();
-            }
+            };
+            if (ahead && WHEN == 0) copy_next();
             product_staged<FNT, FKP, FKR>(acc, buffer, kg, weights);
+            if (ahead && WHEN == 1) copy_next();
             float2* now = red + (item & 1) * (NW * FNT * 64);
             put_partial<FNT>(now, acc);
-            if (ahead)
+            if (ahead && WHEN < 2)
                 copies_but_last();
             else
-                copies_here();          // the inputs of this item are here
+                copies_here();  // the inputs of this item are here
+            if (WHEN == 2) {
+                __syncthreads();
+                if (ahead) copy_next();
+            }
             copy_x(item + 1, tn, rbn);  // and those of the next one on their way
-            __syncthreads();
+            if (WHEN < 2) __syncthreads();
             mark2 = mark;
             mark = clock32();
             u16* out = hs + ((size_t)(t + 1) * p.padded + rb * 16) * H;
@@ -104,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 if (saved)
                     saved[at] =
                         make_uint4(pack(r.x, r.y), pack(z.x, z.y), pack(n.x, n.y), pack(q.x, q.y));
-                if (gates) gates[at] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
+                if (fill) fill[at] = make_uint4(EMPTY, EMPTY, EMPTY, EMPTY);
                 const int row = rb * 16 + o.row[e];
                 if (y32 && row < B) *(float2*)(y32 + (size_t)t * B * H + row * H + o.unit[e]) = hn;
                 if (t == T - 1 && row < B) *(float2*)(hT + row * H + o.unit[e]) = hn;

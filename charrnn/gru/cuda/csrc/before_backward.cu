@@ -66,8 +66,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             flip ^= 1;
             if (t < T - 1) {
                 float acc[UT][4] = {};
-                product_direct<UT, CKP, CKR, H / 32, CCH>(
-                    acc, nullptr, false, wait, p.mine == 1 ? mark : mark2,
+                product_direct<UT, CKP, CKR, H / 32, CCH, CKP>(
+                    acc, nullptr, false, false, wait, p.mine == 1 ? mark : mark2,
                     dg + ((size_t)(t + 1) * p.padded + rb * 16) * 3 * H, nullptr, 3 * H,
                     p.warp * CKP, wc);
                 put_partial<UT>(now, acc);
@@ -107,8 +107,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int m = 0; m < p.mine; ++m) {  // d(r h) and z's part; da_r
             const int rb = p.group + m * p.groups;
             float acc[UT][4] = {};
-            product_direct<UT, AKP, AKR, 2 * H / 32, ACH>(
-                acc, nullptr, false, wait, p.mine == 1 ? mark : mark2,
+            product_direct<UT, AKP, AKR, 2 * H / 32, ACH, AKP>(
+                acc, nullptr, false, false, wait, p.mine == 1 ? mark : mark2,
                 dg + ((size_t)t * p.padded + rb * 16) * 3 * H + H, nullptr, 3 * H, p.warp * AKP,
                 wa);
             float2* now = red + flip * (NW * UT * 64);

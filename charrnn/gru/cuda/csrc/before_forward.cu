@@ -8,7 +8,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const float* h0, u16* hs,
                 u16* rh,                   // rh (T, padded B, H): r h, EMPTY
                 float* y32, uint4* saved,  // saved: r, z, n, unused
-                u32* gates,                // (T, padded B, 3H)
+                u32* fill,                 // (T, padded B, 3H)
                 float* hT, int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
@@ -138,8 +138,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const size_t at = ((size_t)t * p.padded * H + row * H + o.unit[e]) / 2;
                 if (saved)
                     saved[at] = make_uint4(pack(r.x, r.y), pack(z.x, z.y), pack(n.x, n.y), 0);
-                if (gates)
-                    for (int k = 0; k < 3; ++k) gates[3 * at + k] = EMPTY;
+                if (fill)
+                    for (int k = 0; k < 3; ++k) fill[3 * at + k] = EMPTY;
                 if (y32 && row < B) *(float2*)(y32 + (size_t)t * B * H + row * H + o.unit[e]) = hn;
                 if (t == T - 1 && row < B) *(float2*)(hT + row * H + o.unit[e]) = hn;
             }

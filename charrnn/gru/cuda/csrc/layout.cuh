@@ -11,7 +11,26 @@
 //
 // Settings (-D): CFG_H; CFG_U; CFG_NG warps side by side over the units in the forward product (the
 // others split k); CFG_KRF, CFG_KRB how many k-blocks of a warp's weights stay in registers, the
-// rest in shared memory; CFG_CHUNK k-blocks of gradients that a warp asks for at once; CFG_HARD.
+// rest in shared memory; CFG_CHUNK k-blocks of gradients that a warp asks for at once, CFG_SLOTS those
+// that fit in its shared memory; CFG_HARD.
+#ifndef CFG_SLOTS
+#define CFG_SLOTS 0
+#endif
+#ifndef CFG_WHEN
+#define CFG_WHEN 0
+#endif
+#ifndef CFG_LEARN
+#define CFG_LEARN 0
+#endif
+#ifndef CFG_COUNT
+#define CFG_COUNT 1
+#endif
+#ifndef CFG_POLL
+#define CFG_POLL 0
+#endif
+constexpr int POLL = CFG_POLL;
+constexpr int SLOTS = CFG_SLOTS, WHEN = CFG_WHEN;
+constexpr int NEVER = 1 << 20;
 constexpr int H = CFG_H, U = CFG_U, NG = CFG_NG, KRF = CFG_KRF, KRB = CFG_KRB, CHUNK = CFG_CHUNK;
 constexpr int NW = 8, THREADS = 32 * NW;     // warps and threads of a block
 constexpr int G = H / U;                     // blocks of a group
@@ -27,7 +46,7 @@ constexpr int DEADLOCK = 1;         // what status says then
 
 // A bounded wait for the other blocks of the group.
 struct Wait {
-    u32 pause;
+    mutable u32 pause;
     volatile int* status;
     int T, B;
     __device__ __forceinline__ void give_up() const {
@@ -40,14 +59,14 @@ __device__ __forceinline__ bool missing(const uint4& v) {
     return v.x == EMPTY || v.y == EMPTY || v.z == EMPTY || v.w == EMPTY;
 }
 // Reading: ask for all N vectors at once, then look at them and ask again for those that were not
-// there yet.
+// there yet; whether there were any.
 template <int N, class P>
 __device__ __forceinline__ void ask(uint4 (&v)[N], P address) {
 #pragma unroll
     for (int i = 0; i < N; ++i) v[i] = peek(address(i));
 }
 template <int N, class P>
-__device__ __forceinline__ void settle(uint4 (&v)[N], P address, const Wait& wait) {
+__device__ __forceinline__ bool settle(uint4 (&v)[N], P address, const Wait& wait) {
     for (u32 spin = 0;; ++spin) {
         bool again = false;
 #pragma unroll
@@ -56,7 +75,7 @@ __device__ __forceinline__ void settle(uint4 (&v)[N], P address, const Wait& wai
                 v[i] = peek(address(i));
                 again = true;
             }
-        if (!again) break;
+        if (!again) return spin;
         if (spin > SPINS) wait.give_up();
     }
 }
@@ -68,10 +87,18 @@ __device__ __forceinline__ void spin_on(const u16* p, const Wait& wait, u32 mark
         while (clock32() - mark < wait.pause);
         return;
     }
-    if ((threadIdx.x & 31) == (threadIdx.x >> 5))
+    const int lane = threadIdx.x & 31;
+    if (POLL ? lane % (POLL ? POLL : 1) == 0 : lane == (threadIdx.x >> 5))
         for (u32 spin = 0; missing(peek(p)); ++spin)
             if (spin > SPINS) wait.give_up();
     __syncwarp();
+}
+
+// The pause comes near the time when the last word arrives.
+__device__ __forceinline__ void learn(const Wait& wait, bool missed) {
+    if (!CFG_LEARN || !wait.pause) return;
+    const bool any = __ballot_sync(0xffffffffu, missed);
+    wait.pause = any ? min(wait.pause + 64u, 8000u) : max(wait.pause, 17u) - 16u;
 }
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];

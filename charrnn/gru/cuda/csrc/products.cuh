@@ -79,30 +79,20 @@ __device__ __forceinline__ void bring(const Staged<KP, NGW, BLOCKS>& st, uint4* 
     uint4 v[N];
     auto at = [&](int i) { return st.from(rows, i); };
     if (copied) {
-        bool late = false;
 #pragma unroll
-        for (int i = 0; i < N; ++i)
-            if (st.on(i)) {
-                v[i] = *st.to(stage, i);
-                late |= missing(v[i]);
-            }
-        if (late) {
-            ask<N>(v, at);
-            settle<N>(v, at, wait);
-#pragma unroll
-            for (int i = 0; i < N; ++i)
-                if (st.on(i)) *st.to(stage, i) = v[i];
-        }
+        for (int i = 0; i < N; ++i) v[i] = *st.to(stage, st.on(i) ? i : 0);
     } else {
-        spin_on(at(N - 1), wait, mark);
+        spin_on(at(POLL ? st.lane % N : N - 1), wait, mark);
         ask<N>(v, at);
-        settle<N>(v, at, wait);
+    }
+    const bool late = settle<N>(v, at, wait);
+    if (late || !copied)
 #pragma unroll
         for (int i = 0; i < N; ++i)
             if (st.on(i)) *st.to(stage, i) = v[i];
-    }
     __syncwarp();
     barrier(1 + st.kg, NGW * 32);
+    if (!copied) learn(wait, late);
 }
 template <int NT, int KP, int KR>
 __device__ __forceinline__ void product_staged(float (&acc)[NT][4], const uint4* stage, int kg,
@@ -116,8 +106,9 @@ __device__ __forceinline__ void product_staged(float (&acc)[NT][4], const uint4*
     }
 }
 // Backward: warps split only k, so what a lane reads is its own affair and goes straight into
-// registers, CH k-blocks at a time. With slots, it was copied there in advance, and the copy of the
-// next rows follows as soon as a slot has been read.
+// registers, CH k-blocks at a time. With room, the k-blocks after the first ones are meanwhile
+// copied to S slots in turn, k to slot k % S, as soon as a slot has been read; and at the end the
+// first S of the next rows.
 template <int KP, int BLOCKS>
 __device__ __forceinline__ const u16* direct_at(const u16* rows, int ld, int kp0, int i) {
     const int lane = threadIdx.x & 31;
@@ -125,43 +116,55 @@ __device__ __forceinline__ const u16* direct_at(const u16* rows, int ld, int kp0
     if (KP * NW != BLOCKS && kp >= BLOCKS) kp = kp0 < BLOCKS ? kp0 : 0;
     return rows + (lane >> 2) * ld + (lane & 3) * 8 + (i & 1) * 8 * ld + kp * 32;
 }
-template <int NT, int KP, int KR, int BLOCKS, int CH>
-__device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots, bool copied,
-                                               const Wait& wait, u32 mark, const u16* rows,
-                                               const u16* next, int ld, int kp0,
+template <int KP, int BLOCKS, int S>
+__device__ __forceinline__ void copy_direct(uint4* slots, const u16* rows, int ld, int kp0,
+                                            int from, int to) {
+#pragma unroll
+    for (int i = 2 * from; i < 2 * (to < KP ? to : KP); ++i)
+        copy_async_l2(slots + i % (2 * S) * 32, direct_at<KP, BLOCKS>(rows, ld, kp0, i));
+}
+// room: whether there are slots; copied: whether the first S k-blocks are in them.
+template <int NT, int KP, int KR, int BLOCKS, int CH, int S>
+__device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots, bool room,
+                                               bool copied, const Wait& wait, u32 mark,
+                                               const u16* rows, const u16* next, int ld, int kp0,
                                                const Weights<KP, KR, NT>& w) {
     static_assert(KP % CH == 0, "chunks must divide the k-blocks of a warp");
+    static_assert(S % CH == 0, "chunks must divide the slots");
+    bool missed = false;
 #pragma unroll
     for (int c = 0; c < KP; c += CH) {
         uint4 v[2 * CH];
         auto at = [&](int i) { return direct_at<KP, BLOCKS>(rows, ld, kp0, 2 * c + i); };
-        if (copied) {
-            bool late = false;
+        if (c ? room : copied) {
+            if (c) copies_but<S / CH - 1>();  // all but those of later chunks
 #pragma unroll
-            for (int i = 0; i < 2 * CH; ++i) {
-                v[i] = slots[(2 * c + i) * 32];
-                late |= missing(v[i]);
-            }
-            if (late) {
-                ask<2 * CH>(v, at);
-                settle<2 * CH>(v, at, wait);
-            }
+            for (int i = 0; i < 2 * CH; ++i) v[i] = slots[(2 * c + i) % (2 * S) * 32];
         } else {
-            if (c == 0) spin_on(at(2 * CH - 1), wait, mark);
+            if (c == 0)
+                spin_on(at(POLL ? (threadIdx.x & 31) % (2 * CH) : 2 * CH - 1), wait, mark);
             ask<2 * CH>(v, at);
-            settle<2 * CH>(v, at, wait);
-        }
-        __syncwarp();
-        if (next)
+            if (c == 0 && CH < KP && room)
 #pragma unroll
-            for (int i = 0; i < 2 * CH; ++i)
-                copy_async_l2(slots + (2 * c + i) * 32,
-                              direct_at<KP, BLOCKS>(next, ld, kp0, 2 * c + i));
+                for (int k = CH; k < CH + S; k += CH) {
+                    copy_direct<KP, BLOCKS, S>(slots, rows, ld, kp0, k, k + CH);
+                    copies_sent();
+                }
+        }
+        const bool late = settle<2 * CH>(v, at, wait);
+        if (c == 0) missed = late;
+        __syncwarp();
+        if (c + CH < KP && room) {
+            if (c || copied) copy_direct<KP, BLOCKS, S>(slots, rows, ld, kp0, c + S, c + CH + S);
+            copies_sent();
+        }
+        if (c + CH == KP && next) copy_direct<KP, BLOCKS, S>(slots, next, ld, kp0, 0, S);
 #pragma unroll
         for (int i = 0; i < CH; ++i)
 #pragma unroll
             for (int j = 0; j < NT; ++j) mma32(acc[j], v[2 * i], v[2 * i + 1], w.get(c + i, j));
     }
+    if (!copied) learn(wait, missed);
 }
 // Sums over all steps and items of gate gradients, N kinds of them, which a thread has added up of
 // its pairs: those of 8 rows meet, and go to out (groups, 2, N H) times `up`.
