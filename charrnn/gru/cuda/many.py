@@ -19,7 +19,7 @@ class Many(ctypes.Structure):
     """As in ``many.cu``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p * MOST) for name in "abc"),
+        *((name, ctypes.c_void_p * MOST) for name in "abcd"),
         *((name, ctypes.c_int * MOST) for name in ("n", "turn")),
     ]
 
@@ -41,15 +41,16 @@ def supports(tensors: list[Tensor]) -> bool:
 
 
 def launch(name: str, rows: Sequence[tuple], *args: Tensor | float) -> None:
-    """Launch a kernel for rows (a, b, c, turn): dense tensors of one size, or None; a number."""
+    """Launch a kernel for rows (a, b, c, d, turn): dense tensors, of one size but d, or None; turn
+    is a number."""
     for first in range(0, len(rows), MOST):
         some, many = rows[first : first + MOST], Many()
-        for i, (a, b, c, turn) in enumerate(some):
-            many.n[i], many.turn[i] = a.numel(), turn
-            for field, tensor in zip((many.a, many.b, many.c), (a, b, c)):
+        for i, (*tensors, turn) in enumerate(some):
+            many.n[i], many.turn[i] = tensors[0].numel(), turn
+            for field, tensor in zip((many.a, many.b, many.c, many.d), tensors):
                 field[i] = None if tensor is None else tensor.data_ptr()
         most = max(a.numel() for a, *_ in some)
-        grid = (min(-(-most // 256), BLOCKS), len(some))
+        grid = (min(-(-most // 1024), BLOCKS), len(some))
         kernels(index_of(some[0][0].device)).launch(name, grid, many, *args)
 
 
@@ -59,11 +60,11 @@ def multiply_turned(tensors: list[Tensor], turns: list[int | None], factor: Tens
     Those whose number is None are multiplied in place.
     """
     made = [t if turn is None else empty(t, *t.shape) for t, turn in zip(tensors, turns)]
-    rows = [(a, b, None, turn or 0) for a, b, turn in zip(made, tensors, turns)]
+    rows = [(a, b, None, None, turn or 0) for a, b, turn in zip(made, tensors, turns)]
     launch("multiply_turned", rows, factor)
     return made
 
 
 def clip(tensors: list[Tensor], bound: float) -> None:
     """Clip all elements to [-bound, bound] in place; NaN stays NaN."""
-    launch("clip", [(t, None, None, 0) for t in tensors], float(bound))
+    launch("clip", [(t, None, None, None, 0) for t in tensors], float(bound))

@@ -50,8 +50,12 @@ class Races(TorchDispatchMode):
 
         def watched_many(name, rows, *args):
             self.begin(name)
-            for a, b, c, _ in rows:
-                self.touch(a, True), self.touch(b, False), self.touch(c, True)
+            for a, b, c, d, _ in rows:
+                for tensor, writes in zip((a, b, c, d), (True, name == "rmsprop", True, True)):
+                    self.touch(tensor, writes)
+            for tensor in args:
+                if isinstance(tensor, torch.Tensor):
+                    self.touch(tensor, False)
             launch_many(name, rows, *args)
 
         monkeypatch.setattr(emulator.Module, "launch", watched)
