@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from charrnn.gru.cuda.lanes import Lanes
 from charrnn.gru.cuda.layer import Backward, Forward, Kept
 from charrnn.gru.cuda.many import multiply_turned
-from charrnn.gru.cuda.rows import gather, matmul, sum_rows
+from charrnn.gru.cuda.rows import gather, largest, matmul, one_hot, sum_rows
 
 
 class Stack(torch.autograd.Function):
@@ -86,6 +86,9 @@ class Stack(torch.autograd.Function):
         else:
             d_y = d_outputs.float().contiguous()
         d_state = torch.empty(len(layers), rows, hidden, device=inputs.device)
+        indices, size = not inputs.is_floating_point(), 0
+        if indices:
+            size = layers[0].w_ih.size(1) if table is None else len(table)
         run, factor, grads = None, None, []  # the gradient at outputs is factor times d_y
         for group in reversed(plan.groups(len(layers))):
             if run is not None:
@@ -98,6 +101,8 @@ class Stack(torch.autograd.Function):
                     last = None if d_final is None else d_final[i]
                     runs.append(Backward(plan, layers[i], last, d_state[i], scale, len(spans)))
                     ready.append(lanes.mark(1))
+                if indices and not group[0]:  # what the sums below take, beside the kernels
+                    hot = one_hot(inputs, layers[0].states.size(1), size)
             finals = None if d_final is None else d_final[group[0] : group[-1] + 1]
             largest(scale, d_y, factor, finals)
             lanes.wait(0, ready[0])
@@ -119,7 +124,7 @@ class Stack(torch.autograd.Function):
                 if i:
                     grads = [*weight_gradients(run, run.kept.x.flatten(0, 1), matmul), *grads]
         d_inputs = d_table = None
-        if inputs.is_floating_point():
+        if not indices:
             outer, flat = run.outer(rows), inputs.flatten(0, 1)
             grads = [*weight_gradients(run, flat, as_float), *grads]
             if ctx.needs_input_grad[1]:
@@ -128,7 +133,7 @@ class Stack(torch.autograd.Function):
             w_ih, gates, lanes = layers[0].w_ih, run.outer_gates(), Lanes(inputs.device)
             with lanes.on(1):
                 found = weight_gradients(run)
-            sums = sum_rows(gates, inputs, w_ih.size(1) if table is None else len(table), scale)
+            sums = sum_rows(gates, inputs, size, scale, hot)
             d_w_ih = sums.t() if table is None else sums.t() @ table
             if table is not None and ctx.needs_input_grad[2]:
                 d_table = sums @ w_ih
@@ -164,15 +169,6 @@ def weight_gradients(run: Backward, x: Tensor | None = None, product=None) -> li
         [*(None for _ in found), turn * hidden or None, 0, turn],
         run.scale[1:],
     )
-
-
-def largest(scale: Tensor, d_y: Tensor, factor: Tensor | None, d_final: Tensor | None) -> None:
-    """Make the first of two numbers the largest absolute value of factor d_y and d_final."""
-    norm = torch.linalg.vector_norm(d_y, torch.inf, out=scale[0])
-    if factor is not None:
-        norm.mul_(factor[0])
-    if d_final is not None:
-        torch.maximum(norm, torch.linalg.vector_norm(d_final, torch.inf), out=norm)
 
 
 def as_float(a: Tensor, b: Tensor) -> Tensor:

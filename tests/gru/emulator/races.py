@@ -18,6 +18,9 @@ WRITTEN = {
     "gru_backward": range(6, 9),
     "gather_rows": [2],
     "sum_rows_f16": [2],
+    "one_hot": [1],
+    "largest_parts": [3],
+    "largest_of_parts": [1],
     "cross_entropy": [2, 3],
 }
 

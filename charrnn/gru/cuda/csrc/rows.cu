@@ -1,4 +1,4 @@
-// What surrounds the layers: rows gathered and summed by index, and cross-entropy.
+// What surrounds the layers: rows gathered and summed by index, cross-entropy, the largest number.
 //
 // N rows, V vocabulary size, C columns. A wrong index is told in host memory, and poisons what
 // comes of it with NaN, so that no result looks sound until the host has seen it.
@@ -59,6 +59,60 @@ extern "C" __global__ void sum_rows_f16(const u16* x, const long long* index, fl
         const float factor = scale[1];
         *(float2*)(out + (long)v * C + column) = make_float2(sum.x * factor, sum.y * factor);
     }
+}
+
+// out (T, P, W), halves: 1 at index (T, B), of V <= W, a multiple of 8; else, and in padded rows, 0.
+extern "C" __global__ void one_hot(const long long* index, uint4* out, int T, int B, int P, int V,
+                                   int W) {
+    const int eights = W / 8, all = T * P * eights;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += gridDim.x * blockDim.x) {
+        const int row = i / eights, t = row / P, b = row % P, first = i % eights * 8;
+        const long long v = b < B ? index[(long)t * B + b] : -1;
+        const int at = v >= 0 && v < V ? (int)v - first : -1;  // which of these eight
+        const u32 one = at % 2 ? 0x3c000000u : 0x3c00u;
+        const int word = at < 0 ? -1 : at / 2;
+        out[i] = make_uint4(word == 0 ? one : 0, word == 1 ? one : 0, word == 2 ? one : 0,
+                            word == 3 ? one : 0);
+    }
+}
+
+// The largest absolute value has the largest bits, and those of NaN are larger still.
+__device__ __forceinline__ u32 bits(float a) { return __float_as_uint(a) & 0x7fffffff; }
+__device__ __forceinline__ u32 larger(u32 a, u32 b) { return a > b ? a : b; }
+__device__ __forceinline__ u32 largest_of_block(u32 most) {  // of 256 threads, in the first one
+    __shared__ u32 warps[8];
+    for (int m = 16; m; m >>= 1) most = larger(most, __shfl_xor_sync(0xffffffffu, most, m));
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = most;
+    __syncthreads();
+    for (int w = 0; w < 8; ++w) most = larger(most, warps[w]);
+    return most;
+}
+
+// parts: each block's largest |factor x| and |y|; x has 4 fours + left numbers, y has M or is null.
+extern "C" __global__ void largest_parts(const float* x, const float* factor, const float* y,
+                                         u32* parts, int fours, int left, int M) {
+    const long i = (long)blockIdx.x * blockDim.x + threadIdx.x, step = gridDim.x * blockDim.x;
+    const long n = 4l * fours + left, vectors = (u64)x % 16 ? 0 : fours;
+    u32 most = 0, more = 0;
+#pragma unroll 4
+    for (long j = i; j < vectors; j += step) {
+        const float4 v = ((const float4*)x)[j];
+        most = larger(most, larger(larger(bits(v.x), bits(v.y)), larger(bits(v.z), bits(v.w))));
+    }
+    for (long j = 4 * vectors + i; j < n; j += step) most = larger(most, bits(x[j]));
+    if (factor) most = bits(__uint_as_float(most) * *factor);
+    if (y)
+        for (long j = i; j < M; j += step) more = larger(more, bits(y[j]));
+    most = largest_of_block(larger(most, more));
+    if (threadIdx.x == 0) parts[blockIdx.x] = most;
+}
+
+// out[0]: the largest of n parts, as a number.
+extern "C" __global__ void largest_of_parts(const u32* parts, float* out, int n) {
+    u32 most = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) most = larger(most, parts[i]);
+    most = largest_of_block(most);
+    if (threadIdx.x == 0) *out = __uint_as_float(most);
 }
 
 // nats (N): -log of the target's probability under logits (N, V), a warp a row. With d_logits (N,
