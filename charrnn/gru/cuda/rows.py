@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from charrnn.gru.cuda import nvrtc
 
-FILES = ("instructions.cuh", "rows.cu")
+FILES = ("instructions.cuh", "rows.cu", "loss.cu")
 """The kernels' source."""
 HOT = 1024
 """The largest vocabulary for which rows are summed by a product with one-hot rows, whose work grows
@@ -27,7 +27,7 @@ def index_of(device: torch.device) -> int:
 
 
 def kernels(index: int):
-    """Those of ``rows.cu``, on the GPU of an index. Raises nvrtc.Unavailable."""
+    """Those of ``rows.cu`` and ``loss.cu``, on the GPU of an index. Raises nvrtc.Unavailable."""
     return nvrtc.module(FILES, (), index)
 
 

@@ -21,7 +21,9 @@ WRITTEN = {
     "one_hot": [1],
     "largest_parts": [3],
     "largest_of_parts": [1],
-    "cross_entropy": [2, 3],
+    **dict.fromkeys((f"cross_entropy_{most}" for most in (128, 512, "any")), range(3, 7)),
+    "sum_parts": [1, 2],
+    "scale_weight": [2, 3],
 }
 
 

@@ -1,4 +1,4 @@
-// What surrounds the layers: rows gathered and summed by index, cross-entropy, the largest number.
+// What surrounds the layers: rows gathered and summed by index, the largest number.
 //
 // N rows, V vocabulary size, C columns. A wrong index is told in host memory, and poisons what
 // comes of it with NaN, so that no result looks sound until the host has seen it.
@@ -113,38 +113,4 @@ extern "C" __global__ void largest_of_parts(const u32* parts, float* out, int n)
     for (int i = threadIdx.x; i < n; i += blockDim.x) most = larger(most, parts[i]);
     most = largest_of_block(most);
     if (threadIdx.x == 0) *out = __uint_as_float(most);
-}
-
-// nats (N): -log of the target's probability under logits (N, V), a warp a row. With d_logits (N,
-// V), which may be where the logits are, probabilities less the target's 1 go there. A target of
-// -100 counts for nothing.
-extern "C" __global__ void cross_entropy(const float* logits, const long long* targets, float* nats,
-                                         float* d_logits, int N, int V, int* status) {
-    const int lane = threadIdx.x & 31;
-    const int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);
-    if (row >= N) return;
-    const float* x = logits + (long)row * V;
-    const long long target = targets[row];
-    const bool ignored = target == -100, ok = ignored || (target >= 0 && target < V);
-    if (!ok && lane == 0) report(status, WRONG_INDEX, (int)target, V, 0);
-    float most = -__uint_as_float(0x7f800000);
-    for (int j = lane; j < V; j += 32) most = x[j] > most || x[j] != x[j] ? x[j] : most;
-    for (int m = 16; m; m >>= 1) {
-        const float other = __shfl_xor_sync(0xffffffffu, most, m);
-        most = other > most || other != other ? other : most;
-    }
-    float sum = 0;
-    for (int j = lane; j < V; j += 32) sum += expf(x[j] - most);
-    for (int m = 16; m; m >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, m);
-    if (lane == 0)
-        nats[row] = ignored ? 0.f
-                    : ok    ? logf(sum) - (x[target] - most)
-                            : __uint_as_float(NOT_A_NUMBER);
-    if (!d_logits) return;
-    __syncwarp();  // the target's logit is read before it is overwritten
-    const float share = 1 / sum;
-    for (int j = lane; j < V; j += 32) {
-        const float p = expf(x[j] - most) * share - (j == target ? 1.f : 0.f);
-        d_logits[(long)row * V + j] = ignored ? 0.f : ok ? p : __uint_as_float(NOT_A_NUMBER);
-    }
 }
