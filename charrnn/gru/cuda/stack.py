@@ -146,7 +146,9 @@ def input_gates(inputs: Tensor, table: Tensor | None, w_ih: Tensor) -> Tensor:
     """W_ih x of layer 0, (T, B, 3H); with indices it is made for V characters and gathered."""
     if inputs.is_floating_point():
         return F.linear(inputs, w_ih)
-    return gather(w_ih.t() if table is None else F.linear(table, w_ih), inputs)
+    # Of halves as in the layers above: cuBLAS took 56 us of 3900 in float32 (H 1024, V 96, H100).
+    product = w_ih.t() if table is None else matmul(table.half(), w_ih.half().t())
+    return gather(product, inputs)
 
 
 def input_gradient(run: Backward, rows: int, dropout: float, span: slice = slice(None)) -> Tensor:
