@@ -84,6 +84,10 @@ def test_scaling_turns_and_keeps_the_rest(device):
     assert found[0].tolist() == [0.5, 0.75, 1, 1.25, 0, 0.25]
     assert found[1].tolist() == [0.5, 0.75, 1, 1.25]
     assert found[2] is other and other[699] == 699 / 4 and one[5] == 5
+    parts = torch.arange(50, dtype=torch.float32, device=device).view(5, 10)
+    turned, sums = many.multiply_turned([one], [2], factor, [(parts[:, 3:], 4)])
+    assert torch.equal(turned, found[0])
+    assert torch.equal(sums, parts[:, 3:].sum(0).roll(-4) / 4)
     whole = torch.arange(4096, dtype=torch.float32, device=device)
     for part, turn in ((whole, 1024), (whole[4:4004], 1000), (whole[1:4001], 1000)):
         (turned,) = many.multiply_turned([part], [turn], factor)

@@ -168,9 +168,10 @@ def weight_gradients(run: Backward, x: Tensor | None = None, product=None) -> li
     # The columns q, r, z of W_hh and b_hh become r, z, q.
     turn = 0 if run.before else hidden
     return multiply_turned(
-        [*found, d_w_hh, sums[-3 * hidden :], sums[: 3 * hidden]],
-        [*(None for _ in found), turn * hidden or None, 0, turn],
+        [*found, d_w_hh],
+        [*(None for _ in found), turn * hidden or None],
         run.scale[1:],
+        [(sums[:, -3 * hidden :], 0), (sums[:, : 3 * hidden], turn)],
     )
 
 

@@ -5,6 +5,7 @@ constexpr int MOST = 24;  // tensors of a launch
 struct Many {
     float *a[MOST], *b[MOST], *c[MOST], *d[MOST];
     int n[MOST], turn[MOST];
+    int parts[MOST], stride[MOST];  // rows of b, and from one to the next
 };
 
 // Four elements a thread at a time where tensors begin at 16 bytes; then one, those that are left.
@@ -19,18 +20,26 @@ __device__ __forceinline__ int in_fours(int n, const float* a, const float* b, c
     return all % 16 ? 0 : n / 4;
 }
 
-// a[i] = b[(i + turn) mod n] times a factor in memory; a may be b where turn is 0.
+// a[i] = b[(i + turn) mod n], or a sum of it over parts, times a factor in memory; a may be b where
+// turn is 0.
 extern "C" __global__ void multiply_turned(const __grid_constant__ Many many, const float* factor) {
     float *a = many.a[blockIdx.y], *b = many.b[blockIdx.y];
     const int n = many.n[blockIdx.y], turn = many.turn[blockIdx.y];
+    const int parts = many.parts[blockIdx.y], stride = many.stride[blockIdx.y];
     const float by = *factor;
-    const int fours = (n | turn) % 4 ? 0 : in_fours(n, a, b, nullptr);
+    const int fours = (n | turn) % 4 || parts > 1 ? 0 : in_fours(n, a, b, nullptr);
     EACH_FOUR(fours) {
         float4 v = ((const float4*)b)[i < fours - turn / 4 ? i + turn / 4 : i + turn / 4 - fours];
         v.x *= by, v.y *= by, v.z *= by, v.w *= by;
         ((float4*)a)[i] = v;
     }
-    EACH_LEFT(fours, n) a[i] = b[i < n - turn ? i + turn : i + turn - n] * by;
+    EACH_LEFT(fours, n) {
+        const int from = i < n - turn ? i + turn : i + turn - n;
+        float sum = b[from];
+#pragma unroll 8
+        for (int p = 1; p < parts; ++p) sum += b[(long)p * stride + from];
+        a[i] = sum * by;
+    }
 }
 
 // Brings a number within +-bound, NaN stays NaN; whether that changed it.
