@@ -1,9 +1,13 @@
-"""Sums of rows by index, and the largest number, on a GPU: emulated, and there if there is one."""
+"""What surrounds the layers on a GPU: sums by index, the largest number, the input layer's table.
+
+On a CPU through the emulator, and on a GPU if there is one.
+"""
 
 import pytest
 import torch
 
 from charrnn.gru.cuda import rows
+from charrnn.gru.cuda.table import tanh_table
 
 pytestmark = pytest.mark.usefixtures("cuda_full_of_nan")
 
@@ -56,3 +60,18 @@ def test_largest(device, count, begin):
                 rows.largest(scale, x, factor, y)
                 assert scale[0].isnan() if bad != torch.inf else scale[0] == bad
                 tensor[-1] = 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 33), (97, 40), (600, 3)])
+def test_table(device, size):
+    torch.manual_seed(0)
+    given = torch.randn(size), torch.randn(size[1])
+    leaves = [tensor.to(device).requires_grad_() for tensor in given]
+    exact = [tensor.double().requires_grad_() for tensor in given]
+    found, expected = tanh_table(*leaves), torch.tanh(exact[0] + exact[1])
+    grad = torch.randn(size)
+    grads = torch.autograd.grad(found * 1, leaves, grad.to(device))
+    for a, b in zip(
+        (found, *grads), (expected, *torch.autograd.grad(expected, exact, grad.double()))
+    ):
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=1e-5)

@@ -24,6 +24,8 @@ WRITTEN = {
     **dict.fromkeys((f"cross_entropy_{most}" for most in (128, 512, "any")), range(3, 7)),
     "sum_parts": [1, 2],
     "scale_weight": [2, 3],
+    "tanh_table": [2],
+    "tanh_table_backward": [2, 3],
 }
 
 

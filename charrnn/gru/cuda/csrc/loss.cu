@@ -17,9 +17,9 @@ struct Target {
     bool ignored, ok;
     __device__ Target(const Logits& given, int row, bool first) {
         const long long v = given.targets[row];
-        ignored = v == -100, ok = ignored || (v >= 0 && v < given.V), at = v == (int)v ? (int)v : -1;
+        ignored = v == -100, ok = ignored || (v >= 0 && v < given.V);
+        at = ignored || !ok ? -1 : (int)v;
         if (!ok && first) report(given.status, WRONG_INDEX, (int)v, given.V, 0);
-        if (ignored || !ok) at = -1;
     }
     // The row's nats, from its largest logit, the sum of e^(logit - it), and the target's logit.
     __device__ float nats(float most, float sum, float logit) const {

@@ -1,4 +1,5 @@
-// What surrounds the layers: rows gathered and summed by index, the largest number.
+// What surrounds the layers: the table of an input layer, rows gathered and summed by index, the
+// largest number.
 //
 // N rows, V vocabulary size, C columns. A wrong index is told in host memory, and poisons what
 // comes of it with NaN, so that no result looks sound until the host has seen it.
@@ -61,7 +62,8 @@ extern "C" __global__ void sum_rows_f16(const u16* x, const long long* index, fl
     }
 }
 
-// out (T, P, W), halves: 1 at index (T, B), of V <= W, a multiple of 8; else, and in padded rows, 0.
+// out (T, P, W), halves: 1 at index (T, B), of V <= W, a multiple of 8; 0 elsewhere and in padded
+// rows.
 extern "C" __global__ void one_hot(const long long* index, uint4* out, int T, int B, int P, int V,
                                    int W) {
     const int eights = W / 8, all = T * P * eights;
@@ -113,4 +115,31 @@ extern "C" __global__ void largest_of_parts(const u32* parts, float* out, int n)
     for (int i = threadIdx.x; i < n; i += blockDim.x) most = larger(most, parts[i]);
     most = largest_of_block(most);
     if (threadIdx.x == 0) *out = __uint_as_float(most);
+}
+
+// out (V, H) = tanh(E + a), of E (V, H) and a (H); n = V H.
+extern "C" __global__ void tanh_table(const float* E, const float* a, float* out, int n, int H) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = tanhf(E[i] + a[i % H]);
+}
+
+// The gradients of E and a from that of out. A block takes 32 columns, its eight warps every eighth
+// row, whose sums are added in their order.
+extern "C" __global__ void tanh_table_backward(const float* grad, const float* out, float* d_E,
+                                               float* d_a, int V, int H) {
+    __shared__ float sums[8][32];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, j = blockIdx.x * 32 + lane;
+    float sum = 0;
+    if (j < H)
+#pragma unroll 4
+        for (int v = warp; v < V; v += 8) {
+            const long i = (long)v * H + j;
+            const float y = out[i], d = grad[i] * (1.f - y * y);
+            d_E[i] = d, sum += d;
+        }
+    sums[warp][lane] = sum;
+    __syncthreads();
+    if (warp || j >= H) return;
+    for (int w = 1; w < 8; ++w) sum += sums[w][lane];
+    d_a[j] = sum;
 }
