@@ -77,7 +77,7 @@ def outputs_of(device, hidden, count):
     return cuda.forward(*given, reset="after", gate="sigmoid")[0]
 
 
-def test_halves_of_outputs_are_at_hand(device):
+def test_halves_of_outputs_are_found(device):
     """As long as they are the outputs'."""
     for count in (5, 16):
         outputs = outputs_of(device, 32, count)

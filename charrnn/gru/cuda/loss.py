@@ -24,8 +24,8 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
     """Mean nats of targets (N) under the logits of inputs (N, H), weight (V, H) and bias (V).
 
     Products take 16-bit operands under autocast, else float32 as
-    ``torch.get_float32_matmul_precision()`` has it; all else is float32. Where the persistent
-    kernels made the inputs, their own halves are at hand, and no bfloat16 is made. A target of
+    ``torch.get_float32_matmul_precision()`` has it; all else is float32. Inputs that the
+    persistent kernels made exist as float16 already, which is taken for bfloat16 too. A target of
     -100 is left out. One that is no index of the vocabulary makes the result NaN, and an IndexError
     of the backend's next call.
     """
