@@ -71,7 +71,7 @@ class Training:
             self.fused = FusedStep(self.optimizer)
         self.graph = None
         if graph:
-            self.graph = StepGraph(self.optimizer, self._forward, [self._clip], [self.state])
+            self.graph = StepGraph(self.optimizer, self._forward, [self._before_step], [self.state])
 
     def __call__(self) -> None:
         if self.graph is not None:
@@ -92,7 +92,7 @@ class Training:
         else:
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimizer)
-            self._clip()
+            self._before_step()
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
@@ -101,12 +101,17 @@ class Training:
             loss, self.next = self.model.loss(self.inputs, self.targets, self.state)
         return loss, loss
 
-    def _clip(self) -> None:
+    def _before_step(self) -> float | None:
+        """Clip, or return the bound for a graph's step, as of a run, to clip."""
         self._keep_state()
-        if isinstance(self.model, CharModel):
+        ours = isinstance(self.model, CharModel)
+        if ours and self.scaler is None:
+            return CLIP
+        if ours:
             clip_by_value([p.grad for p in self.parameters], CLIP)
         else:
             nn.utils.clip_grad_value_(self.parameters, CLIP)
+        return None
 
     def _keep_state(self) -> None:
         # The state is changed when backward has no more use for it.

@@ -24,10 +24,16 @@ class GRUEncode(CharModel):
         """Compute a row per character of the vocabulary, or per input, whichever is less."""
         weight, bias = self.embed()  # called, for what prunes or normalizes them does so then
         if weight.size(0) < inputs.numel():
-            if weight.device.type == "cpu" and self.gru.choose_backend(weight.device) == "native":
+            device = weight.device
+            if device.type == "cpu" and self.gru.choose_backend(device) == "native":
                 from charrnn.gru.table import tanh_table
 
                 return inputs, tanh_table(weight, bias)
+            if device.type == "cuda" and weight.dtype == bias.dtype == torch.float32:
+                if self.gru.choose_backend(device, inputs.size(1)) == "native":
+                    from charrnn.gru.cuda.table import tanh_table
+
+                    return inputs, tanh_table(weight, bias)
             return inputs, torch.tanh(weight + bias)
         return torch.tanh(F.embedding(inputs, weight) + bias), None
 

@@ -11,6 +11,9 @@ from charrnn.gru import GRU
 from charrnn.gru.cuda import many
 from charrnn.gru.optimizer import FusedStep, supports
 
+CLIPPING = ("configure_gradient_clipping", "clip", "clip_gradients")
+"""Methods of a task by which a subclass may change how gradients are clipped."""
+
 
 def fused_step(task, own: type, optimizer: Optimizer) -> FusedStep | None:
     """Return what clips and steps in one pass; None where something else is asked for.
@@ -19,13 +22,23 @@ def fused_step(task, own: type, optimizer: Optimizer) -> FusedStep | None:
         own: the class of the task that defines how gradients are clipped, which a subclass of it
             may change.
     """
-    names = ("configure_gradient_clipping", "clip", "clip_gradients")
-    if any(getattr(type(task), name) is not getattr(own, name) for name in names):
+    if any(getattr(type(task), name) is not getattr(own, name) for name in CLIPPING):
         return None
     gru = getattr(task.model, "gru", None)
     if not isinstance(gru, GRU) or gru.choose_backend(task.optimized[0].device) != "native":
         return None  # backend=torch compiles nothing
     return FusedStep(optimizer) if supports(optimizer) else None
+
+
+def bound_of_step(task, own: type) -> float | None:
+    """Return the bound of a task's clipping, where the step of a CUDA graph may clip by value.
+
+    None where gradients are clipped in another way, or not at all: the task has to do it.
+    """
+    trainer = task.trainer
+    own_way = all(getattr(type(task), name) is getattr(own, name) for name in CLIPPING)
+    by_value = own_way and trainer.gradient_clip_algorithm == "value"
+    return trainer.gradient_clip_val or None if by_value else None
 
 
 def fused_update(task) -> bool:
@@ -68,6 +81,15 @@ def clip_by_value(gradients: list[Tensor], bound: float) -> None:
         return
     torch._foreach_clamp_min_(gradients, -bound)
     torch._foreach_clamp_max_(gradients, bound)
+
+
+def before_clipping(task, bound: float | None, logged: bool) -> dict[str, Tensor]:
+    """Add the gradient of a task's l2; return the gradients' statistics if they are logged."""
+    if task.l2:
+        add_l2(task)
+    if not logged:
+        return {}
+    return gradient_stats([p.grad for p in task.optimized if p.grad is not None], bound)
 
 
 def gradient_stats(gradients: list[Tensor], bound: float | None) -> dict[str, Tensor]:

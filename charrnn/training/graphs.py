@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from charrnn.gru.cuda import rmsprop
+from charrnn.training.gradients import clip_by_value
 
 OPTIMIZERS = (RMSprop, Adam, AdamW, SGD)
 """Those known to step without a transfer to the host."""
@@ -37,7 +38,8 @@ class StepGraph:
         forward: makes what is differentiated and what is reported, from tensors that stay where
             they are.
         clip: what happens between backward and the optimizer's step, one for each graph: they
-            differ in nothing else.
+            differ in nothing else. A bound that is returned is left to the step: it clips
+            gradients to +- it, for RMSProp in its one pass, and they hold what was clipped.
         buffers: tensors that forward changes besides the parameters.
     """
 
@@ -45,7 +47,7 @@ class StepGraph:
         self,
         optimizer: Optimizer,
         forward: Callable[[], tuple[Tensor, Tensor]],
-        clip: Iterable[Callable[[], None]] = (lambda: None,),
+        clip: Iterable[Callable[[], float | None]] = (lambda: None,),
         buffers: Iterable[Tensor] = (),
     ):
         self.optimizer, self.forward = optimizer, forward
@@ -57,7 +59,7 @@ class StepGraph:
         self.written = [float(group["lr"]) for group in groups]
         settings = [dict(group) for group in groups]
         self.graphs, self.losses = [], []
-        self.update: Callable[[], object] = optimizer.step
+        self.update: Callable[[float | None], object] = self._update
         clips = list(clip)
         try:
             for group, rate in zip(groups, self.rates):
@@ -85,12 +87,17 @@ class StepGraph:
         self.graphs[which].replay()
         return self.losses[which]
 
-    def _step(self, clip: Callable[[], None]) -> Tensor:
+    def _update(self, bound: float | None) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if bound is not None and gradients:
+            clip_by_value(gradients, bound)
+        self.optimizer.step()
+
+    def _step(self, clip: Callable[[], float | None]) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         objective, reported = self.forward()
         objective.backward()
-        clip()
-        self.update()
+        self.update(clip())
         return reported.detach()
 
     def _rehearse(self, clips, buffers: list[Tensor], device: torch.device) -> None:
@@ -127,7 +134,7 @@ class StepGraph:
                         value.zero_() if old is None else value.copy_(old)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _capture(self, clip: Callable[[], None]) -> None:
+    def _capture(self, clip: Callable[[], float | None]) -> None:
         graph = torch.cuda.CUDAGraph()
         pool = self.graphs[0].pool() if self.graphs else None  # they never run at once
         generator = torch.cuda.default_generators[self.stream.device.index]

@@ -20,7 +20,7 @@ from charrnn.models import contract
 from charrnn.models.state import State, detach, join_rows, map_state, narrow_rows, roll_rows
 from charrnn.training.checkpoint_state import restore_state, save_state, seed_rank
 from charrnn.training.divergence import DivergenceMonitor, has_finite_parameters
-from charrnn.training.gradients import add_l2, clip_by_value, fused_step, gradient_stats
+from charrnn.training.gradients import before_clipping, clip_by_value, fused_step
 from charrnn.training.lightning_internals import shorten_training_loop
 from charrnn.training.loop_progress import set_loop_progress
 from charrnn.training.metrics import publish
@@ -222,11 +222,9 @@ class CharTask(LightningModule):
     def clip(self, optimizer, trainer, logged: bool) -> dict[str, Tensor]:
         """Add the gradient of l2, then clip; return statistics of before clipping if logged."""
         bound = trainer.gradient_clip_val
-        gradients = [p.grad for p in self.optimized if p.grad is not None]
-        if self.l2:
-            add_l2(self)
         by_value = bound if trainer.gradient_clip_algorithm == "value" else None
-        stats = gradient_stats(gradients, by_value) if logged else {}
+        stats = before_clipping(self, by_value, logged)
+        gradients = [p.grad for p in self.optimized if p.grad is not None]
         if by_value and gradients and getattr(trainer.precision_plugin, "scaler", None) is None:
             clip_by_value(gradients, by_value)
         else:

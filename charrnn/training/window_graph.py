@@ -13,6 +13,7 @@ from torch import Tensor
 from charrnn.data.stream import Window
 from charrnn.gru.hooks import has_hooks
 from charrnn.models import CharModel
+from charrnn.training.gradients import before_clipping, bound_of_step
 from charrnn.training.graphs import StepGraph, unsupported
 
 
@@ -105,11 +106,19 @@ class WindowGraph:
             loss, self.next = self.task.model.loss(*self.window, self.carry)
         return self.task.objective(loss), loss
 
-    def _clip(self, optimizer, logged: bool) -> Callable[[], None]:
-        def clip() -> None:
+    def _clip(self, optimizer, logged: bool) -> Callable[[], float | None]:
+        from charrnn.training.task import CharTask  # which imports this module
+
+        bound = bound_of_step(self.task, CharTask)
+
+        def clip() -> float | None:
             self.carry.copy_(self.next.detach())  # backward has no more use for the old one
             self.next = None
-            stats = self.task.clip(optimizer, self.trainer, logged)
+            if bound is None:
+                stats = self.task.clip(optimizer, self.trainer, logged)
+            else:  # the step clips
+                stats = before_clipping(self.task, bound, logged)
             self.stats = stats or self.stats
+            return bound
 
         return clip

@@ -12,7 +12,7 @@ make = functools.partial(torch.optim.RMSprop, lr=0.01, alpha=0.95)
 
 def test_the_same_steps(device):
     torch.manual_seed(0)
-    ours = [torch.nn.Parameter(torch.randn(n, device=device)) for n in (1, 300, 70_000)]
+    ours = [torch.nn.Parameter(torch.randn(n, device=device)) for n in (1, 301, 70_000)]
     theirs = copy.deepcopy(ours)
     optimizers = make(ours), make(theirs)
     rate = torch.tensor(0.01, device=device)
@@ -32,6 +32,31 @@ def test_the_same_steps(device):
         states = (optimizer.state[p] for optimizer, p in zip(optimizers, (a, b)))
         for x, y in zip(*(state.values() for state in states)):
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-7, check_device=False)
+
+
+def test_clipping_within_the_step(device):
+    """The same numbers as clipping first; afterwards gradients hold what was clipped."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(n, device=device)) for n in (3, 70, 5001)]
+    ours[1] = torch.nn.Parameter(torch.randn(71, device=device)[1:])  # does not begin at 16 bytes
+    theirs = copy.deepcopy(ours)
+    optimizers, rate = (make(ours), make(theirs)), torch.tensor(0.01, device=device)
+    for optimizer, parameters in zip(optimizers, (ours, theirs)):
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+    for a, b in zip(ours, theirs):
+        a.grad = 9 * torch.randn_like(a)
+        a.grad[1], a.grad[-1] = torch.nan, -torch.inf
+        b.grad = a.grad.clone()
+    rmsprop.step(optimizers[0], [rate], 5.0)
+    many.clip([p.grad for p in theirs], 5.0)
+    rmsprop.step(optimizers[1], [rate])
+    for a, b in zip(ours, theirs):
+        for x, y in ((a, b), (a.grad, b.grad)):
+            assert torch.equal(x.nan_to_num(7), y.nan_to_num(7))
+        assert a.grad[-1] == -5 and a.grad[1].isnan() and a.isnan().sum() == 1
+        assert all(optimizers[i].state[p]["step"] == 2 for i, p in enumerate((a, b)))
 
 
 def test_other_forms_are_left_to_torch(device):
@@ -59,6 +84,14 @@ def test_scaling_turns_and_keeps_the_rest(device):
     assert found[0].tolist() == [0.5, 0.75, 1, 1.25, 0, 0.25]
     assert found[1].tolist() == [0.5, 0.75, 1, 1.25]
     assert found[2] is other and other[699] == 699 / 4 and one[5] == 5
+    parts = torch.arange(50, dtype=torch.float32, device=device).view(5, 10)
+    turned, sums = many.multiply_turned([one], [2], factor, [(parts[:, 3:], 4)])
+    assert torch.equal(turned, found[0])
+    assert torch.equal(sums, parts[:, 3:].sum(0).roll(-4) / 4)
+    whole = torch.arange(4096, dtype=torch.float32, device=device)
+    for part, turn in ((whole, 1024), (whole[4:4004], 1000), (whole[1:4001], 1000)):
+        (turned,) = many.multiply_turned([part], [turn], factor)
+        assert torch.equal(turned, part.roll(-turn) / 4)
 
 
 def test_to_halves(device):

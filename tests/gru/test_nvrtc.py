@@ -124,7 +124,7 @@ def nvrtc_is_there():
 def test_every_source_compiles(architecture):
     cuts = [Cut(128, 128, True, True), Cut(256, 16, True, False), Cut(512, 32, False, False)]
     variants = [(cut.files, cut.settings) for cut in cuts]
-    variants += [(("instructions.cuh", "rows.cu"), ()), (("many.cu",), ())]
+    variants += [(rows.FILES, ()), (("many.cu",), ())]
     variants += [(("step.cu",), (("REAL", "double"), ("HARD", 0)))]
     variants += [(("instructions.cuh", "draw.cuh", "decode.cu"), (("HARD", 1),))]
     for files, settings in variants:

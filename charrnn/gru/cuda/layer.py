@@ -150,8 +150,8 @@ class Backward:
         return self.outer_gates()[span, :rows].flatten(0, 1)
 
     def products(self) -> tuple[Tensor, Tensor]:
-        """Sums over all steps: of the gates' gradients with states, (3H, H), and of themselves,
-        (4H) or (3H), in the gates' own order and with their power of two.
+        """Sums over all steps: of the gates' gradients with states, (3H, H), and partial ones of
+        themselves, (S, 4H) or (S, 3H), in the gates' own order and with their power of two.
         """
         flat, states = self.d_gates.flatten(0, 1), self.kept.states[:-1].flatten(0, 1)
         made = torch.empty(3 * self.hidden, self.hidden, device=flat.device)
@@ -161,7 +161,7 @@ class Backward:
             matmul(flat[:, gates:].t(), inner, made[gates:])
         else:
             matmul(flat[:, : 3 * self.hidden].t(), states, made)
-        return made, self.sums.sum((0, 1))
+        return made, self.sums.flatten(0, 1)
 
 
 def columns_of(plan: Plan) -> int:

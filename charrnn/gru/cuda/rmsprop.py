@@ -1,4 +1,4 @@
-"""RMSProp's step (Tieleman and Hinton 2012) in one kernel, for CUDA graphs.
+"""RMSProp's step (Tieleman and Hinton 2012) and clipping in one kernel, for CUDA graphs.
 
 torch.optim.RMSprop has no fused form; in a graph its step is eight kernels over all parameters,
 which were 88 of 800 us of a training step at H 128, L 2, B 16 (H100).
@@ -24,16 +24,27 @@ def supports(optimizer: Optimizer) -> bool:
 
 
 @torch.no_grad()
-def step(optimizer: Optimizer, rates: list[Tensor]) -> None:
-    """Make a step, with a learning rate in device memory for each group."""
-    steps = []
+def step(optimizer: Optimizer, rates: list[Tensor], bound: float | None = None) -> None:
+    """Clip gradients to [-bound, bound], and make a step, in one pass.
+
+    Args:
+        rates: a learning rate in device memory for each group.
+        bound: None does not clip. Gradients hold what was clipped afterwards.
+    """
+    elsewhere, bound = [], float("inf" if bound is None else bound)
     for group, rate in zip(optimizer.param_groups, rates):
         rows = []
         for p in group["params"]:
-            if p.grad is not None:
-                state = optimizer.state[p]
-                steps.append(state["step"])
-                rows.append((p, p.grad.contiguous(), state["square_avg"], 0))
-        many.launch("rmsprop", rows, rate, float(group["alpha"]), float(group["eps"]))
-    if steps:
-        torch._foreach_add_(steps, 1)
+            if p.grad is None:
+                continue
+            if not p.grad.is_contiguous():
+                p.grad = p.grad.contiguous()
+            state = optimizer.state[p]
+            count = state["step"]
+            if (count.device, count.dtype) != (p.device, p.dtype):  # torch may keep it on the host
+                elsewhere.append(count)
+                count = None
+            rows.append((p, p.grad, state["square_avg"], count, 0))
+        many.launch("rmsprop", rows, rate, float(group["alpha"]), float(group["eps"]), bound)
+    if elsewhere:
+        torch._foreach_add_(elsewhere, 1)

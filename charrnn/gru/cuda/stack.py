@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from charrnn.gru.cuda.lanes import Lanes
 from charrnn.gru.cuda.layer import Backward, Forward, Kept
 from charrnn.gru.cuda.many import multiply_turned, to_halves
-from charrnn.gru.cuda.rows import gather, matmul, sum_rows
+from charrnn.gru.cuda.rows import gather, largest, matmul, one_hot, sum_rows
 
 
 class Stack(torch.autograd.Function):
@@ -69,6 +69,7 @@ class Stack(torch.autograd.Function):
                 below, done = run.states[1:, :rows], marks
             lanes.join()
         if training:
+            run.outputs.halves = below  # for a loss that takes 16-bit operands
             ctx.save_for_backward(inputs, table, *kept)
             ctx.plan, ctx.dropout, ctx.d_gates = plan, dropout, d_gates
         return run.outputs, final
@@ -89,6 +90,9 @@ class Stack(torch.autograd.Function):
         else:
             d_y = d_outputs.float().contiguous()
         d_state = torch.empty(len(layers), rows, hidden, device=inputs.device)
+        indices, size = not inputs.is_floating_point(), 0
+        if indices:
+            size = layers[0].w_ih.size(1) if table is None else len(table)
         run, factor, grads = None, None, []  # the gradient at outputs is factor times d_y
         for group in reversed(plan.groups(len(layers))):
             if run is not None:
@@ -102,6 +106,8 @@ class Stack(torch.autograd.Function):
                     given = layers[i], d_gates[i], last, d_state[i], scale, len(spans)
                     runs.append(Backward(plan, *given))
                     ready.append(lanes.mark(1))
+                if indices and not group[0]:  # what the sums below take, beside the kernels
+                    hot = one_hot(inputs, layers[0].states.size(1), size)
             finals = None if d_final is None else d_final[group[0] : group[-1] + 1]
             largest(scale, d_y, factor, finals)
             lanes.wait(0, ready[0])
@@ -123,7 +129,7 @@ class Stack(torch.autograd.Function):
                 if i:
                     grads = [*weight_gradients(run, run.kept.x.flatten(0, 1), matmul), *grads]
         d_inputs = d_table = None
-        if inputs.is_floating_point():
+        if not indices:
             outer, flat = run.outer(rows), inputs.flatten(0, 1)
             grads = [*weight_gradients(run, flat, as_float), *grads]
             if ctx.needs_input_grad[1]:
@@ -132,7 +138,7 @@ class Stack(torch.autograd.Function):
             w_ih, gates, lanes = layers[0].w_ih, run.outer_gates(), Lanes(inputs.device)
             with lanes.on(1):
                 found = weight_gradients(run)
-            sums = sum_rows(gates, inputs, w_ih.size(1) if table is None else len(table), scale)
+            sums = sum_rows(gates, inputs, size, scale, hot)
             d_w_ih = sums.t() if table is None else sums.t() @ table
             if table is not None and ctx.needs_input_grad[2]:
                 d_table = sums @ w_ih
@@ -186,19 +192,11 @@ def weight_gradients(run: Backward, x: Tensor | None = None, product=None) -> li
     # The columns q, r, z of W_hh and b_hh become r, z, q.
     turn = 0 if run.before else hidden
     return multiply_turned(
-        [*found, d_w_hh, sums[-3 * hidden :], sums[: 3 * hidden]],
-        [*(None for _ in found), turn * hidden or None, 0, turn],
+        [*found, d_w_hh],
+        [*(None for _ in found), turn * hidden or None],
         run.scale[1:],
+        [(sums[:, -3 * hidden :], 0), (sums[:, : 3 * hidden], turn)],
     )
-
-
-def largest(scale: Tensor, d_y: Tensor, factor: Tensor | None, d_final: Tensor | None) -> None:
-    """Make the first of two numbers the largest absolute value of factor d_y and d_final."""
-    norm = torch.linalg.vector_norm(d_y, torch.inf, out=scale[0])
-    if factor is not None:
-        norm.mul_(factor[0])
-    if d_final is not None:
-        torch.maximum(norm, torch.linalg.vector_norm(d_final, torch.inf), out=norm)
 
 
 def as_float(a: Tensor, b: Tensor) -> Tensor:

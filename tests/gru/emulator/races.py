@@ -18,7 +18,14 @@ WRITTEN = {
     "gru_backward": range(6, 9),
     "gather_rows": [2],
     "sum_rows_f16": [2],
-    "cross_entropy": [2, 3],
+    "one_hot": [1],
+    "largest_parts": [3],
+    "largest_of_parts": [1],
+    **dict.fromkeys((f"cross_entropy_{most}" for most in (128, 512, "any")), range(3, 7)),
+    "sum_parts": [1, 2],
+    "scale_weight": [2, 3],
+    "tanh_table": [2],
+    "tanh_table_backward": [2, 3],
 }
 
 
@@ -50,8 +57,12 @@ class Races(TorchDispatchMode):
 
         def watched_many(name, rows, *args):
             self.begin(name)
-            for a, b, c, _ in rows:
-                self.touch(a, True), self.touch(b, False), self.touch(c, True)
+            for a, b, c, d, _ in rows:
+                for tensor, writes in zip((a, b, c, d), (True, name == "rmsprop", True, True)):
+                    self.touch(tensor, writes)
+            for tensor in args:
+                if isinstance(tensor, torch.Tensor):
+                    self.touch(tensor, False)
             launch_many(name, rows, *args)
 
         monkeypatch.setattr(emulator.Module, "launch", watched)

@@ -1,0 +1,33 @@
+"""What clips gradients in a window's CUDA graph: the step, unless a task has a way of its own."""
+
+from types import SimpleNamespace
+
+import torch
+
+from charrnn.training.gradients import bound_of_step
+from charrnn.training.graphs import StepGraph
+from charrnn.training.task import CharTask
+
+
+class Own(CharTask):
+    def clip(self, optimizer, trainer, logged):
+        return {}
+
+
+def test_which_tasks_leave_clipping_to_the_step(monkeypatch):
+    for kind in (CharTask, Own):
+        task = kind(torch.nn.Linear(1, 1), torch.optim.RMSprop, lambda optimizer: None)
+        for bound, algorithm in ((0.5, "value"), (0.5, "norm"), (0.5, None), (None, "value")):
+            settings = {"gradient_clip_val": bound, "gradient_clip_algorithm": algorithm}
+            monkeypatch.setattr(kind, "trainer", SimpleNamespace(**settings), raising=False)
+            left = kind is CharTask and bound and algorithm == "value"
+            assert bound_of_step(task, CharTask) == (bound if left else None)
+
+
+def test_optimizers_without_a_pass_of_ours_clip_first():
+    p = torch.nn.Parameter(torch.zeros(3))
+    p.grad = torch.tensor([1.0, -9, torch.nan])
+    graph = StepGraph.__new__(StepGraph)  # which would ask for a GPU
+    graph.parameters, graph.optimizer = [p], torch.optim.SGD([p], lr=1.0)
+    graph._update(2.0)
+    assert p.tolist()[:2] == [-1, 2] and p.isnan().sum() == 1 and p.grad[1] == -2
