@@ -1,13 +1,9 @@
 """The loss of CUDA kernels at odd sizes: on a CPU through the emulator, and on a GPU if there."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
-from gru.test_cuda import case
 
-from charrnn.gru import cuda
 from charrnn.gru.cuda import loss, nvrtc, rows
 
 pytestmark = pytest.mark.usefixtures("cuda_full_of_nan")
@@ -67,42 +63,3 @@ def test_targets_that_do_not_count(device, vocab, low):
 def test_a_scaled_loss_that_is_not_finite(device, low, factor):
     found, _ = both(device, 9, 3, 5, low, torch.arange(9) % 5, factor)
     assert not any(g.isfinite().any() for g in found[1:])
-
-
-def outputs_of(device, hidden, count):
-    inputs, _, state, weights, _ = case("one_hot", hidden, 3, count, 2)
-    move = {"device": device, "dtype": torch.float32}
-    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
-    given = inputs.to(device), None, state.to(**move), weights
-    return cuda.forward(*given, reset="after", gate="sigmoid")[0]
-
-
-def test_halves_of_outputs_are_found(device):
-    """As long as they are the outputs'."""
-    for count in (5, 16):
-        outputs = outputs_of(device, 32, count)
-        flat = outputs.flatten(0, 1)
-        assert torch.equal(loss.halves_of(flat), flat.half())
-    assert loss.halves_of(outputs[1:].flatten(0, 1)) is None
-    assert loss.halves_of(outputs.transpose(0, 1).flatten(0, 1)) is None
-    assert loss.halves_of(flat.clone()) is None and loss.halves_of(flat * 1) is None
-    with torch.no_grad():
-        outputs.mul_(2)
-    assert loss.halves_of(flat) is None
-    assert loss.halves_of(outputs_of(device, 20, 5).flatten(0, 1)) is None  # padded
-
-
-def test_a_loss_of_halves(device):
-    """Their gradient is that of the outputs."""
-    torch.manual_seed(0)
-    outputs = outputs_of(device, 32, 5).flatten(0, 1)
-    leaves = [torch.randn(n, device=device, requires_grad=True) for n in ((7, 32), (7,))]
-    targets, kept = torch.arange(15, device=device) % 7, SimpleNamespace(halves=outputs.half())
-    given = outputs, *leaves, targets
-    found = loss.LinearCrossEntropy.apply(*given, torch.bfloat16, True, kept)
-    expected = F.cross_entropy(F.linear(outputs, *leaves), targets)
-    grads = (
-        torch.autograd.grad(x, (outputs, *leaves), retain_graph=True) for x in (found, expected)
-    )
-    for a, b in zip((found, *next(grads)), (expected, *next(grads))):
-        assert a.dtype == torch.float32 and (a - b).norm() < NEAR[torch.float16] * b.norm()

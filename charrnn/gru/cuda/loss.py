@@ -3,8 +3,6 @@
 N rows, H hidden size, V vocabulary size.
 """
 
-from types import SimpleNamespace
-
 import torch
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
@@ -24,29 +22,16 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
     """Mean nats of targets (N) under the logits of inputs (N, H), weight (V, H) and bias (V).
 
     Products take 16-bit operands under autocast, else float32 as
-    ``torch.get_float32_matmul_precision()`` has it; all else is float32. Inputs that the
-    persistent kernels made exist as float16 already, which is taken for bfloat16 too. A target of
-    -100 is left out. One that is no index of the vocabulary makes the result NaN, and an IndexError
-    of the backend's next call.
+    ``torch.get_float32_matmul_precision()`` has it; all else is float32. A target of -100 is left
+    out. One that is no index of the vocabulary makes the result NaN, and an IndexError of the
+    backend's next call.
     """
     low = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     if inputs.dtype in (torch.float16, torch.bfloat16):
         low = inputs.dtype
-    training, kept = torch.is_grad_enabled(), SimpleNamespace(halves=None)
-    if low is not None and training:
-        kept.halves = halves_of(inputs)
-    loss = LinearCrossEntropy.apply(inputs, weight, bias, targets, low, training, kept)
+    training = torch.is_grad_enabled()
+    loss = LinearCrossEntropy.apply(inputs, weight, bias, targets, low, training)
     return loss.to(inputs.dtype)
-
-
-def halves_of(inputs: Tensor) -> Tensor | None:
-    """The states (T, B, H) of which inputs (N, H), rows of whole outputs, were made, as (N, H)."""
-    made = inputs._base
-    states = getattr(made, "halves", None)
-    if states is None or made._version or inputs.shape[1:] != made.shape[2:]:
-        return None  # outputs were changed in place, or units padded
-    whole = inputs.is_contiguous() and inputs.numel() == made.numel()
-    return states.flatten(0, 1) if whole else None
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -60,16 +45,13 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cuda", cast_inputs=torch.float32)
-    def forward(ctx, inputs, weight, bias, targets, low, training, kept=None):
+    def forward(ctx, inputs, weight, bias, targets, low, training):
         training = training and any(ctx.needs_input_grad)
         inputs, weight, bias = (t.float() for t in (inputs, weight, bias))
         if low is None:
             logits, added = torch.addmm(bias, inputs, weight.t()), None
         else:
-            if kept is None or kept.halves is None:
-                inputs = inputs.to(low)
-            else:  # not an argument by itself, which autocast would make float32
-                inputs, low = kept.halves, torch.float16
+            inputs = inputs.to(low)
             logits, added = rows.matmul(inputs, weight.to(low).t()), bias.contiguous()
         gradient, halves = None, None
         if training and low is None:
@@ -111,7 +93,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         lanes.join()
         d_weight = found.pop(0) if needs[1] else None
         d_bias = found.pop() if needs[2] else None
-        return d_inputs, d_weight, d_bias, None, None, None, None
+        return d_inputs, d_weight, d_bias, None, None, None
 
 
 def cross_entropy(
