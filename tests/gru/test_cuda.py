@@ -116,60 +116,6 @@ def test_several_items_on_few_multiprocessors(device, reset, groups, monkeypatch
     assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
 
 
-@pytest.mark.parametrize("size", [(96, 4, 19, 1), (192, 3, 40, 1)])
-def test_pairs_of_thread_blocks(device, size, groups, monkeypatch):
-    """What one block has read the other gets from it; the same bits as where each reads all."""
-    monkeypatch.setattr(plan, "preferred_units", lambda *args: (16, 32))
-    given, found = case("one_hot", *size), []
-    for first in (1, 1 << 20):
-        monkeypatch.setattr(plan, "PEERS_FROM", first)
-        plan.find.cache_clear()
-        peers = plan.find(size[0], size[2], False, False, plan.card(0)).backward.cut.peers
-        assert peers is (first == 1 and plan.card(0).capability >= (9, 0))
-        found.append(numbers(cuda, device, torch.float32, given, "after", "sigmoid"))
-    assert all(map(torch.equal, *found))
-
-
-def test_backward_twice(device, kernels):
-    """The second one finds the mailbox full that forward had left empty."""
-    inputs, _, state, weights, (grad, _) = case("one_hot", 32, 3, 5, 2)
-    move = {"device": device, "dtype": torch.float32}
-    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
-    given = (inputs.to(device), None, state.to(**move), weights)
-    outputs, _ = cuda.forward(*given, reset="after", gate="sigmoid")
-    leaves = [w for layer in weights for w in layer]
-    first, second = (
-        torch.autograd.grad(outputs, leaves, grad.to(**move), retain_graph=True) for _ in range(2)
-    )
-    assert all(map(torch.equal, first, second))
-    third = torch.autograd.grad(outputs, leaves, 2 * grad.to(**move))
-    assert all(torch.equal(b, 2 * a) for a, b in zip(first, third))
-
-
-@pytest.mark.parametrize("kind", ["table", "features"])
-@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
-def test_products_of_inputs_in_16_bits(device, kind, low, kernels, monkeypatch):
-    """As autocast has it: operands are rounded, sums are not."""
-    inputs, table, state, weights, grads = case(kind, 20, 3, 5, 2)
-    first = (weights[0][0].to(low).double(), *weights[0][1:])
-    if kind == "table":
-        rounded = inputs, table.to(low).double(), state, [first, *weights[1:]], grads
-    else:
-        rounded = inputs.to(low).double(), table, state, [first, *weights[1:]], grads
-    expected = numbers(reference, "cpu", torch.float64, rounded, "after", "sigmoid")
-    monkeypatch.setattr(cuda, "low_type", lambda state: low)
-    found = numbers(
-        cuda,
-        device,
-        torch.float32,
-        (inputs, table, *rounded[2:3], weights, grads),
-        "after",
-        "sigmoid",
-    )
-    assert_near(found[:2], expected[:2], HALF)
-    assert_near(found[2:], expected[2:], 4 * HALF)
-
-
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("reset", RESETS)
 def test_wide_blocks(device, reset, gate, groups, monkeypatch):

@@ -21,7 +21,6 @@ class Cut:
 
     Attributes:
         hidden: H, a multiple of 32, and above ``SMALL`` with the reset before the product of 128.
-        peers: whether pairs of thread blocks, clusters, read the gradients' rows together.
         units: U, those of a thread block: 16, 32 or 64, or all of them where they are few.
     """
 
@@ -29,7 +28,6 @@ class Cut:
     units: int
     before: bool
     hard: bool
-    peers: bool = False
 
     @property
     def small(self) -> bool:
@@ -102,11 +100,11 @@ class Cut:
         """What the sources are compiled with."""
         if self.small:
             values = {"H": self.hidden, "U": 16, "NG": 2, "KRF": 1, "KRB": 1, "CHUNK": 1}
-            return tuple((values | {"HARD": int(self.hard), "PEERS": 0}).items())
+            return tuple((values | {"HARD": int(self.hard)}).items())
         kept = dict(zip(("KRF", "KRB"), self.kept))
         values = {"H": self.hidden, "U": self.units, "NG": self.beside, **kept}
         values |= {"CHUNK": self.chunk, "SLOTS": self.slots}
-        return tuple((values | {"HARD": int(self.hard), "PEERS": int(self.peers)}).items())
+        return tuple((values | {"HARD": int(self.hard)}).items())
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -114,8 +112,7 @@ class Cut:
         name = "before" if self.before else "after"
         if self.small:
             return (*COMMON, "small.cuh", f"small_{name}.cu")
-        cluster = ("cluster.cuh", "halved.cuh") if self.peers else ()
-        return (*COMMON, *cluster, f"{name}_forward.cu", f"{name}_backward.cu")
+        return (*COMMON, f"{name}_forward.cu", f"{name}_backward.cu")
 
     # Bytes of shared memory: weights that are not in registers, rows that were brought, partial
     # sums twice, what threads own of each item, and the inputs of two items.
@@ -138,7 +135,5 @@ class Cut:
         left = sum(d - min(d, self.kept[1]) for d in self.depths)
         weights = WARPS * left * (self.units // 8) * 512
         brought = WARPS * self.slots * 1024 if ahead else 0
-        if self.peers:
-            brought = WARPS * (self.depths[0] * 512 + 16)
         owned = (items * 2048 * 3 + 3 * 2048) if self.before else (items * 2048 + 4 * 2048)
         return weights + brought + 16 * (self.units // 8) * 512 + self.own * (owned + 512 * 28)

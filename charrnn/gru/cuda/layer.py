@@ -71,16 +71,20 @@ class Forward:
         self.d_gates = mailbox(state, steps, wide, columns, fill=False) if filled else None
         self.outputs = empty(state, steps, rows, hidden) if last else None
 
-    def __call__(self, gates: Tensor, span: slice) -> None:
-        """Compute a span of steps from its input products, of as many steps, (., B, 3H)."""
-        steps, rows, _ = gates.shape
+    def __call__(self, gates: Tensor, index: Tensor | None, span: slice) -> None:
+        """Compute a span of steps from its input products, of as many steps, (., B, 3H).
+
+        With indices, (., B), input products are rows (V + 1, 3H), of which the last is NaN.
+        """
+        steps, rows = gates.shape[:2] if index is None else index.shape
         launch, first = self.launch, span.start == 0
         kernels(launch.cut, index_of(gates.device)).launch(
             "gru_forward", (launch.grid,), gates.contiguous(), self.w_hh, self.b_ih, self.b_hh,
             self.state if first else self.final, self.states[span.start : span.stop + 1],
             part(self.products, span), part(self.outputs, span), part(self.saved, span),
-            part(self.d_gates, span), self.final, steps, rows, launch.pause, launch.ahead,
-            nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
+            part(self.d_gates, span), self.final, index, len(gates) - 1, steps, rows,
+            launch.pause, launch.ahead, nvrtc.status(), shared=launch.shared,
+            cooperative=not launch.cut.small,
         )  # fmt: skip
 
     def kept(
@@ -138,7 +142,6 @@ class Backward:
             self.kept.turned, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
             self.d_state, self.sums[self.left], self.scale, steps, rows, launch.pause, launch.ahead,
             nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
-            cluster=2 if launch.cut.peers else 1,
         )  # fmt: skip
 
     def outer_gates(self) -> Tensor:

@@ -81,7 +81,7 @@ def multiply_turned(
 def to_halves(
     tensors: list[Tensor], turned: Sequence[bool]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Return matrices in half precision, and the transposes of those that are to be turned."""
+    """Return matrices of even sizes in half precision, and transposes of those that are turned."""
     tensors = [tensor.contiguous() for tensor in tensors]
     made = [torch.empty_like(tensor, dtype=torch.half) for tensor in tensors]
     others = [

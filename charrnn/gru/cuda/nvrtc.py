@@ -205,7 +205,6 @@ class Module:
         block: int = 256,
         shared: int = 0,
         cooperative: bool = False,
-        cluster: int = 1,
         steps: Iterable[int] | None = None,
     ) -> None:
         """Launch a kernel, or several one after the other, on the current stream.
@@ -217,7 +216,6 @@ class Module:
             shared: bytes of dynamic shared memory.
             cooperative: all blocks are on the chip together, or the launch fails: a block that
                 waits for one that cannot start would wait for ever.
-            cluster: neighboring blocks that share memory, of a cooperative launch.
             steps: a launch for each of them, as a last argument.
         """
         names = [names] if isinstance(names, str) else names
@@ -232,40 +230,10 @@ class Module:
         size = (x, y, 1, block, 1, 1, shared, stream, array)
         for last.value in (0,) if steps is None else steps:
             for function in functions:
-                if cluster > 1:
-                    launch_clusters(function, (x, y), block, cluster, shared, stream, array)
-                elif cooperative:
+                if cooperative:
                     driver("cuLaunchCooperativeKernel", function, *size)
                 else:
                     driver("cuLaunchKernel", function, *size, None)
-
-
-class LaunchAttribute(ctypes.Structure):
-    """CUlaunchAttribute."""
-
-    _fields_ = [("id", ctypes.c_int), ("unused", ctypes.c_int), ("value", ctypes.c_uint32 * 16)]
-
-
-class LaunchConfig(ctypes.Structure):
-    """CUlaunchConfig."""
-
-    _fields_ = [
-        *((f"{of}_{axis}", ctypes.c_uint) for of in ("grid", "block") for axis in "xyz"),
-        ("shared", ctypes.c_uint), ("stream", ctypes.c_void_p),
-        ("attributes", ctypes.POINTER(LaunchAttribute)), ("count", ctypes.c_uint),
-    ]  # fmt: skip
-
-
-COOPERATIVE, CLUSTER_DIMENSION = 2, 4
-
-
-def launch_clusters(function, grid, block: int, cluster: int, shared: int, stream, array) -> None:
-    """Launch all blocks together, so many neighbors on multiprocessors that share memory."""
-    attributes = (LaunchAttribute * 2)()
-    attributes[0].id, attributes[0].value[0] = COOPERATIVE, 1
-    attributes[1].id, attributes[1].value[0:3] = CLUSTER_DIMENSION, (cluster, 1, 1)
-    config = LaunchConfig(*grid, 1, block, 1, 1, shared, stream, attributes, 2)
-    driver("cuLaunchKernelEx", ctypes.byref(config), function, array, None)
 
 
 def as_argument(value: Tensor | ctypes.Structure | int | float | None):

@@ -123,7 +123,7 @@ def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
     early = items >= (3 if cut.before else 2)
     if not (forward or cut.before):
         early = cut.slots and (early or cut.chunk < cut.depths[0])
-    early = early and not cut.peers and size(items, True) <= gpu.shared
+    early = early and size(items, True) <= gpu.shared
     if (shared := size(items, early)) > gpu.shared:
         return None
     pause = pause_of(cut, rows, forward) if items == 1 else 0
@@ -162,9 +162,7 @@ def find(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) -> Plan | 
     for forward in (True, False):
         # The two directions save in the same order only where both are small or neither is.
         for units in preferred_units(hidden, rows, gpu, forward):
-            able = not forward and not before and gpu.capability >= (9, 0)
-            peers = able and takes_peers(hidden, units)
-            if found := fit(Cut(hidden, units, before, hard, peers), rows, gpu, forward):
+            if found := fit(Cut(hidden, units, before, hard), rows, gpu, forward):
                 launches.append(found)
                 break
     if len(launches) == 2 and launches[0].cut.small == launches[1].cut.small:
@@ -203,14 +201,6 @@ def preferred_units(hidden: int, rows: int, gpu: Card, forward: bool) -> tuple[i
         wide = hidden // 32 > most >= hidden // 64 and hidden <= 512 and hidden % 64 == 0
         return (64, 32, 16) if wide else (32, 16)
     return (16, 32) if forward or hidden < 512 or rows <= 32 else (32, 16)
-
-
-def takes_peers(hidden: int, units: int) -> bool:
-    """Whether pairs of thread blocks share what they read, backward."""
-    return hidden >= PEERS_FROM and hidden // units % 2 == 0 and hidden // units > 1
-
-
-PEERS_FROM = 1 << 20
 
 
 def pause_of(cut: Cut, rows: int, forward: bool) -> int:

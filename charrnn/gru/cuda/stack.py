@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from charrnn.gru.cuda.lanes import Lanes
 from charrnn.gru.cuda.layer import Backward, Forward, Kept
 from charrnn.gru.cuda.many import multiply_turned, to_halves
+from charrnn.gru.cuda.plan import Plan
 from charrnn.gru.cuda.rows import gather, largest, matmul, one_hot, sum_rows
 
 
@@ -44,7 +45,8 @@ class Stack(torch.autograd.Function):
                     w = halves.w_hh[i], *layers[i][2:]
                     runs.append(Forward(plan, w, state[i], final[i], steps, training, last))
                     ready.append(lanes.mark(1))
-            gates = input_gates(inputs, table, layers[0][0], low) if group[0] == 0 else None
+            if not group[0]:
+                gates, index = input_gates(plan, inputs, table, layers[0][0], low)
             lanes.wait(0, ready[0])
             for lane, (i, run) in enumerate(zip(group, runs)):
                 with lanes.on(lane):
@@ -59,7 +61,12 @@ class Stack(torch.autograd.Function):
                                 dropped.append((x, mask))
                             made = matmul(x.flatten(0, 1), w_ih.t()).view(*x.shape[:2], -1)
                             held.append(made)
-                        run(made if i else gates[span], span)
+                        if i:
+                            run(made, None, span)
+                        elif index is None:
+                            run(gates[span], None, span)
+                        else:
+                            run(gates, index[span], span)
                         marks.append(lanes.mark(lane))
                     x, mask = below if i else None, None
                     if dropped:
@@ -138,9 +145,12 @@ class Stack(torch.autograd.Function):
             with lanes.on(1):
                 found = weight_gradients(run)
             sums = sum_rows(gates, inputs, size, scale, hot)
-            d_w_ih = sums.t() if table is None else sums.t() @ table
+            summed = lanes.mark(0)
             if table is not None and ctx.needs_input_grad[2]:
                 d_table = sums @ w_ih
+            with lanes.on(1):
+                lanes.wait(1, summed)
+                d_w_ih = sums.t() if table is None else sums.t() @ table
             lanes.join()
             grads = [d_w_ih, *found, *grads]
         return None, d_inputs, d_table, d_state, None, None, None, *grads
@@ -159,20 +169,31 @@ class Halves:
 
 
 def input_gates(
-    inputs: Tensor, table: Tensor | None, w_ih: Tensor, low: torch.dtype | None
-) -> Tensor:
-    """W_ih x of layer 0, (T, B, 3H); with indices it is made for V characters and gathered.
+    plan: Plan, inputs: Tensor, table: Tensor | None, w_ih: Tensor, low: torch.dtype | None
+) -> tuple[Tensor, Tensor | None]:
+    """W_ih x of layer 0, (T, B, 3H), and None; or for V characters, (V + 1, 3H), and indices.
 
-    The product takes operands of the type low if given.
+    Those are (T, B), and the last row is for wrong ones, NaN. The product takes operands of the
+    type low if given.
     """
-    x = inputs if inputs.is_floating_point() else table
-    if x is None:
-        return gather(w_ih.t(), inputs)
-    if low is None:
-        made = F.linear(x, w_ih)
+    if inputs.is_floating_point():
+        if low is None:
+            return F.linear(inputs, w_ih), None
+        flat = inputs.flatten(0, 1).to(low)
+        return matmul(flat, w_ih.to(low).t()).view(*inputs.shape[:2], -1), None
+    vocab = w_ih.size(1) if table is None else len(table)
+    made = torch.empty(vocab + 1, len(w_ih), device=w_ih.device)
+    made[vocab].fill_(torch.nan)
+    product = made[:vocab]
+    if table is None:
+        product.copy_(w_ih.t())
+    elif low is None:
+        torch.mm(table, w_ih.t(), out=product)
     else:
-        made = matmul(x.flatten(0, -2).to(low), w_ih.to(low).t()).view(*x.shape[:-1], -1)
-    return made if x is inputs else gather(made, inputs)
+        matmul(table.to(low), w_ih.to(low).t(), product)
+    if plan.cut.small or plan.cut.before:
+        return gather(product, inputs), None
+    return made, inputs.contiguous()
 
 
 def input_gradient(run: Backward, rows: int, dropout: float, span: slice = slice(None)) -> Tensor:

@@ -47,7 +47,7 @@ def build(files: tuple[str, ...], settings: tuple[tuple[str, object], ...]) -> P
 
 def translated(files: tuple[str, ...]) -> str:
     """The kernels as C++, and for each a function that launches it."""
-    kernels = nvrtc.source(f for f in files if f not in ("instructions.cuh", "cluster.cuh"))
+    kernels = nvrtc.source(f for f in files if f != "instructions.cuh")
     kernels = re.sub(r"extern __shared__ [^;]*;", "", kernels)
     kernels = re.sub(r"#pragma unroll.*", "", kernels).replace('_Pragma("unroll")', "")
     kernels = kernels.replace("SPINS = 1u << 23", "SPINS = 1u << 12")
@@ -72,7 +72,7 @@ class Module:
         self.library = library
 
     def launch(
-        self, names, grid, *args, block=256, shared=0, cooperative=False, cluster=1, steps=None
+        self, names, grid, *args, block=256, shared=0, cooperative=False, steps=None
     ) -> None:
         names = [names] if isinstance(names, str) else names
         values = [nvrtc.as_argument(a) for a in args]

@@ -82,30 +82,3 @@ inline void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
 inline void report(volatile int *status, int code, int a, int b, int c) {
     status[1] = a, status[2] = b, status[3] = c, status[0] = code;
 }
-
-// What cluster.cuh has: addresses in the other block's shared memory are offsets, and what is sent
-// there arrives at once.
-struct Phases { short arrivals; unsigned short phase; int bytes; };
-inline void settle_phase(Phases &p) {
-    if (!p.arrivals && !p.bytes) p.arrivals = 1, p.phase++;
-}
-inline Phases &phases_there(u32 at) { return *(Phases *)(shared_of(current->block->peer) + at); }
-inline u32 cluster_rank() { return blockIdx.x & 1; }
-inline void cluster_sync() { meet(*current->block->both, [] {}); }
-inline u32 there(const void *here, u32) { return (unsigned char *)here - shared_bytes; }
-inline void barrier_init(u64 *barrier) { *(Phases *)barrier = {1, 0, 0}; }
-inline void barriers_ready() {}
-inline void barrier_expect(u64 *barrier, u32 bytes) {
-    Phases &p = *(Phases *)barrier;
-    p.bytes += bytes, p.arrivals--, settle_phase(p);
-}
-inline void barrier_arrive_there(u32 at) { phases_there(at).arrivals--, settle_phase(phases_there(at)); }
-inline bool barrier_over(u64 *barrier, u32 parity) {
-    yield();
-    return (((Phases *)barrier)->phase & 1) != parity;
-}
-inline void store_there(u32 at, const uint4 &v, u32 barrier) {
-    memcpy(shared_of(current->block->peer) + at, &v, 16);
-    Phases &p = phases_there(barrier);
-    p.bytes -= 16, settle_phase(p);
-}

@@ -61,8 +61,6 @@ struct Block {
     std::vector<Warp> warps;
     Gate all;
     std::map<int, Gate> named;
-    Block *peer = nullptr;       // the other one of its cluster
-    std::shared_ptr<Gate> both;  // the threads of either
     Block(Dim index, size_t bytes, int threads)
         : index(index), shared(bytes + 16), warps((threads + 31) / 32), all(threads) {}
 };
@@ -85,10 +83,7 @@ static jmp_buf scheduler;
 static bool trapped;
 #define threadIdx (current->thread)
 #define blockIdx (current->block->index)
-#define shared_bytes (shared_of(current->block))
-inline unsigned char *shared_of(Block *block) {
-    return (unsigned char *)((uintptr_t(block->shared.data()) + 15) & ~15);
-}
+#define shared_bytes ((unsigned char *)((uintptr_t(current->block->shared.data()) + 15) & ~15))
 
 inline void leave() { if (!_setjmp(current->place)) _longjmp(scheduler, 1); }
 inline void yield() { ready.push_back(current), leave(); }
@@ -165,11 +160,6 @@ static int launch(Dim grid, int threads, size_t shared, bool together, std::func
         std::vector<std::unique_ptr<Fiber>> fibers;
         for (unsigned b = first; b < first + some; b++) {
             blocks.emplace_back(new Block({b % grid.x, b / grid.x}, shared, threads));
-            if (b - first & 1) {
-                Block *one = blocks[b - first - 1].get(), *other = blocks.back().get();
-                one->peer = other, other->peer = one;
-                one->both = other->both = std::make_shared<Gate>(2 * threads);
-            }
             for (unsigned t = 0; t < unsigned(threads); t++) {
                 fibers.emplace_back(new Fiber);
                 Fiber *fiber = fibers.back().get();

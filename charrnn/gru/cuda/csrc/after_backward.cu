@@ -52,12 +52,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     constexpr int CH = CHUNK < KP ? CHUNK : KP, S = SLOTS < CH ? CH : SLOTS;
     const bool room = ahead_from < NEVER, ahead = p.mine > 1 && p.mine >= ahead_from;
     uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * S * 32 + p.lane;
-#if CFG_PEERS
-    Peer<KP> peer(hps - threadIdx.x + 2 * OWN * THREADS);
-    const int swapped = peer.rank;
-#else
-    constexpr int swapped = 0;
-#endif
     int item = 0;
     u32 mark = clock32() - (1u << 20), mark2 = mark;  // when the last two items were published
     for (int t = T - 1; t >= -1; --t)
@@ -73,14 +67,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const u16* next = ahead && tn >= -1
                                       ? dg + ((size_t)(tn + 1) * p.padded + rbn * 16) * 4 * H
                                       : nullptr;
-#if CFG_PEERS
-                product_halved<UT, KP, KR, 3 * H / 32>(acc, peer, wait, p.mine == 1 ? mark : mark2,
-                                                       rows, 4 * H, p.warp * KP, weights);
-#else
                 product_direct<UT, KP, KR, 3 * H / 32, CH, S>(
                     acc, slots, room, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2,
                     rows, WHEN == 0 ? next : nullptr, 4 * H, p.warp * KP, weights);
-#endif
                 auto copy_next = [&] {
                     if (WHEN && next)
                         copy_direct<KP, 3 * H / 32, S>(slots, next, 4 * H, p.warp * KP, 0, S);
@@ -116,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 if (t == T - 1)
                     dh = load2(dhT + row * H + o.unit[e], dhT && row < B);
                 else {
-                    const float2 sum = get_sum<UT>(now, 0, 1, NW, o.tile[e], o.half[e] ^ swapped);
+                    const float2 sum = get_sum<UT>(now, 0, 1, NW, o.tile[e], o.half[e]);
                     dh = fma2(sum, make_float2(down, down), carry);
                 }
                 if (t < 0) {
@@ -143,7 +132,4 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     if (CFG_COUNT == 2)
         for (int i = 0; i < 4 * OWN; ++i) sums[i * THREADS] = totals[i];
     store_sums<4>(sums, sums_out, p, o, up);
-#if CFG_PEERS
-    cluster_sync();  // the other block may still send to this one
-#endif
 }

@@ -2,7 +2,7 @@
 constexpr int FNT = 3 * UTW;  // weight tiles a warp (gate r, z, n of each unit tile)
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gru_forward(const float2* __restrict__ gx,  // (T, B, 3H) input products
+    gru_forward(const float2* __restrict__ gx,  // (T, B, 3H) input products; or (V + 1, 3H)
                 const u16* __restrict__ w,      // (3H, H) operand type
                 const float* __restrict__ bi,   // (3H) b_ih
                 const float* __restrict__ bh,   // (3H) b_hh
@@ -13,6 +13,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 uint4* saved,  // (T, padded B, H/2): r, z, n, q in half precision, or null
                 uint4* fill,   // (T, padded B, 4H): made EMPTY for backward, or null
                 float* hT,     // (B, H)
+                const long long* __restrict__ index,  // (T, B), which row of gx; or null
+                int V,  // rows for indices; the one after them is NaN
                 int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
@@ -43,14 +45,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     float2* xs = (float2*)(state + p.mine * OWN * THREADS) +
                  threadIdx.x;  // input products of this item and the next one
-    auto copy_x = [&](int item, int t, int rb) {
-        EACH_OWN
-#pragma unroll
-        for (int k = 0; k < 3; ++k)
-            copy_async<8>(xs + (((item & 1) * OWN + e) * 3 + k) * THREADS,
-                          gx + input_at(t, rb * 16 + o.row[e], k * H + o.unit[e], B, 3));
-        copies_sent();
+    long long looked_up[OWN];  // an item earlier than it is needed, so that nobody waits
+    auto look_up = [&](int t, int rb) {
+        EACH_OWN if (index)
+            looked_up[e] = index[(size_t)t * B + min(rb * 16 + o.row[e], B - 1)];
     };
+    auto copy_x = [&](int item, int t, int rb) {
+        EACH_OWN {
+            size_t from = (size_t)t * B + min(rb * 16 + o.row[e], B - 1);
+            if (index) {
+                const long long v = looked_up[e];
+                from = v >= 0 && v < V ? v : V;
+                if (from == V) report(status, WRONG_INDEX, (int)v, V, 0);
+            }
+#pragma unroll
+            for (int k = 0; k < 3; ++k)
+                copy_async<8>(xs + (((item & 1) * OWN + e) * 3 + k) * THREADS,
+                              gx + (from * 3 * H + k * H + o.unit[e]) / 2);
+        }
+        copies_sent();
+        rb = rb + p.groups < p.blocks ? rb + p.groups : p.group;
+        look_up(rb == p.group ? min(t + 1, T - 1) : t, rb);
+    };
+    look_up(0, p.group);
     copy_x(0, 0, p.group);
     const Staged<FKP, NG, H / 32> staged(H);
     int item = 0;

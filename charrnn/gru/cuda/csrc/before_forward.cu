@@ -9,7 +9,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 u16* rh,                   // rh (T, padded B, H): r h, EMPTY
                 float* y32, uint4* saved,  // saved: r, z, n, unused
                 u32* fill,                 // (T, padded B, 3H)
-                float* hT, int T, int B, int pause, int ahead_from, int* status) {
+                float* hT,
+                const long long*, int, int T, int B, int pause, int ahead_from, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);

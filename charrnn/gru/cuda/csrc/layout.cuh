@@ -43,6 +43,7 @@ constexpr int FKR = KRF < FKP ? KRF : FKP;
 constexpr u32 EMPTY = 0xffffffffu;  // two NaNs that no conversion makes: not written yet
 constexpr u32 SPINS = 1u << 23;     // seconds: another block died, or never ran
 constexpr int DEADLOCK = 1;         // what status says then
+constexpr int WRONG_INDEX = 2;      // and of an index outside the vocabulary
 
 // A bounded wait for the other blocks of the group.
 struct Wait {

@@ -42,26 +42,31 @@ extern "C" __global__ void multiply_turned(const __grid_constant__ Many many, co
     }
 }
 
-// a = b in half precision, (R, C), and c its transpose or null, halves too; turn is C.
+// a = b in half precision, (R, C), and c its transpose or null, halves too; turn is C. R and C are
+// even.
 extern "C" __global__ void to_halves(const __grid_constant__ Many many) {
-    __shared__ u16 tile[32][33];
-    u16 *a = (u16*)many.a[blockIdx.y], *c = (u16*)many.c[blockIdx.y];
-    const float* b = many.b[blockIdx.y];
+    __shared__ u32 tile[64 * 33];  // columns of 64 rows, padded by two
+    u32 *a = (u32*)many.a[blockIdx.y], *c = (u32*)many.c[blockIdx.y];
+    const float2* b = (const float2*)many.b[blockIdx.y];
     const int n = many.n[blockIdx.y], C = many.turn[blockIdx.y], R = n / C;
-    const int across = (C + 31) / 32, x = threadIdx.x & 31, y = threadIdx.x >> 5;
-    for (int i = blockIdx.x; i < (R + 31) / 32 * across; i += gridDim.x) {
-        const int row = i / across * 32, column = i % across * 32;
-        for (int k = y; k < 32; k += 8)
-            if (row + k < R && column + x < C) {
-                const int at = (row + k) * C + column + x;
-                const u16 half = (u16)pack(b[at], 0.f);
-                a[at] = half;
-                tile[k][x] = half;
+    const int across = (C + 63) / 64, x = threadIdx.x & 31, y = threadIdx.x >> 5;
+    for (int i = blockIdx.x; i < (R + 63) / 64 * across; i += gridDim.x) {
+        const int row = i / across * 64, column = i % across * 64;
+#pragma unroll
+        for (int k = y; k < 64; k += 8)
+            if (row + k < R && column + 2 * x < C) {
+                const long at = ((long)(row + k) * C + column) / 2 + x;
+                const u32 pair = pack(b[at].x, b[at].y);
+                a[at] = pair;
+                ((u16*)tile)[2 * x * 66 + k] = (u16)pair;
+                ((u16*)tile)[(2 * x + 1) * 66 + k] = (u16)(pair >> 16);
             }
         if (!c) continue;
         __syncthreads();
-        for (int k = y; k < 32; k += 8)
-            if (column + k < C && row + x < R) c[(column + k) * R + row + x] = tile[x][k];
+#pragma unroll
+        for (int k = y; k < 64; k += 8)
+            if (column + k < C && row + 2 * x < R)
+                c[((long)(column + k) * R + row) / 2 + x] = tile[k * 33 + x];
         __syncthreads();
     }
 }

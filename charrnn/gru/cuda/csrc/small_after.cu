@@ -4,7 +4,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_forward(const float* __restrict__ gx, const u16* __restrict__ w,
                 const float* __restrict__ bi, const float* __restrict__ bh,
                 const float* h0, u16* hs, u16*, float* y32, uint2* saved, void*, float* hT,
-                int T, int B, int, int, int*) {
+                const long long*, int, int T, int B, int, int, int*) {
     const Seat s(B);
     uint4* stage = (uint4*)shared_bytes;        // two states
     float* xs = (float*)(stage + 2 * KB * 32);  // input products of AHEAD steps
