@@ -111,7 +111,7 @@ def test_several_items_on_few_multiprocessors(device, reset, groups, monkeypatch
     monkeypatch.setattr(plan, "card", lambda index: plan.Card(gpu.capability, 4, gpu.shared))
     given = case("one_hot", 40, 3, 90, 1)
     found = plan.find(40, 90, reset == "before", False, plan.card(0))
-    assert found.forward.ahead < plan.NEVER and found.forward.grid <= 4
+    assert found.forward.cut.ahead and found.forward.grid <= 4
     found = numbers(cuda, device, torch.float32, given, reset, "sigmoid")
     assert_near(found, numbers(reference, "cpu", torch.float64, given, reset, "sigmoid"), HALF)
 
@@ -142,7 +142,7 @@ def test_gradients_asked_for_in_chunks(device, slots, groups, monkeypatch):
             plan.find.cache_clear()
             backward = plan.find(224, count, False, False, plan.card(0)).backward
             assert (backward.grid, backward.cut.depths) == (7, [3])
-            assert (backward.ahead < plan.NEVER) == (chunk < 3 or count > 16)
+            assert backward.cut.ahead == (count > 16)
             found.append(numbers(cuda, device, torch.float32, given, "after", "sigmoid"))
         assert all(map(torch.equal, *found))
     expected = numbers(reference, "cpu", torch.float64, given, "after", "sigmoid")

@@ -22,12 +22,14 @@ class Cut:
     Attributes:
         hidden: H, a multiple of 32, and above ``SMALL`` with the reset before the product of 128.
         units: U, those of a thread block: 16, 32 or 64, or all of them where they are few.
+        ahead: whether a group with several items brings the next one's rows in advance.
     """
 
     hidden: int
     units: int
     before: bool
     hard: bool
+    ahead: bool = False
 
     @property
     def small(self) -> bool:
@@ -78,15 +80,15 @@ class Cut:
     @property
     def chunk(self) -> int:
         """k-blocks of gate gradients that a warp asks for at once."""
-        sizes = (4, 3, 2, 1) if self.before else (6, 5, 4, 3, 2, 1)
+        sizes = (4, 3, 2, 1) if self.before or self.ahead else (6, 5, 4, 3, 2, 1)
         return next(c for c in sizes if all(d % min(c, d) == 0 for d in self.depths))
 
     @property
     def slots(self) -> int:
-        """k-blocks of gate gradients that a warp can have in shared memory; 0: too few."""
-        if self.before:
+        """k-blocks of gate gradients that a warp has in shared memory, brought in advance."""
+        if self.before or not self.ahead:
             return 0
-        left = (SHARED - self.shared_backward(4, False)) // (WARPS * 1024)
+        left = (SHARED - self.shared_backward(4, 0)) // (WARPS * 1024)
         chunk = min(self.chunk, self.depths[0])
         return max(0, min(left, self.depths[0]) // chunk * chunk)
 
@@ -99,12 +101,13 @@ class Cut:
     def settings(self) -> tuple[tuple[str, object], ...]:
         """What the sources are compiled with."""
         if self.small:
-            values = {"H": self.hidden, "U": 16, "NG": 2, "KRF": 1, "KRB": 1, "CHUNK": 1}
-            return tuple((values | {"HARD": int(self.hard)}).items())
-        kept = dict(zip(("KRF", "KRB"), self.kept))
-        values = {"H": self.hidden, "U": self.units, "NG": self.beside, **kept}
-        values |= {"CHUNK": self.chunk, "SLOTS": self.slots}
-        return tuple((values | {"HARD": int(self.hard)}).items())
+            values = {"U": 16, "NG": 2, "KRF": 1, "KRB": 1, "CHUNK": 1, "SLOTS": 0}
+        else:
+            kept = dict(zip(("KRF", "KRB"), self.kept))
+            values = {"U": self.units, "NG": self.beside, **kept}
+            values |= {"CHUNK": self.chunk, "SLOTS": self.slots}
+        values |= {"H": self.hidden, "AHEAD": int(self.ahead), "HARD": int(self.hard)}
+        return tuple(values.items())
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -117,23 +120,23 @@ class Cut:
     # Bytes of shared memory: weights that are not in registers, rows that were brought, partial
     # sums twice, what threads own of each item, and the inputs of two items.
 
-    def shared_forward(self, items: int, ahead: bool) -> int:
+    def shared_forward(self, items: int) -> int:
         if self.small:
             return 2 * (self.hidden // 32) * 512 + AHEAD * 3 * self.numbers * 4
         sums = (2 if self.before else 3) * self.tiles
         weights = WARPS * (self.depth - self.kept[0]) * 3 * self.tiles * 512
-        brought = WARPS // self.beside * self.depth * 1024 * (2 if ahead else 1)
+        brought = WARPS // self.beside * self.depth * 1024 * (2 if self.ahead else 1)
         owned = items * 2048 * (3 if self.before else 1)
         return weights + brought + 16 * sums * 512 + self.own * (
             owned + 512 * (2 if self.before else 3) * 8
         )  # fmt: skip
 
-    def shared_backward(self, items: int, ahead: bool) -> int:
+    def shared_backward(self, items: int, slots: int | None = None) -> int:
         if self.small:
             parts = 3 if self.before else 6
             return parts * (self.hidden // 32) * 512 + AHEAD * self.numbers * (8 + 4)
         left = sum(d - min(d, self.kept[1]) for d in self.depths)
         weights = WARPS * left * (self.units // 8) * 512
-        brought = WARPS * self.slots * 1024 if ahead else 0
+        brought = WARPS * (self.slots if slots is None else slots) * 1024
         owned = (items * 2048 * 3 + 3 * 2048) if self.before else (items * 2048 + 4 * 2048)
         return weights + brought + 16 * (self.units // 8) * 512 + self.own * (owned + 512 * 28)

@@ -83,7 +83,7 @@ class Forward:
             self.state if first else self.final, self.states[span.start : span.stop + 1],
             part(self.products, span), part(self.outputs, span), part(self.saved, span),
             part(self.d_gates, span), self.final, index, len(gates) - 1, steps, rows,
-            launch.pause, launch.ahead, nvrtc.status(), shared=launch.shared,
+            launch.pause, nvrtc.status(), shared=launch.shared,
             cooperative=not launch.cut.small,
         )  # fmt: skip
 
@@ -140,7 +140,7 @@ class Backward:
         kernels(launch.cut, index_of(d_y.device)).launch(
             "gru_backward", (launch.grid,), d_y, factor, self.d_final if last else self.d_state,
             self.kept.turned, self.kept.saved[span], self.kept.states[span], self.d_gates[span],
-            self.d_state, self.sums[self.left], self.scale, steps, rows, launch.pause, launch.ahead,
+            self.d_state, self.sums[self.left], self.scale, steps, rows, launch.pause,
             nvrtc.status(), shared=launch.shared, cooperative=not launch.cut.small,
         )  # fmt: skip
 

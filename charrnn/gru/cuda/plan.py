@@ -18,7 +18,6 @@ LARGEST = 2048
 """The largest hidden size; beyond it the weights of 16 units do not stay on the chip."""
 SMALL = 128
 """The largest hidden size whose weights stay in the registers of one multiprocessor."""
-NEVER = 1 << 20
 SPANS, LEAST_STEPS = 4, 16
 """Launches at most of a layer that runs beside another, and steps at least of each."""
 
@@ -31,7 +30,6 @@ class Launch:
         grid: thread blocks.
         shared: bytes of shared memory.
         items: of 16 rows that a block goes round, at most.
-        ahead: from how many items on the next one's rows are copied in advance.
         pause: clocks that a block waits before it asks for what others store; 0: until a first
             word has been seen.
     """
@@ -40,7 +38,6 @@ class Launch:
     grid: int
     shared: int
     items: int = 1
-    ahead: int = NEVER
     pause: int = 0
 
     @property
@@ -111,24 +108,24 @@ def padded(hidden: int, before: bool) -> int:
 def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
     """Return how a cut's kernel is launched; None if multiprocessors or memory are too few."""
     items = -(-rows // ROWS)
-    size = cut.shared_forward if forward else cut.shared_backward
-    if cut.small:
-        shared = size(1, False)
-        return Launch(cut, 2 * items, shared) if shared <= gpu.shared else None
     groups = min(items, gpu.multiprocessors // cut.blocks)
-    if not groups:
+    if not groups and not cut.small:
         return None
-    items = -(-items // groups)
+    grid, items = (2 * items, 1) if cut.small else (groups * cut.blocks, -(-items // groups))
     # With the reset before the product, rows of two items would be asked for before they are there.
-    early = items >= (3 if cut.before else 2)
-    if not (forward or cut.before):
-        early = cut.slots and (early or cut.chunk < cut.depths[0])
-    early = early and size(items, True) <= gpu.shared
-    if (shared := size(items, early)) > gpu.shared:
+    if items >= (3 if cut.before else 2):
+        early = replace(cut, ahead=True)
+        if (forward or early.slots) and shared(early, items, forward) <= gpu.shared:
+            cut = early
+    if (size := shared(cut, items, forward)) > gpu.shared:
         return None
     pause = pause_of(cut, rows, forward) if items == 1 else 0
-    ahead = items if early else NEVER
-    return Launch(cut, groups * cut.blocks, shared, items, ahead, pause)
+    return Launch(cut, grid, size, items, pause)
+
+
+def shared(cut: Cut, items: int, forward: bool) -> int:
+    """Bytes of shared memory."""
+    return cut.shared_forward(items) if forward else cut.shared_backward(items)
 
 
 PAIRED_ITEMS = 1

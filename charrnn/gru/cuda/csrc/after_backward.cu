@@ -13,7 +13,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                  u16* dg,  // (T, padded B, 4H), EMPTY: dq, da_r, da_z, da_n, all times scale
                  float* dh0,
                  float* sums_out,  // (groups, 2, columns of dg): sums over steps and rows of dg
-                 float* scale, int T, int B, int pause, int ahead_from, int* status) {
+                 float* scale, int T, int B, int pause, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
@@ -48,10 +48,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         copies_sent();
     };
+    EACH_OWN
+    for (int m = 0; m < p.mine; ++m)
+        for (int t = T - 1; t >= max(T - EARLY, 0); --t)
+            if (p.q == 0)
+                for (int k = 0; k < 3; ++k)
+                    fetch_early(dg + ((size_t)t * p.padded + (p.group + m * p.groups) * 16 + o.row[e]) * 4 * H + k * H + o.unit[e]);
     copy_x(0, T - 1, p.group);
-    constexpr int CH = CHUNK < KP ? CHUNK : KP, S = SLOTS < CH ? CH : SLOTS;
-    const bool room = ahead_from < NEVER, ahead = p.mine > 1 && p.mine >= ahead_from;
-    uint4* slots = (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * S * 32 + p.lane;
+    constexpr int CH = CHUNK < KP ? CHUNK : KP;
+    uint4* slots =
+        (uint4*)(hps - threadIdx.x + 2 * OWN * THREADS) + p.warp * 2 * SLOTS * 32 + p.lane;
     int item = 0;
     u32 mark = clock32() - (1u << 20), mark2 = mark;  // when the last two items were published
     for (int t = T - 1; t >= -1; --t)
@@ -60,41 +66,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const bool last = m + 1 == p.mine;
             const int rbn = last ? p.group : rb + p.groups, tn = last ? t - 1 : t;
             float2* now = red + (item & 1) * (NW * UT * 64);
-            if (ahead) copies_but_last();
+            if (BRINGS_NEXT) copies_but_last();
             if (t < T - 1) {
                 float acc[UT][4] = {};
                 const u16* rows = dg + ((size_t)(t + 1) * p.padded + rb * 16) * 4 * H;
-                const u16* next = ahead && tn >= -1
-                                      ? dg + ((size_t)(tn + 1) * p.padded + rbn * 16) * 4 * H
-                                      : nullptr;
-                product_direct<UT, KP, KR, 3 * H / 32, CH, S>(
-                    acc, slots, room, ahead && item > p.mine, wait, p.mine == 1 ? mark : mark2,
-                    rows, WHEN == 0 ? next : nullptr, 4 * H, p.warp * KP, weights);
-                auto copy_next = [&] {
-                    if (WHEN && next)
-                        copy_direct<KP, 3 * H / 32, S>(slots, next, 4 * H, p.warp * KP, 0, S);
-                    copies_sent();
-                };
-                if (ahead && WHEN < 2) copy_next();
+                product_direct<UT, KP, KR, 3 * H / 32, CH, SLOTS>(
+                    acc, slots, BRINGS_NEXT && item > p.mine, wait, p.mine == 1 ? mark : mark2, rows,
+                    4 * H, p.warp * KP, weights);
+                if (BRINGS_NEXT && tn >= -1)  // after the product, as in forward
+                    copy_direct<KP, 3 * H / 32, SLOTS>(
+                        slots, dg + ((size_t)(tn + 1) * p.padded + rbn * 16) * 4 * H, 4 * H,
+                        p.warp * KP, 0, SLOTS);
                 put_partial<UT>(now, acc);
-                if (ahead && WHEN < 2)
-                    copies_but_last();
-                else
-                    copies_here();  // the inputs of this item are here
-                if (WHEN == 2) {
-                    __syncthreads();
-                    if (ahead) copy_next();
-                }
-                copy_x(item + 1, max(tn, 0), rbn);  // and those of the next one on their way
-                if (WHEN < 2) __syncthreads();
-            } else {
-                if (ahead) {
-                    copies_sent();
-                    copies_but_last();
-                } else
-                    copies_here();
-                copy_x(item + 1, max(tn, 0), rbn);
             }
+            if (BRINGS_NEXT) {
+                copies_sent();
+                copies_but_last();
+            } else
+                copies_here();                  // the inputs of this item are here
+            copy_x(item + 1, max(tn, 0), rbn);  // and those of the next one on their way
+            if (t < T - 1) __syncthreads();
             mark2 = mark;
             mark = clock32();
             EACH_OWN {
@@ -125,8 +116,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 publish(out + H, pack_up(dr, up));
                 publish(out + 2 * H, pack_up(dz, up));
                 *(u32*)(out + 3 * H) = pack_up(dn, up);
+                if (p.q == 0 && t >= EARLY)
+                    for (int k = 0; k < 3; ++k)
+                        fetch_early(out - (size_t)EARLY * p.padded * 4 * H + k * H);
                 carry = mul(dh, z);
-                if (CFG_COUNT) count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
+                count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
             }
         }
     if (CFG_COUNT == 2)

@@ -15,15 +15,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 float* hT,     // (B, H)
                 const long long* __restrict__ index,  // (T, B), which row of gx; or null
                 int V,  // rows for indices; the one after them is NaN
-                int T, int B, int pause, int ahead_from, int* status) {
+                int T, int B, int pause, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
     uint4* sm = (uint4*)shared_bytes;
     uint4* stage = sm + NW * (FKP - FKR) * FNT * 32;
-    const bool ahead = p.mine >= ahead_from;  // with several items the next one's state is
-                                              // there before this one is done
-    float2* red = (float2*)(stage + (ahead ? 2 : 1) * KG * FKP * 64);
+    float2* red = (float2*)(stage + (BRINGS_NEXT ? 2 : 1) * KG * FKP * 64);
     float2* state = red + 2 * NW * FNT * 64;
     const int kg = p.warp / NG, ng = p.warp % NG;
     Weights<FKP, FKR, FNT> weights;
@@ -67,6 +65,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         rb = rb + p.groups < p.blocks ? rb + p.groups : p.group;
         look_up(rb == p.group ? min(t + 1, T - 1) : t, rb);
     };
+    EACH_OWN
+    for (int m = 0; m < p.mine; ++m)
+        for (int t = 1; t <= min(EARLY, T); ++t)
+            if (p.q == 0)
+                fetch_early(hs + ((size_t)t * p.padded + (p.group + m * p.groups) * 16 + o.row[e]) * H + o.unit[e]);
     look_up(0, p.group);
     copy_x(0, 0, p.group);
     const Staged<FKP, NG, H / 32> staged(H);
@@ -80,30 +83,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                       rbn = last ? p.group : rb + p.groups;  // the next item
             const u16* rows = hs + ((size_t)t * p.padded + rb * 16) * H;
             float acc[FNT][4] = {};
-            if (ahead) copies_but_last();
-            uint4* buffer = stage + (ahead ? item & 1 : 0) * (KG * FKP * 64);
-            bring(staged, buffer, ahead && item > 0, wait, p.mine == 1 ? mark : mark2, rows);
-            auto copy_next = [&] {
+            if (BRINGS_NEXT) copies_but_last();
+            uint4* buffer = stage + (BRINGS_NEXT ? item & 1 : 0) * (KG * FKP * 64);
+            bring(staged, buffer, BRINGS_NEXT && item > 0, wait, p.mine == 1 ? mark : mark2, rows);
+            product_staged<FNT, FKP, FKR>(acc, buffer, kg, weights);
+            if (BRINGS_NEXT) {
+                // After the product: before it the next item's rows would often not be there yet.
                 if (!last || t + 1 < T)
                     staged.copy(stage + (~item & 1) * (KG * FKP * 64),
                                 hs + ((size_t)tn * p.padded + rbn * 16) * H);
                 copies_sent();
-            };
-            if (ahead && WHEN == 0) copy_next();
-            product_staged<FNT, FKP, FKR>(acc, buffer, kg, weights);
-            if (ahead && WHEN == 1) copy_next();
+            }
             float2* now = red + (item & 1) * (NW * FNT * 64);
             put_partial<FNT>(now, acc);
-            if (ahead && WHEN < 2)
+            if (BRINGS_NEXT)
                 copies_but_last();
             else
-                copies_here();  // the inputs of this item are here
-            if (WHEN == 2) {
-                __syncthreads();
-                if (ahead) copy_next();
-            }
+                copies_here();          // the inputs of this item are here
             copy_x(item + 1, tn, rbn);  // and those of the next one on their way
-            if (WHEN < 2) __syncthreads();
+            __syncthreads();
             mark2 = mark;
             mark = clock32();
             u16* out = hs + ((size_t)(t + 1) * p.padded + rb * 16) * H;
@@ -121,6 +119,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const float2 hn = fma2(z, sub(h, n), n);
                 if (!o.on[e]) continue;
                 publish(out + o.row[e] * H + o.unit[e], pack(hn.x, hn.y));
+                if (p.q == 0 && t + EARLY < T)
+                    fetch_early(out + ((size_t)EARLY * p.padded + o.row[e]) * H + o.unit[e]);
                 mine = hn;
                 const size_t at =
                     ((size_t)t * p.padded * H + (rb * 16 + o.row[e]) * H + o.unit[e]) / 2;

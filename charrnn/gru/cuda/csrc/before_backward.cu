@@ -14,7 +14,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                  u16* dg,  // (T, padded B, 3H), EMPTY: da_r, da_z, da_n, all times scale
                  float* dh0,
                  float* sums_out,  // (groups, 2, columns of dg): sums over steps and rows of dg
-                 float* scale, int T, int B, int pause, int ahead_from, int* status) {
+                 float* scale, int T, int B, int pause, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
@@ -66,9 +66,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             flip ^= 1;
             if (t < T - 1) {
                 float acc[UT][4] = {};
-                product_direct<UT, CKP, CKR, H / 32, CCH, CKP>(
-                    acc, nullptr, false, false, wait, p.mine == 1 ? mark : mark2,
-                    dg + ((size_t)(t + 1) * p.padded + rb * 16) * 3 * H, nullptr, 3 * H,
+                product_direct<UT, CKP, CKR, H / 32, CCH, 0>(
+                    acc, nullptr, false, wait, p.mine == 1 ? mark : mark2,
+                    dg + ((size_t)(t + 1) * p.padded + rb * 16) * 3 * H, 3 * H,
                     p.warp * CKP, wc);
                 put_partial<UT>(now, acc);
                 __syncthreads();
@@ -107,9 +107,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int m = 0; m < p.mine; ++m) {  // d(r h) and z's part; da_r
             const int rb = p.group + m * p.groups;
             float acc[UT][4] = {};
-            product_direct<UT, AKP, AKR, 2 * H / 32, ACH, AKP>(
-                acc, nullptr, false, false, wait, p.mine == 1 ? mark : mark2,
-                dg + ((size_t)t * p.padded + rb * 16) * 3 * H + H, nullptr, 3 * H, p.warp * AKP,
+            product_direct<UT, AKP, AKR, 2 * H / 32, ACH, 0>(
+                acc, nullptr, false, wait, p.mine == 1 ? mark : mark2,
+                dg + ((size_t)t * p.padded + rb * 16) * 3 * H + H, 3 * H, p.warp * AKP,
                 wa);
             float2* now = red + flip * (NW * UT * 64);
             flip ^= 1;

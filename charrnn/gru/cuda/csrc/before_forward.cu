@@ -10,14 +10,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 float* y32, uint4* saved,  // saved: r, z, n, unused
                 u32* fill,                 // (T, padded B, 3H)
                 float* hT,
-                const long long*, int, int T, int B, int pause, int ahead_from, int* status) {
+                const long long*, int, int T, int B, int pause, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
     uint4* sm = (uint4*)shared_bytes;
     uint4* stage = sm + NW * (FKP - FKR) * 3 * UTW * 32;
-    const bool ahead = p.mine >= ahead_from;
-    float2* red = (float2*)(stage + (ahead ? 2 : 1) * KG * FKP * 64);
+    float2* red = (float2*)(stage + (BRINGS_NEXT ? 2 : 1) * KG * FKP * 64);
     float2* state = red + 2 * NW * 2 * UTW * 64;
     float2* zs = state + p.mine * OWN * THREADS;
     float2* rs = zs + p.mine * OWN * THREADS;
@@ -63,11 +62,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const bool last = m + 1 == p.mine;
             const int rbn = last ? p.group : rb + p.groups;
             float acc[2 * UTW][4] = {};
-            if (ahead) copies_but_last();
-            uint4* buffer = stage + (ahead ? item & 1 : 0) * (KG * FKP * 64);
-            bring(staged, buffer, ahead && item > 0, wait, p.mine == 1 ? mark : mark2,
+            if (BRINGS_NEXT) copies_but_last();
+            uint4* buffer = stage + (BRINGS_NEXT ? item & 1 : 0) * (KG * FKP * 64);
+            bring(staged, buffer, BRINGS_NEXT && item > 0, wait, p.mine == 1 ? mark : mark2,
                   hs + ((size_t)t * p.padded + rb * 16) * H);
-            if (ahead) {
+            if (BRINGS_NEXT) {
                 staged.copy(stage + (~item & 1) * (KG * FKP * 64),
                             (last ? rh : hs) + ((size_t)t * p.padded + rbn * 16) * H);
                 copies_sent();
@@ -75,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             product_staged<2 * UTW, FKP, FKR>(acc, buffer, kg, wrz);
             float2* now = red + (item & 1) * (NW * 2 * UTW * 64);
             put_partial<2 * UTW>(now, acc);
-            if (ahead)
+            if (BRINGS_NEXT)
                 copies_but_last();
             else
                 copies_here();                // the inputs of this item are here
@@ -102,11 +101,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const bool last = m + 1 == p.mine;
             const int rbn = last ? p.group : rb + p.groups, tn = last && t + 1 < T ? t + 1 : t;
             float acc[UTW][4] = {};
-            if (ahead) copies_but_last();
-            uint4* buffer = stage + (ahead ? item & 1 : 0) * (KG * FKP * 64);
-            bring(staged, buffer, ahead, wait, p.mine == 1 ? mark : mark2,
+            if (BRINGS_NEXT) copies_but_last();
+            uint4* buffer = stage + (BRINGS_NEXT ? item & 1 : 0) * (KG * FKP * 64);
+            bring(staged, buffer, BRINGS_NEXT, wait, p.mine == 1 ? mark : mark2,
                   rh + ((size_t)t * p.padded + rb * 16) * H);
-            if (ahead) {
+            if (BRINGS_NEXT) {
                 if (!last || t + 1 < T)
                     staged.copy(stage + (~item & 1) * (KG * FKP * 64),
                                 (last ? hs + (size_t)(t + 1) * p.padded * H
@@ -117,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             product_staged<UTW, FKP, FKR>(acc, buffer, kg, wn);
             float2* now = red + (item & 1) * (NW * 2 * UTW * 64);
             put_partial<UTW>(now, acc);
-            if (ahead)
+            if (BRINGS_NEXT)
                 copies_but_last();
             else
                 copies_here();                // the inputs of this item are here

@@ -53,6 +53,11 @@ __device__ __forceinline__ void copies_but() {  // all groups sent but the last 
 }
 __device__ __forceinline__ void copies_here() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// A word that was never touched would cost who looks at it first a fetch from memory.
+__device__ __forceinline__ void fetch_early(const void* p) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
 // The exchange: relaxed words at the scope of the GPU. Each says by itself whether it has been
 // written, so that no order among them is needed.
 __device__ __forceinline__ void publish(u16* p, u32 v) {

@@ -11,26 +11,20 @@
 //
 // Settings (-D): CFG_H; CFG_U; CFG_NG warps side by side over the units in the forward product (the
 // others split k); CFG_KRF, CFG_KRB how many k-blocks of a warp's weights stay in registers, the
-// rest in shared memory; CFG_CHUNK k-blocks of gradients that a warp asks for at once, CFG_SLOTS those
-// that fit in its shared memory; CFG_HARD.
-#ifndef CFG_SLOTS
-#define CFG_SLOTS 0
-#endif
-#ifndef CFG_WHEN
-#define CFG_WHEN 0
-#endif
-#ifndef CFG_LEARN
-#define CFG_LEARN 0
-#endif
+// rest in shared memory; CFG_AHEAD whether the next item's rows are brought in advance; CFG_CHUNK
+// k-blocks of gradients that a warp asks for at once, CFG_SLOTS those that then fit in its shared
+// memory; CFG_HARD.
 #ifndef CFG_COUNT
-#define CFG_COUNT 1
+#define CFG_COUNT (OWN > 1 ? 2 : 1)
 #endif
 #ifndef CFG_POLL
-#define CFG_POLL 0
+#define CFG_POLL (H >= 512)
 #endif
-constexpr int POLL = CFG_POLL;
-constexpr int SLOTS = CFG_SLOTS, WHEN = CFG_WHEN;
-constexpr int NEVER = 1 << 20;
+#ifndef CFG_PREFETCH
+#define CFG_PREFETCH 3
+#endif
+constexpr bool BRINGS_NEXT = CFG_AHEAD;
+constexpr int SLOTS = CFG_SLOTS;
 constexpr int H = CFG_H, U = CFG_U, NG = CFG_NG, KRF = CFG_KRF, KRB = CFG_KRB, CHUNK = CFG_CHUNK;
 constexpr int NW = 8, THREADS = 32 * NW;     // warps and threads of a block
 constexpr int G = H / U;                     // blocks of a group
@@ -40,6 +34,7 @@ constexpr int KG = NW / NG;                  // k-groups in the forward product
 constexpr int FKP = (H / 32 + KG - 1) / KG;  // k-blocks of 32 a warp
 constexpr int UTW = UT / NG;                 // unit tiles a warp
 constexpr int FKR = KRF < FKP ? KRF : FKP;
+constexpr int EARLY = CFG_PREFETCH;  // steps: so soon before it is used memory is fetched
 constexpr u32 EMPTY = 0xffffffffu;  // two NaNs that no conversion makes: not written yet
 constexpr u32 SPINS = 1u << 23;     // seconds: another block died, or never ran
 constexpr int DEADLOCK = 1;         // what status says then
@@ -47,7 +42,7 @@ constexpr int WRONG_INDEX = 2;      // and of an index outside the vocabulary
 
 // A bounded wait for the other blocks of the group.
 struct Wait {
-    mutable u32 pause;
+    u32 pause;
     volatile int* status;
     int T, B;
     __device__ __forceinline__ void give_up() const {
@@ -81,25 +76,19 @@ __device__ __forceinline__ bool settle(uint4 (&v)[N], P address, const Wait& wai
     }
 }
 // Asking too early only loads the L2 cache with requests in vain: wait `pause` clocks from the
-// moment the block itself was about to publish (0: until one vector, picked per warp, has been seen
-// to arrive).
+// moment the block itself was about to publish (0: until a vector has been seen to arrive, one of a
+// warp, or one of every fourth lane).
+template <bool SEVERAL>
 __device__ __forceinline__ void spin_on(const u16* p, const Wait& wait, u32 mark) {
     if (wait.pause) {
         while (clock32() - mark < wait.pause);
         return;
     }
     const int lane = threadIdx.x & 31;
-    if (POLL ? lane % (POLL ? POLL : 1) == 0 : lane == (threadIdx.x >> 5))
+    if (SEVERAL ? lane % 4 == 0 : lane == threadIdx.x >> 5)
         for (u32 spin = 0; missing(peek(p)); ++spin)
             if (spin > SPINS) wait.give_up();
     __syncwarp();
-}
-
-// The pause comes near the time when the last word arrives.
-__device__ __forceinline__ void learn(const Wait& wait, bool missed) {
-    if (!CFG_LEARN || !wait.pause) return;
-    const bool any = __ballot_sync(0xffffffffu, missed);
-    wait.pause = any ? min(wait.pause + 64u, 8000u) : max(wait.pause, 17u) - 16u;
 }
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];

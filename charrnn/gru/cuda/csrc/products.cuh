@@ -82,7 +82,7 @@ __device__ __forceinline__ void bring(const Staged<KP, NGW, BLOCKS>& st, uint4* 
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] = *st.to(stage, st.on(i) ? i : 0);
     } else {
-        spin_on(at(POLL ? st.lane % N : N - 1), wait, mark);
+        spin_on<false>(at(N - 1), wait, mark);
         ask<N>(v, at);
     }
     const bool late = settle<N>(v, at, wait);
@@ -92,7 +92,6 @@ __device__ __forceinline__ void bring(const Staged<KP, NGW, BLOCKS>& st, uint4* 
             if (st.on(i)) *st.to(stage, i) = v[i];
     __syncwarp();
     barrier(1 + st.kg, NGW * 32);
-    if (!copied) learn(wait, late);
 }
 template <int NT, int KP, int KR>
 __device__ __forceinline__ void product_staged(float (&acc)[NT][4], const uint4* stage, int kg,
@@ -106,9 +105,8 @@ __device__ __forceinline__ void product_staged(float (&acc)[NT][4], const uint4*
     }
 }
 // Backward: warps split only k, so what a lane reads is its own affair and goes straight into
-// registers, CH k-blocks at a time. With room, the k-blocks after the first ones are meanwhile
-// copied to S slots in turn, k to slot k % S, as soon as a slot has been read; and at the end the
-// first S of the next rows.
+// registers, CH k-blocks at a time. With S slots, the k-blocks after the first ones are meanwhile
+// copied to them in turn, k to slot k % S, as soon as a slot has been read.
 template <int KP, int BLOCKS>
 __device__ __forceinline__ const u16* direct_at(const u16* rows, int ld, int kp0, int i) {
     const int lane = threadIdx.x & 31;
@@ -123,48 +121,43 @@ __device__ __forceinline__ void copy_direct(uint4* slots, const u16* rows, int l
     for (int i = 2 * from; i < 2 * (to < KP ? to : KP); ++i)
         copy_async_l2(slots + i % (2 * S) * 32, direct_at<KP, BLOCKS>(rows, ld, kp0, i));
 }
-// room: whether there are slots; copied: whether the first S k-blocks are in them.
+// copied: whether the first S k-blocks are in the slots.
 template <int NT, int KP, int KR, int BLOCKS, int CH, int S>
-__device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots, bool room,
-                                               bool copied, const Wait& wait, u32 mark,
-                                               const u16* rows, const u16* next, int ld, int kp0,
-                                               const Weights<KP, KR, NT>& w) {
-    static_assert(KP % CH == 0, "chunks must divide the k-blocks of a warp");
-    static_assert(S % CH == 0, "chunks must divide the slots");
-    bool missed = false;
+__device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots, bool copied,
+                                               const Wait& wait, u32 mark, const u16* rows, int ld,
+                                               int kp0, const Weights<KP, KR, NT>& w) {
+    static_assert(KP % CH == 0 && S % CH == 0, "chunks must divide k-blocks and slots");
+    constexpr bool SEVERAL = CFG_POLL;
 #pragma unroll
     for (int c = 0; c < KP; c += CH) {
         uint4 v[2 * CH];
         auto at = [&](int i) { return direct_at<KP, BLOCKS>(rows, ld, kp0, 2 * c + i); };
-        if (c ? room : copied) {
-            if (c) copies_but<S / CH - 1>();  // all but those of later chunks
+        if (S && (c || copied)) {
+            if (c) copies_but<S ? S / CH - 1 : 0>();  // all but those of later chunks
 #pragma unroll
-            for (int i = 0; i < 2 * CH; ++i) v[i] = slots[(2 * c + i) % (2 * S) * 32];
+            for (int i = 0; i < 2 * CH; ++i) v[i] = slots[S ? (2 * c + i) % (2 * S) * 32 : 0];
         } else {
-            if (c == 0)
-                spin_on(at(POLL ? (threadIdx.x & 31) % (2 * CH) : 2 * CH - 1), wait, mark);
+            const int lane = threadIdx.x & 31;
+            if (!c) spin_on<SEVERAL>(at(SEVERAL ? lane % (2 * CH) : 2 * CH - 1), wait, mark);
             ask<2 * CH>(v, at);
-            if (c == 0 && CH < KP && room)
+            if (S && CH < KP && !c)
 #pragma unroll
                 for (int k = CH; k < CH + S; k += CH) {
                     copy_direct<KP, BLOCKS, S>(slots, rows, ld, kp0, k, k + CH);
                     copies_sent();
                 }
         }
-        const bool late = settle<2 * CH>(v, at, wait);
-        if (c == 0) missed = late;
+        settle<2 * CH>(v, at, wait);
         __syncwarp();
-        if (c + CH < KP && room) {
+        if (S && c + CH < KP) {
             if (c || copied) copy_direct<KP, BLOCKS, S>(slots, rows, ld, kp0, c + S, c + CH + S);
             copies_sent();
         }
-        if (c + CH == KP && next) copy_direct<KP, BLOCKS, S>(slots, next, ld, kp0, 0, S);
 #pragma unroll
         for (int i = 0; i < CH; ++i)
 #pragma unroll
             for (int j = 0; j < NT; ++j) mma32(acc[j], v[2 * i], v[2 * i + 1], w.get(c + i, j));
     }
-    if (!copied) learn(wait, missed);
 }
 // Sums over all steps and items of gate gradients, N kinds of them, which a thread has added up of
 // its pairs: those of 8 rows meet, and go to out (groups, 2, N H) times `up`.

@@ -4,7 +4,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_forward(const float* __restrict__ gx, const u16* __restrict__ w,
                 const float* __restrict__ bi, const float* __restrict__ bh,
                 const float* h0, u16* hs, u16*, float* y32, uint2* saved, void*, float* hT,
-                const long long*, int, int T, int B, int, int, int*) {
+                const long long*, int, int T, int B, int, int*) {
     const Seat s(B);
     uint4* stage = (uint4*)shared_bytes;        // two states
     float* xs = (float*)(stage + 2 * KB * 32);  // input products of AHEAD steps
@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_backward(const float* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt, const uint2* __restrict__ saved,
                  const u16* __restrict__ hs, u16* dg, float* dh0, float* sums_out, float* scale,
-                 int T, int B, int, int, int*) {
+                 int T, int B, int, int*) {
     const Seat s(B);
     uint4* stage = (uint4*)shared_bytes;            // two steps' dq, da_r, da_z
     uint2* ss = (uint2*)(stage + 2 * 3 * KB * 32);  // inputs of AHEAD steps

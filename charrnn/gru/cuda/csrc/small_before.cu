@@ -4,7 +4,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_forward(const float* __restrict__ gx, const u16* __restrict__ w,
                 const float* __restrict__ bi, const float* __restrict__ bh,
                 const float* h0, u16* hs, u16* rh, float* y32, uint2* saved, void*, float* hT,
-                const long long*, int, int T, int B, int, int, int*) {
+                const long long*, int, int T, int B, int, int*) {
     const Seat s(B);
     uint4 *now = (uint4*)shared_bytes, *reset = now + KB * 32;  // h and r h
     float* xs = (float*)(reset + KB * 32);                      // input products of AHEAD steps
@@ -78,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gru_backward(const float* __restrict__ dy, const float* factor, const float* dhT,
                  const u16* __restrict__ wt, const uint2* __restrict__ saved, const u16*, u16* dg,
-                 float* dh0, float* sums_out, float* scale, int T, int B, int, int, int*) {
+                 float* dh0, float* sums_out, float* scale, int T, int B, int, int*) {
     const Seat s(B);
     uint4 *first = (uint4*)shared_bytes, *second = first + 2 * KB * 32;  // da_z, da_n; da_r
     uint2* ss = (uint2*)(second + KB * 32);                              // inputs of AHEAD steps
