@@ -6,6 +6,14 @@ import functools
 import torch
 
 
+def worth_it(device: torch.device) -> bool:
+    """Whether two lanes save time: in a CUDA graph.
+
+    Without one the host is what most sizes wait for, and each launch and event costs it some 10 us.
+    """
+    return device.type != "cuda" or torch.cuda.is_current_stream_capturing()
+
+
 @functools.cache
 def second_stream(first: torch.cuda.Stream) -> torch.cuda.Stream:
     """The one beside a stream: always the same, since it has memory of its own.
@@ -19,8 +27,8 @@ class Lanes:
     """The current stream, lane 0, and until :meth:`join` a second one, lane 1.
 
     What was asked for before runs before either, what is asked for after :meth:`join` after both.
-    While a CUDA graph is captured they are its branches. On a CPU, where kernels are emulated, all
-    runs in the order in which it is asked for.
+    They are branches of the CUDA graph that is captured. Without one, and on a CPU, where kernels
+    are emulated, all runs in the order in which it is asked for.
 
     Memory that is used on both lanes must be held until :meth:`join`: torch's allocator gives what
     is freed to the next tensor of the lane that it was made on, whatever the other one does.
@@ -28,7 +36,7 @@ class Lanes:
 
     def __init__(self, device: torch.device):
         self.streams = []
-        if device.type == "cuda":
+        if device.type == "cuda" and worth_it(device):
             first = torch.cuda.current_stream(device)
             self.streams = [first, second_stream(first)]
             self.streams[1].wait_stream(first)

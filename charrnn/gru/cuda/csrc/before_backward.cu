@@ -97,6 +97,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 u16* out = dg + (size_t)t * p.padded * 3 * H + row * 3 * H + o.unit[e];
                 publish(out + 2 * H, pack_up(dn, up));
                 publish(out + H, pack_up(dz, up));
+                if (p.q == 0 && t >= EARLY)
+                    for (int k = 0; k < 3; ++k)
+                        fetch_early(out - (size_t)EARLY * p.padded * 3 * H + k * H);
                 state[i] = mul(dh, z);
                 rs[i] = r;
                 ks[i] = mul(h, slope(r));

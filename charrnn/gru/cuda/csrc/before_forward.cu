@@ -89,8 +89,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                                            get_sum<2 * UTW>(now, from, NG, KG, j, o.half[e]))),
                              g = mul(r, state[i]);
                 if (!o.on[e]) continue;
-                publish(rh + (size_t)t * p.padded * H + (rb * 16 + o.row[e]) * H + o.unit[e],
-                        pack(g.x, g.y));
+                u16* out = rh + ((size_t)t * p.padded + rb * 16 + o.row[e]) * H + o.unit[e];
+                publish(out, pack(g.x, g.y));
+                if (p.q == 0 && t + EARLY < T) fetch_early(out + (size_t)EARLY * p.padded * H);
                 zs[i] = sigma(add(add(xs[(((item & 1) * OWN + e) * 2 + 1) * THREADS], b[e][1]),
                                   get_sum<2 * UTW>(now, from, NG, KG, j + 1, o.half[e])));
                 rs[i] = r;
@@ -131,8 +132,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                                            get_sum<UTW>(now, from, NG, KG, j, o.half[e])));
                 const float2 z = zs[i], hn = fma2(z, sub(state[i], n), n);
                 if (!o.on[e]) continue;
-                publish(hs + (size_t)(t + 1) * p.padded * H + row * H + o.unit[e],
-                        pack(hn.x, hn.y));
+                u16* out = hs + ((size_t)(t + 1) * p.padded + row) * H + o.unit[e];
+                publish(out, pack(hn.x, hn.y));
+                if (p.q == 0 && t + EARLY < T) fetch_early(out + (size_t)EARLY * p.padded * H);
                 state[i] = hn;
                 const float2 r = rs[i];
                 const size_t at = ((size_t)t * p.padded * H + row * H + o.unit[e]) / 2;
