@@ -156,7 +156,7 @@ def test_lanes_of_a_gpu(monkeypatch):
     monkeypatch.setattr(lanes, "second_stream", lambda first: Stream("second"))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.name)
     for capturing in (False, True):
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
         two = lanes.Lanes(torch.device("cuda", 0))
         assert bool(two.streams) == capturing
     assert [two.on(0), two.on(1)] == ["first", "second"]
