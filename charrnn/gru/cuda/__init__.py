@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from charrnn.gru.cuda import exact, lanes, nvrtc, plan, rows
+from charrnn.gru.cuda import exact, nvrtc, plan, rows
 from charrnn.gru.cuda.plan import Plan
 from charrnn.gru.cuda.stack import Stack
 
@@ -99,8 +99,7 @@ def forward(
         gpu = plan.card(rows.index_of(state.device))
         variant = (found.cut.before, found.cut.hard, gpu)
         some, training = plan.rows_at_once(hidden, state.size(1), *variant), torch.is_grad_enabled()
-        pairs = len(weights) > 1 and lanes.worth_it(state.device)
-        best = plan.find_pairs if pairs else plan.find
+        best = plan.find_pairs if len(weights) > 1 else plan.find
         parts = [
             Stack.apply(
                 best(hidden, h.size(1), *variant), x, table, h, dropout, low, training, *tensors

@@ -30,13 +30,15 @@ class Lanes:
     They are branches of the CUDA graph that is captured. Without one, and on a CPU, where kernels
     are emulated, all runs in the order in which it is asked for.
 
+    ``both`` says whether work should be cut for two.
+
     Memory that is used on both lanes must be held until :meth:`join`: torch's allocator gives what
     is freed to the next tensor of the lane that it was made on, whatever the other one does.
     """
 
     def __init__(self, device: torch.device):
-        self.streams = []
-        if device.type == "cuda" and worth_it(device):
+        self.streams, self.both = [], worth_it(device)
+        if device.type == "cuda" and self.both:
             first = torch.cuda.current_stream(device)
             self.streams = [first, second_stream(first)]
             self.streams[1].wait_stream(first)

@@ -38,6 +38,7 @@ class Stack(torch.autograd.Function):
         (steps, rows), below, kept, halves, d_gates = inputs.shape[:2], None, [], None, []
         for group in plan.groups(len(layers)):
             lanes, runs, ready, done, held = Lanes(inputs.device), [], [], [], []
+            spans = plan.spans(steps, len(group) if lanes.both else 1)
             with lanes.on(1):  # beside the inputs of the lower layer
                 halves = halves or Halves(layers, training)
                 for i in group:
@@ -51,7 +52,7 @@ class Stack(torch.autograd.Function):
             for lane, (i, run) in enumerate(zip(group, runs)):
                 with lanes.on(lane):
                     w_ih, marks, dropped = halves.w_ih[i], [], []
-                    for k, span in enumerate(plan.spans(steps, len(group))):
+                    for k, span in enumerate(spans):
                         if lane:
                             lanes.wait(lane, done[k])
                         if i:
@@ -105,7 +106,7 @@ class Stack(torch.autograd.Function):
                 d_y, factor = input_gradient(run, rows, dropout), run.scale[1:]
             lanes, runs, ready, done, held = Lanes(inputs.device), [], [], [], []
             scale = torch.empty(2, device=inputs.device)
-            spans = plan.spans(steps, len(group))[::-1]
+            spans = plan.spans(steps, len(group) if lanes.both else 1)[::-1]
             with lanes.on(1):
                 for i in reversed(group):
                     last = None if d_final is None else d_final[i]

@@ -118,6 +118,8 @@ def tensors(value):
 class Lanes:
     """As :class:`charrnn.gru.cuda.lanes.Lanes`."""
 
+    both = True
+
     def __init__(self, races: Races):
         self.races = races
         self.wait(1, self.mark(0))
