@@ -112,8 +112,7 @@ def fit(cut: Cut, rows: int, gpu: Card, forward: bool) -> Launch | None:
     if not groups and not cut.small:
         return None
     grid, items = (2 * items, 1) if cut.small else (groups * cut.blocks, -(-items // groups))
-    # With the reset before the product, rows of two items would be asked for before they are there.
-    if items >= (3 if cut.before else 2):
+    if items > 1:
         early = replace(cut, ahead=True)
         if (forward or early.slots) and shared(early, items, forward) <= gpu.shared:
             cut = early
@@ -128,21 +127,17 @@ def shared(cut: Cut, items: int, forward: bool) -> int:
     return cut.shared_forward(items) if forward else cut.shared_backward(items)
 
 
-PAIRED_ITEMS = 1
-
-
 def find_pairs(hidden: int, rows: int, before: bool, hard: bool, gpu: Card) -> Plan | str:
     """Return the plan for several layers: two at once where each may have half of the GPU.
 
-    Not where a block would then have more items than ``PAIRED_ITEMS``: each step takes nearly twice
-    as long with two.
+    Not where a block would then have several items: each step takes nearly twice as long with two.
     """
     half = replace(gpu, multiprocessors=gpu.multiprocessors // 2)
     found = find(hidden, rows, before, hard, half)
     if isinstance(found, Plan):
         launches = found.forward, found.backward
         fits = max(n.grid for n in launches) <= half.multiprocessors
-        if fits and max(n.items for n in launches) <= PAIRED_ITEMS:
+        if fits and max(n.items for n in launches) == 1:
             return replace(found, pairs=True)
     return find(hidden, rows, before, hard, gpu)
 

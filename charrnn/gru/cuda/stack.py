@@ -192,7 +192,7 @@ def input_gates(
         torch.mm(table, w_ih.t(), out=product)
     else:
         matmul(table.to(low), w_ih.to(low).t(), product)
-    if plan.cut.small or plan.cut.before:
+    if plan.cut.small:
         return gather(product, inputs), None
     return made, inputs.contiguous()
 

@@ -33,9 +33,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int i = 0; i < 4 * OWN; ++i) sums[i * THREADS] = make_float2(0.f, 0.f);
     float2* ds = (float2*)(ss - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
     u32* hps = (u32*)(ds - threadIdx.x + 2 * OWN * THREADS) + threadIdx.x;
-    float2 totals[4 * OWN] = {};
     auto count = [&](int e, int k, float2 v) {
-        float2& sum = CFG_COUNT == 2 ? totals[e * 4 + k] : sums[(e * 4 + k) * THREADS];
+        float2& sum = sums[(e * 4 + k) * THREADS];
         sum = add(sum, v);
     };
     auto copy_x = [&](int item, int t, int rb) {
@@ -123,7 +122,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 count(e, 0, mul(dn, r)), count(e, 1, dr), count(e, 2, dz), count(e, 3, dn);
             }
         }
-    if (CFG_COUNT == 2)
-        for (int i = 0; i < 4 * OWN; ++i) sums[i * THREADS] = totals[i];
     store_sums<4>(sums, sums_out, p, o, up);
 }

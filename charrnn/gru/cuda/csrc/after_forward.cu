@@ -43,19 +43,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     float2* xs = (float2*)(state + p.mine * OWN * THREADS) +
                  threadIdx.x;  // input products of this item and the next one
-    long long looked_up[OWN];  // an item earlier than it is needed, so that nobody waits
-    auto look_up = [&](int t, int rb) {
-        EACH_OWN if (index)
-            looked_up[e] = index[(size_t)t * B + min(rb * 16 + o.row[e], B - 1)];
-    };
+    InputRows input{index, V, B, status};
     auto copy_x = [&](int item, int t, int rb) {
         EACH_OWN {
-            size_t from = (size_t)t * B + min(rb * 16 + o.row[e], B - 1);
-            if (index) {
-                const long long v = looked_up[e];
-                from = v >= 0 && v < V ? v : V;
-                if (from == V) report(status, WRONG_INDEX, (int)v, V, 0);
-            }
+            const size_t from = input.get(e, t, rb * 16 + o.row[e]);
 #pragma unroll
             for (int k = 0; k < 3; ++k)
                 copy_async<8>(xs + (((item & 1) * OWN + e) * 3 + k) * THREADS,
@@ -63,14 +54,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         copies_sent();
         rb = rb + p.groups < p.blocks ? rb + p.groups : p.group;
-        look_up(rb == p.group ? min(t + 1, T - 1) : t, rb);
+        input.look_up(o.row, rb == p.group ? min(t + 1, T - 1) : t, rb);
     };
     EACH_OWN
     for (int m = 0; m < p.mine; ++m)
         for (int t = 1; t <= min(EARLY, T); ++t)
             if (p.q == 0)
                 fetch_early(hs + ((size_t)t * p.padded + (p.group + m * p.groups) * 16 + o.row[e]) * H + o.unit[e]);
-    look_up(0, p.group);
+    input.look_up(o.row, 0, p.group);
     copy_x(0, 0, p.group);
     const Staged<FKP, NG, H / 32> staged(H);
     int item = 0;

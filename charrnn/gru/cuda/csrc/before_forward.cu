@@ -10,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 float* y32, uint4* saved,  // saved: r, z, n, unused
                 u32* fill,                 // (T, padded B, 3H)
                 float* hT,
-                const long long*, int, int T, int B, int pause, int* status) {
+                const long long* __restrict__ index, int V, int T, int B, int pause, int* status) {
     const Wait wait{(u32)pause, status, T, B};
     const Place p = place(B);
     const Own o(p);
@@ -39,19 +39,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     float2* xs = (float2*)(rs + p.mine * OWN * THREADS) +
                  threadIdx.x;  // input products of this item and the next one
+    InputRows input{index, V, B, status};
     auto copy_x = [&](int item, int t, int rb,
                       bool first) {  // r and z for a first phase, n for a second one
-        EACH_OWN
-        if (first) {
-            copy_async<8>(xs + ((item & 1) * OWN + e) * 2 * THREADS,
-                          gx + input_at(t, rb * 16 + o.row[e], o.unit[e], B, 3));
-            copy_async<8>(xs + (((item & 1) * OWN + e) * 2 + 1) * THREADS,
-                          gx + input_at(t, rb * 16 + o.row[e], H + o.unit[e], B, 3));
-        } else
-            copy_async<8>(xs + ((item & 1) * OWN + e) * 2 * THREADS,
-                          gx + input_at(t, rb * 16 + o.row[e], 2 * H + o.unit[e], B, 3));
+        EACH_OWN {
+            const size_t from = input.get(e, t, rb * 16 + o.row[e]) * 3 * H + o.unit[e];
+            float2* to = xs + ((item & 1) * OWN + e) * 2 * THREADS;
+            copy_async<8>(to, gx + (from + (first ? 0 : 2 * H)) / 2);
+            if (first) copy_async<8>(to + THREADS, gx + (from + H) / 2);
+        }
         copies_sent();
+        const bool last = rb + p.groups >= p.blocks;
+        input.look_up(o.row, last && !first ? min(t + 1, T - 1) : t, last ? p.group : rb + p.groups);
     };
+    input.look_up(o.row, 0, p.group);
     copy_x(0, 0, p.group, true);
     const Staged<FKP, NG, H / 32> staged(H);
     int item = 0;
@@ -66,12 +67,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             uint4* buffer = stage + (BRINGS_NEXT ? item & 1 : 0) * (KG * FKP * 64);
             bring(staged, buffer, BRINGS_NEXT && item > 0, wait, p.mine == 1 ? mark : mark2,
                   hs + ((size_t)t * p.padded + rb * 16) * H);
-            if (BRINGS_NEXT) {
+            product_staged<2 * UTW, FKP, FKR>(acc, buffer, kg, wrz);
+            if (BRINGS_NEXT) {  // after the product, as in after_forward.cu
                 staged.copy(stage + (~item & 1) * (KG * FKP * 64),
                             (last ? rh : hs) + ((size_t)t * p.padded + rbn * 16) * H);
                 copies_sent();
             }
-            product_staged<2 * UTW, FKP, FKR>(acc, buffer, kg, wrz);
             float2* now = red + (item & 1) * (NW * 2 * UTW * 64);
             put_partial<2 * UTW>(now, acc);
             if (BRINGS_NEXT)
@@ -106,6 +107,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             uint4* buffer = stage + (BRINGS_NEXT ? item & 1 : 0) * (KG * FKP * 64);
             bring(staged, buffer, BRINGS_NEXT, wait, p.mine == 1 ? mark : mark2,
                   rh + ((size_t)t * p.padded + rb * 16) * H);
+            product_staged<UTW, FKP, FKR>(acc, buffer, kg, wn);
             if (BRINGS_NEXT) {
                 if (!last || t + 1 < T)
                     staged.copy(stage + (~item & 1) * (KG * FKP * 64),
@@ -114,7 +116,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                                     rbn * 16 * H);
                 copies_sent();
             }
-            product_staged<UTW, FKP, FKR>(acc, buffer, kg, wn);
             float2* now = red + (item & 1) * (NW * 2 * UTW * 64);
             put_partial<UTW>(now, acc);
             if (BRINGS_NEXT)

@@ -14,15 +14,6 @@
 // rest in shared memory; CFG_AHEAD whether the next item's rows are brought in advance; CFG_CHUNK
 // k-blocks of gradients that a warp asks for at once, CFG_SLOTS those that then fit in its shared
 // memory; CFG_HARD.
-#ifndef CFG_COUNT
-#define CFG_COUNT (OWN > 1 ? 2 : 1)
-#endif
-#ifndef CFG_POLL
-#define CFG_POLL (H >= 512)
-#endif
-#ifndef CFG_PREFETCH
-#define CFG_PREFETCH 3
-#endif
 constexpr bool BRINGS_NEXT = CFG_AHEAD;
 constexpr int SLOTS = CFG_SLOTS;
 constexpr int H = CFG_H, U = CFG_U, NG = CFG_NG, KRF = CFG_KRF, KRB = CFG_KRB, CHUNK = CFG_CHUNK;
@@ -34,7 +25,7 @@ constexpr int KG = NW / NG;                  // k-groups in the forward product
 constexpr int FKP = (H / 32 + KG - 1) / KG;  // k-blocks of 32 a warp
 constexpr int UTW = UT / NG;                 // unit tiles a warp
 constexpr int FKR = KRF < FKP ? KRF : FKP;
-constexpr int EARLY = CFG_PREFETCH;  // steps: so soon before it is used memory is fetched
+constexpr int EARLY = 2;            // steps ahead of which memory is fetched into the L2 cache
 constexpr u32 EMPTY = 0xffffffffu;  // two NaNs that no conversion makes: not written yet
 constexpr u32 SPINS = 1u << 23;     // seconds: another block died, or never ran
 constexpr int DEADLOCK = 1;         // what status says then
@@ -76,20 +67,39 @@ __device__ __forceinline__ bool settle(uint4 (&v)[N], P address, const Wait& wai
     }
 }
 // Asking too early only loads the L2 cache with requests in vain: wait `pause` clocks from the
-// moment the block itself was about to publish (0: until a vector has been seen to arrive, one of a
-// warp, or one of every fourth lane).
-template <bool SEVERAL>
+// moment the block itself was about to publish (0: until one vector, picked per warp, has been seen
+// to arrive).
 __device__ __forceinline__ void spin_on(const u16* p, const Wait& wait, u32 mark) {
     if (wait.pause) {
         while (clock32() - mark < wait.pause);
         return;
     }
-    const int lane = threadIdx.x & 31;
-    if (SEVERAL ? lane % 4 == 0 : lane == threadIdx.x >> 5)
+    if ((threadIdx.x & 31) == (threadIdx.x >> 5))
         for (u32 spin = 0; missing(peek(p)); ++spin)
             if (spin > SPINS) wait.give_up();
     __syncwarp();
 }
+
+// Where input products come from: (T, B) rows, or rows (V + 1) by an index (T, B), which is looked up
+// an item before it is needed, so that nobody waits for it. The last row is for wrong indices.
+struct InputRows {
+    const long long* index;
+    int V, B;
+    volatile int* status;
+    long long found[OWN];
+    __device__ __forceinline__ void look_up(const int (&row)[OWN], int t, int rb) {
+#pragma unroll
+        for (int e = 0; e < OWN; ++e)
+            if (index) found[e] = index[(size_t)t * B + min(rb * 16 + row[e], B - 1)];
+    }
+    __device__ __forceinline__ size_t get(int e, int t, int row) const {
+        if (!index) return (size_t)t * B + min(row, B - 1);
+        const long long v = found[e];
+        if (v >= 0 && v < V) return v;
+        report(status, WRONG_INDEX, (int)v, V, 0);
+        return V;
+    }
+};
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 struct Place {

@@ -82,7 +82,7 @@ __device__ __forceinline__ void bring(const Staged<KP, NGW, BLOCKS>& st, uint4* 
 #pragma unroll
         for (int i = 0; i < N; ++i) v[i] = *st.to(stage, st.on(i) ? i : 0);
     } else {
-        spin_on<false>(at(N - 1), wait, mark);
+        spin_on(at(N - 1), wait, mark);
         ask<N>(v, at);
     }
     const bool late = settle<N>(v, at, wait);
@@ -127,7 +127,6 @@ __device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots
                                                const Wait& wait, u32 mark, const u16* rows, int ld,
                                                int kp0, const Weights<KP, KR, NT>& w) {
     static_assert(KP % CH == 0 && S % CH == 0, "chunks must divide k-blocks and slots");
-    constexpr bool SEVERAL = CFG_POLL;
 #pragma unroll
     for (int c = 0; c < KP; c += CH) {
         uint4 v[2 * CH];
@@ -137,8 +136,7 @@ __device__ __forceinline__ void product_direct(float (&acc)[NT][4], uint4* slots
 #pragma unroll
             for (int i = 0; i < 2 * CH; ++i) v[i] = slots[S ? (2 * c + i) % (2 * S) * 32 : 0];
         } else {
-            const int lane = threadIdx.x & 31;
-            if (!c) spin_on<SEVERAL>(at(SEVERAL ? lane % (2 * CH) : 2 * CH - 1), wait, mark);
+            if (!c) spin_on(at(2 * CH - 1), wait, mark);
             ask<2 * CH>(v, at);
             if (S && CH < KP && !c)
 #pragma unroll
