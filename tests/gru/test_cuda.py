@@ -37,6 +37,7 @@ def groups(monkeypatch):
     plan.find.cache_clear()
     yield
     plan.find.cache_clear()
+    plan.kernels.cache_clear()
 
 
 @pytest.fixture
@@ -140,6 +141,7 @@ def test_gradients_asked_for_in_chunks(device, slots, groups, monkeypatch):
             monkeypatch.setattr(Cut, "chunk", chunk)
             monkeypatch.setattr(Cut, "slots", some)
             plan.find.cache_clear()
+            plan.kernels.cache_clear()
             backward = plan.find(224, count, False, False, plan.card(0)).backward
             assert (backward.grid, backward.cut.depths) == (7, [3])
             assert backward.cut.ahead == (count > 16)
@@ -319,6 +321,8 @@ def test_why_there_is_no_plan():
     assert "2048" in plan.find(3000, 16, False, False, H100)
     assert "multiprocessors" in plan.find(1024, 16, False, False, plan.Card((8, 0), 20, 163 << 10))
     assert "cuDNN is faster" in plan.why_not_auto(2048, 128, H100)
-    assert "cuDNN is faster" in plan.why_not_auto(128, 16, H100)
+    assert "cuDNN is faster" in plan.why_not_auto(64, 16, H100)
+    assert plan.why_not_auto(64, 16, H100, True) is plan.why_not_auto(64, 64, H100) is None
+    assert plan.why_not_auto(128, 16, H100) is None
     assert plan.why_not_auto(128, 64, H100) is None
     assert plan.why_not_auto(512, 64, H100) is None

@@ -99,13 +99,13 @@ def test_what_auto_takes_on_a_gpu(monkeypatch, capfd):
     monkeypatch.setattr(plan, "card", lambda index: plan.Card((9, 0), 132, 227 << 10))
     gpu = torch.device("cuda")
     for hidden, count, expected in [
-        (128, 16, "torch"), (128, 64, "native"), (512, 1, "native"), (1024, 256, "native"),
+        (64, 16, "torch"), (128, 16, "native"), (512, 1, "native"), (1024, 256, "native"),
         (2048, 64, "native"), (2048, 65, "torch"), (3000, 1, "torch"),
     ]:  # fmt: skip
         with torch.device("meta"):
             assert GRU(3, hidden).choose_backend(gpu, count) == expected
             assert GRU(3, hidden, gate="hard_sigmoid").choose_backend(gpu, count) == "native"
-    assert "cuDNN is faster" in GRU(3, 128).describe_backend(gpu, 16)
+    assert "cuDNN is faster" in GRU(3, 64).describe_backend(gpu, 16)
     assert GRU(3, 512).describe_backend(gpu, 16) == "native"
     assert not capfd.readouterr().err
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -211,11 +211,11 @@ def pause_of(cut: Cut, rows: int, forward: bool) -> int:
     return 0 if cut.before else 1000
 
 
-# What auto takes, measured on an H100 (charrnn/benchmarks/GPU.md). cuDNN is faster with few rows of
-# a small hidden size, where it keeps the weights on the chip itself. Above H 1024 one size was
-# measured, H 2048 with 64 rows: reset=before takes 13.1 ms there where cuDNN takes 17.2; more rows
-# are cuDNN's, whose time grows less with them.
-AUTO_SMALL, AUTO_FEW_ROWS = 128, 32
+# What auto takes, measured on an H100 (charrnn/benchmarks/GPU.md). In float32 cuDNN is faster with
+# few rows of a small hidden size, where it keeps the weights on the chip itself. Above H 1024 one
+# size was measured, H 2048 with 64 rows: reset=before takes 13.1 ms there where cuDNN takes 17.2;
+# more rows are cuDNN's, whose time grows less with them.
+AUTO_SMALL, AUTO_FEW_ROWS = 64, 32
 AUTO_LARGE, AUTO_SOME_ROWS = 1024, 64
 
 
@@ -226,8 +226,8 @@ def why_not_auto(hidden: int, rows: int | None, gpu: Card, low: bool = False) ->
         low: whether products take 16-bit operands, under autocast; cuDNN then computes large layers
             in float16 (:func:`charrnn.gru.torch.takes_halves`).
     """
-    if hidden <= AUTO_SMALL and rows is not None and rows <= AUTO_FEW_ROWS:
-        return f"cuDNN is faster at hidden_size up to {AUTO_SMALL} with few rows"
+    if hidden <= AUTO_SMALL and rows is not None and rows <= AUTO_FEW_ROWS and not low:
+        return f"cuDNN is faster in float32 at hidden_size up to {AUTO_SMALL} with few rows"
     if hidden > AUTO_LARGE and low:
         return f"cuDNN in float16 is faster at hidden_size above {AUTO_LARGE}"
     if padded(hidden, False) > AUTO_LARGE and (rows is None or rows > AUTO_SOME_ROWS):
