@@ -7,14 +7,16 @@ learning rates. Every window is a replay, the first one too, so that a run that 
 numbers of one that is not.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from charrnn.gru.cuda import rmsprop
+from charrnn.gru.cuda import lanes, rmsprop
 from charrnn.training.gradients import clip_by_value
 
 OPTIMIZERS = (RMSprop, Adam, AdamW, SGD)
@@ -69,9 +71,10 @@ class StepGraph:
                 if type(optimizer) is not RMSprop:  # which has no fused form
                     group.update(FUSED)
                 group["lr"] = rate
-            self._rehearse(clips, list(buffers), device)
-            for each in clips:
-                self._capture(each)
+            with lanes.two_lanes():
+                self._rehearse(clips, list(buffers), device)
+                for each in clips:
+                    self._capture(each)
         finally:
             for group, before in zip(groups, settings):
                 for key in ("lr", "capturable", *FUSED):
@@ -140,7 +143,7 @@ class StepGraph:
         generator = torch.cuda.default_generators[self.stream.device.index]
         state = generator.get_state()
         try:
-            with torch.cuda.graph(graph, pool=pool, stream=self.stream):
+            with nothing_collected(), torch.cuda.graph(graph, pool=pool, stream=self.stream):
                 loss = self._step(clip)
         except RuntimeError:  # the generator would go on believing that it is captured
             fresh = torch.Generator(generator.device)
@@ -149,3 +152,20 @@ class StepGraph:
             raise
         self.graphs.append(graph)
         self.losses.append(loss)
+
+
+@contextlib.contextmanager
+def nothing_collected() -> Iterator[None]:
+    """A context without garbage collection, which comes before it: where a graph is captured.
+
+    A CUDA graph that is collected meanwhile, such as an earlier model's, would end the capture with
+    an error (https://github.com/pytorch/pytorch/pull/161037).
+    """
+    gc.collect()
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -23,7 +23,7 @@ def short_spans(request, monkeypatch):
     if request.param == "groups":
         monkeypatch.setattr(plan, "SMALL", 0)
     monkeypatch.setattr(plan, "LEAST_STEPS", 2)
-    monkeypatch.setattr(lanes, "worth_it", lambda device: True)  # on a GPU too
+    monkeypatch.setattr(lanes, "for_graph", True)  # on a GPU too
     plan.find.cache_clear()
     yield
     plan.find.cache_clear()
@@ -157,10 +157,11 @@ def test_lanes_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("first"))
     monkeypatch.setattr(lanes, "second_stream", lambda first: Stream("second"))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.name)
-    for capturing in (False, True):
-        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
+    alone = lanes.Lanes(torch.device("cuda", 0))
+    assert not alone.streams and not alone.both
+    with lanes.two_lanes():
         two = lanes.Lanes(torch.device("cuda", 0))
-        assert bool(two.streams) == two.both == capturing
+    assert two.both and not lanes.for_graph
     assert [two.on(0), two.on(1)] == ["first", "second"]
     two.wait(1, two.mark(0))
     two.join()

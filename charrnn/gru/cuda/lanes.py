@@ -2,16 +2,28 @@
 
 import contextlib
 import functools
+from collections.abc import Iterator
 
 import torch
 
+for_graph = False
+"""Whether :func:`two_lanes` is on, in all threads: backward has its own."""
 
-def worth_it(device: torch.device) -> bool:
-    """Whether two lanes save time: in a CUDA graph.
 
-    Without one the host is what most sizes wait for, and each launch and event costs it some 10 us.
+@contextlib.contextmanager
+def two_lanes() -> Iterator[None]:
+    """A context in which lanes are two on a GPU: where a CUDA graph is rehearsed and captured.
+
+    Without a graph the host is what most sizes wait for, and each launch and event costs it some
+    10 us. A rehearsal has to do just what is captured: cuBLAS loads kernels for each shape and
+    memory for each stream, which a capture forbids.
     """
-    return device.type != "cuda" or torch.cuda.is_current_stream_capturing()
+    global for_graph
+    before, for_graph = for_graph, True
+    try:
+        yield
+    finally:
+        for_graph = before
 
 
 @functools.cache
@@ -37,8 +49,8 @@ class Lanes:
     """
 
     def __init__(self, device: torch.device):
-        self.streams, self.both = [], worth_it(device)
-        if device.type == "cuda" and self.both:
+        self.streams, self.both = [], for_graph or device.type == "cpu"
+        if device.type == "cuda" and for_graph:
             first = torch.cuda.current_stream(device)
             self.streams = [first, second_stream(first)]
             self.streams[1].wait_stream(first)

@@ -1,5 +1,7 @@
-"""What clips gradients in a window's CUDA graph: the step, unless a task has a way of its own."""
+"""Parts of a window's CUDA graph that need no GPU: what clips gradients; garbage collection."""
 
+import contextlib
+import gc
 from types import SimpleNamespace
 
 import torch
@@ -31,3 +33,23 @@ def test_optimizers_without_a_pass_of_ours_clip_first():
     graph.parameters, graph.optimizer = [p], torch.optim.SGD([p], lr=1.0)
     graph._update(2.0)
     assert p.tolist()[:2] == [-1, 2] and p.isnan().sum() == 1 and p.grad[1] == -2
+
+
+def test_nothing_is_collected_during_a_capture(monkeypatch):
+    """Not an earlier graph, which would end it; collection goes on afterwards, if there was any."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *args, **settings: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "default_generators", [torch.Generator()])
+    graph = StepGraph.__new__(StepGraph)
+    graph.graphs, graph.losses = [], []
+    graph.stream = SimpleNamespace(device=SimpleNamespace(index=0))
+    collects = []
+    graph._step = lambda clip: collects.append(gc.isenabled())
+    graph._capture(None)
+    assert collects == [False] and gc.isenabled()
+    gc.disable()
+    try:
+        graph._capture(None)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
