@@ -41,14 +41,16 @@ def test_nothing_is_collected_during_a_capture(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", lambda *args, **settings: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "default_generators", [torch.Generator()])
     graph = StepGraph.__new__(StepGraph)
-    graph.graphs, graph.losses = [], []
+    graph.losses = []
     graph.stream = SimpleNamespace(device=SimpleNamespace(index=0))
     collects = []
     graph._step = lambda clip: collects.append(gc.isenabled())
+    graph.graphs = []
     graph._capture(None)
     assert collects == [False] and gc.isenabled()
     gc.disable()
     try:
+        graph.graphs = []
         graph._capture(None)
         assert not gc.isenabled()
     finally:
