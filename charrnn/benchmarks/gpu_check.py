@@ -87,26 +87,30 @@ def check_precision(windows: int) -> Iterator[Finding]:
     """The loss after the same windows in every precision and on every backend."""
     text = b"".join(file.read_bytes() for file in stdlib_files())[:1_000_000]
     tokens = torch.frombuffer(bytearray(text), dtype=torch.uint8) % V
-    # The larger size is one that the torch backend computes in float16 under autocast.
-    for reset, hidden in (("after", 256), ("before", 256), ("after", 1280)):
+    # The larger size is one that the torch backend computes in float16 under autocast. With the rate
+    # of the smaller one its first 100 windows are chaos: any rounding then decides over 10 %.
+    for reset, hidden, rate in (("after", 256, 1e-3), ("before", 256, 1e-3), ("after", 1280, 2e-4)):
         losses = {}
         for backend in ("native", "torch") if reset == "after" else ("native",):
             for precision in PRECISIONS:
-                size = reset, backend, hidden
-                losses[backend, precision] = learn(tokens, *size, precision, windows)
+                run = reset, backend, hidden, rate
+                losses[backend, precision] = learn(tokens, *run, precision, windows)
         low, high = min(losses.values()), max(losses.values())
         each = ", ".join(f"{b} {p} {loss:.4f}" for (b, p), loss in losses.items())
         line = f"H {hidden}, reset={reset}, validation after {windows} windows: {each}; within 1 %"
         yield Finding(3, high <= 1.01 * low, line)
 
 
-def learn(tokens, reset: str, backend: str, hidden: int, precision: str, windows: int) -> float:
+def learn(
+    tokens, reset: str, backend: str, hidden: int, rate: float, precision: str, windows: int
+) -> float:
     """Return the validation loss after so many windows (L 2, B 64, T 64)."""
     torch.manual_seed(0)
     train, valid = tokens[:900_000], tokens[900_000:]
     stream, held = (RowStream(part, 64, 64).to(CUDA) for part in (train, valid))
     model = GRUEncode(V, hidden, 2, reset=reset, backend=backend).to(CUDA)
     training = Training(model, *stream.at(0), precision)
+    training.optimizer.param_groups[0]["lr"] = rate
     for window, _ in zip(stream, range(windows)):
         training.inputs, training.targets = window.inputs, window.targets
         training()
