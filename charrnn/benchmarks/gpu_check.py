@@ -87,7 +87,7 @@ def check_precision(windows: int) -> Iterator[Finding]:
     """The loss after the same windows in every precision and on every backend."""
     text = b"".join(file.read_bytes() for file in stdlib_files())[:1_000_000]
     tokens = torch.frombuffer(bytearray(text), dtype=torch.uint8) % V
-    # The larger size is one that the torch backend computes in float16 under autocast. With the rate
+    # The larger size is one that the torch backend computes in float16 under autocast. At the rate
     # of the smaller one its first 100 windows are chaos: any rounding then decides over 10 %.
     for reset, hidden, rate in (("after", 256, 1e-3), ("before", 256, 1e-3), ("after", 1280, 2e-4)):
         losses = {}
