@@ -48,11 +48,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copies_sent();
     };
     EACH_OWN
-    for (int m = 0; m < p.mine; ++m)
+    for (int m = 0; m < p.mine; ++m) {
+        const int row = (p.group + m * p.groups) * 16 + o.row[e];
         for (int t = T - 1; t >= max(T - EARLY, 0); --t)
-            if (p.q == 0)
-                for (int k = 0; k < 3; ++k)
-                    fetch_early(dg + ((size_t)t * p.padded + (p.group + m * p.groups) * 16 + o.row[e]) * 4 * H + k * H + o.unit[e]);
+            for (int k = 0; k < 3; ++k)
+                if (p.q == 0)
+                    fetch_early(dg + ((size_t)t * p.padded + row) * 4 * H + k * H + o.unit[e]);
+    }
     copy_x(0, T - 1, p.group);
     constexpr int CH = CHUNK < KP ? CHUNK : KP;
     uint4* slots =
@@ -70,8 +72,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 float acc[UT][4] = {};
                 const u16* rows = dg + ((size_t)(t + 1) * p.padded + rb * 16) * 4 * H;
                 product_direct<UT, KP, KR, 3 * H / 32, CH, SLOTS>(
-                    acc, slots, BRINGS_NEXT && item > p.mine, wait, p.mine == 1 ? mark : mark2, rows,
-                    4 * H, p.warp * KP, weights);
+                    acc, slots, BRINGS_NEXT && item > p.mine, wait, p.mine == 1 ? mark : mark2,
+                    rows, 4 * H, p.warp * KP, weights);
                 if (BRINGS_NEXT && tn >= -1)  // after the product, as in forward
                     copy_direct<KP, 3 * H / 32, SLOTS>(
                         slots, dg + ((size_t)(tn + 1) * p.padded + rbn * 16) * 4 * H, 4 * H,

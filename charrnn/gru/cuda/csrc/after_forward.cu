@@ -57,10 +57,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         input.look_up(o.row, rb == p.group ? min(t + 1, T - 1) : t, rb);
     };
     EACH_OWN
-    for (int m = 0; m < p.mine; ++m)
+    for (int m = 0; m < p.mine; ++m) {
+        const int row = (p.group + m * p.groups) * 16 + o.row[e];
         for (int t = 1; t <= min(EARLY, T); ++t)
-            if (p.q == 0)
-                fetch_early(hs + ((size_t)t * p.padded + (p.group + m * p.groups) * 16 + o.row[e]) * H + o.unit[e]);
+            if (p.q == 0) fetch_early(hs + ((size_t)t * p.padded + row) * H + o.unit[e]);
+    }
     input.look_up(o.row, 0, p.group);
     copy_x(0, 0, p.group);
     const Staged<FKP, NG, H / 32> staged(H);

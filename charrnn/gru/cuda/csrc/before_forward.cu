@@ -50,7 +50,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         copies_sent();
         const bool last = rb + p.groups >= p.blocks;
-        input.look_up(o.row, last && !first ? min(t + 1, T - 1) : t, last ? p.group : rb + p.groups);
+        input.look_up(o.row, last && !first ? min(t + 1, T - 1) : t,
+                      last ? p.group : rb + p.groups);
     };
     input.look_up(o.row, 0, p.group);
     copy_x(0, 0, p.group, true);

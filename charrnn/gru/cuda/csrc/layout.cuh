@@ -80,8 +80,8 @@ __device__ __forceinline__ void spin_on(const u16* p, const Wait& wait, u32 mark
     __syncwarp();
 }
 
-// Where input products come from: (T, B) rows, or rows (V + 1) by an index (T, B), which is looked up
-// an item before it is needed, so that nobody waits for it. The last row is for wrong indices.
+// Where input products come from: (T, B) rows, or rows (V + 1) by an index (T, B), which is looked
+// up an item before it is needed, so that nobody waits for it. The last row is for wrong indices.
 struct InputRows {
     const long long* index;
     int V, B;
