@@ -172,6 +172,22 @@ def test_gradients_of_any_size(device, scale, kernels):
 
 
 @pytest.mark.parametrize("reset", RESETS)
+def test_gradients_that_begin_anywhere(device, reset, kernels):
+    """As a part of a larger tensor, such as torch.cat's gradient has; kernels load pairs."""
+    inputs, _, state, weights, grads = case("one_hot", 32, 3, 5, 1)
+    move = {"device": device, "dtype": torch.float32}
+    state, weights = state.to(**move).requires_grad_(), [tuple(w.to(**move) for w in weights[0])]
+    inputs, found = inputs.to(device), []
+    for begin in (0, 1):
+        results = cuda.forward(inputs, None, state, weights, reset=reset, gate="sigmoid")
+        some = [torch.empty(g.numel() + begin, device=device)[begin:].view_as(g) for g in grads]
+        for part, grad in zip(some, grads):
+            part.copy_(grad)
+        found += torch.autograd.grad(results, [state], some)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("bad", [torch.inf, torch.nan])
 def test_a_gradient_that_is_not_finite_is_seen(device, bad, reset, kernels):
     """As a GradScaler needs it: in every parameter."""
