@@ -172,6 +172,22 @@ def test_gradients_of_any_size(device, scale, kernels):
 
 
 @pytest.mark.parametrize("reset", RESETS)
+def test_gradients_that_begin_anywhere(device, reset, kernels):
+    """As a part of a larger tensor, such as torch.cat's gradient has; kernels load pairs."""
+    inputs, _, state, weights, grads = case("one_hot", 32, 3, 5, 1)
+    move = {"device": device, "dtype": torch.float32}
+    state, weights = state.to(**move).requires_grad_(), [tuple(w.to(**move) for w in weights[0])]
+    inputs, found = inputs.to(device), []
+    for begin in (0, 1):
+        results = cuda.forward(inputs, None, state, weights, reset=reset, gate="sigmoid")
+        some = [torch.empty(g.numel() + begin, device=device)[begin:].view_as(g) for g in grads]
+        for part, grad in zip(some, grads):
+            part.copy_(grad)
+        found += torch.autograd.grad(results, [state], some)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("bad", [torch.inf, torch.nan])
 def test_a_gradient_that_is_not_finite_is_seen(device, bad, reset, kernels):
     """As a GradScaler needs it: in every parameter."""
@@ -218,16 +234,25 @@ def test_dropout_between_layers(device):
     assert not found[0][2].equal(found[2][2])
 
 
-def test_an_index_out_of_range(device):
-    _, _, state, weights, _ = case("one_hot", 32, 1, 1, 1)
+@pytest.mark.parametrize("wrong", [V, -1, 1 << 40])
+@pytest.mark.parametrize("reset", RESETS)
+def test_an_index_out_of_range(device, reset, wrong, kernels):
+    """It is told, and makes its own row not a number, but no other one."""
+    inputs, _, state, weights, _ = case("one_hot", 32, 3, 20, 1)
     move = {"device": device, "dtype": torch.float32}
-    given = (None, state.to(**move), [tuple(w.to(**move) for w in weights[0])])
-    bad = torch.tensor([[V]], device=device)
-    outputs, _ = cuda.forward(bad, *given, reset="after", gate="sigmoid")
-    assert outputs.isnan().any()
-    with pytest.raises(IndexError, match=f"index {V} is none of the vocabulary of {V}"):
-        cuda.forward(bad, *given, reset="after", gate="sigmoid")
-    cuda.forward(torch.tensor([[0]], device=device), *given, reset="after", gate="sigmoid")
+    weights = [tuple(w.to(**move).requires_grad_() for w in weights[0])]
+    inputs, given = inputs.to(device), (None, state.to(**move), weights)
+    expected, _ = cuda.forward(inputs, *given, reset=reset, gate="sigmoid")
+    bad = inputs.clone()
+    bad[1, 17] = wrong
+    outputs, _ = cuda.forward(bad, *given, reset=reset, gate="sigmoid")
+    others = torch.arange(20, device=device) != 17
+    assert torch.equal(outputs[:, others], expected[:, others])
+    assert torch.equal(outputs[0, 17], expected[0, 17]) and outputs[1:, 17].isnan().all()
+    assert torch.autograd.grad(outputs.sum(), weights[0])[1].isnan().any()
+    with pytest.raises(IndexError, match=rf"index {wrong if wrong < 99 else 0} is none of .* {V} "):
+        cuda.forward(bad, *given, reset=reset, gate="sigmoid")
+    cuda.forward(inputs, *given, reset=reset, gate="sigmoid")
 
 
 def test_a_wait_in_vain_is_told(groups, emulated, monkeypatch):

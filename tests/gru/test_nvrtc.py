@@ -2,7 +2,9 @@
 
 import ctypes
 import multiprocessing
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,6 +92,55 @@ def test_without_nvrtc(monkeypatch, capfd):
     assert "libnvrtc.so.13 is neither" in said and "auto takes torch" in said
     with pytest.raises(InputError, match=r"backend=native: .*libnvrtc"):
         GRU(3, 4, backend="native").choose_backend(gpu)
+
+
+def test_a_failure_is_kept(monkeypatch):
+    """Each window asks for kernels, several times."""
+    calls = []
+
+    def missing():
+        calls.append(1)
+        raise nvrtc.Unavailable("libnvrtc.so.13 is neither in torch's wheels nor installed")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(nvrtc, "driver", lambda name, version: None)
+    monkeypatch.setattr(nvrtc, "nvrtc_version", missing)
+    for _ in range(2):
+        with pytest.raises(nvrtc.Unavailable, match="neither in torch's wheels"):
+            nvrtc.module(("many.cu",), (("A_FAILURE", 1),), 0)
+    assert len(calls) == 1
+
+
+def test_a_thread_without_a_context_gets_one(monkeypatch):
+    """Once: as in a backward pass whose first kernel is ours."""
+    said, current = [], []
+
+    def driver(name, context):
+        said.append(name)
+        context._obj.value = 1 if current else None
+
+    stream = SimpleNamespace(synchronize=lambda: said.append("synchronize"))
+    monkeypatch.setattr(nvrtc, "driver", driver)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    for there, expected in (
+        (False, ["cuCtxGetCurrent", "synchronize"]), (True, ["cuCtxGetCurrent"])
+    ):  # fmt: skip
+        said.clear()
+        current[:] = [1] * there
+        thread = threading.Thread(target=lambda: [nvrtc.need_context() for _ in range(2)])
+        thread.start()
+        thread.join()
+        assert said == expected
+
+
+@pytest.mark.gpu
+def test_a_launch_from_a_new_thread():
+    x, parts = torch.full((9,), -3.0, device="cuda"), torch.zeros(1, device="cuda")
+    given = "largest_parts", (1,), x, None, None, parts, 2, 1, 0
+    thread = threading.Thread(target=rows.kernels(0).launch, args=given)
+    thread.start()
+    thread.join()
+    assert parts == 3
 
 
 def test_what_auto_takes_on_a_gpu(monkeypatch, capfd):

@@ -11,6 +11,7 @@ import functools
 import glob
 import importlib.util
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,24 +36,51 @@ def source(files: Iterable[str]) -> str:
     return "".join(f'#line 1 "{f}"\n{(FOLDER / f).read_text("utf-8")}\n' for f in files)
 
 
-@functools.cache
 def module(files: tuple[str, ...], settings: tuple[tuple[str, object], ...], index: int):
     """The kernels of files with settings (-DCFG_NAME=VALUE), on the GPU of an index.
 
     Raises Unavailable.
     """
+    found = load(files, settings, index)
+    if isinstance(found, str):
+        raise Unavailable(found)
+    return found
+
+
+@functools.cache
+def load(files: tuple[str, ...], settings: tuple[tuple[str, object], ...], index: int):
+    """As :func:`module`, or why there are none: to look for NVRTC in vain takes 30 ms each time."""
     major, minor = torch.cuda.get_device_capability(index)
     options = ["--std=c++17", *(f"-DCFG_{name}={value}" for name, value in settings)]
     try:
         image = cached(source(files), options, 10 * major + minor)
     except OSError as error:
         where = error.filename or "the cache folder"
-        raise Unavailable(f"{where}: {error.strerror}") from error
+        return f"{where}: {error.strerror}"
+    except Unavailable as error:
+        return str(error)
     with torch.cuda.device(index):
-        torch.cuda.current_stream().synchronize()  # this thread has the context
+        need_context()
         handle = ctypes.c_void_p()
         driver("cuModuleLoadData", ctypes.byref(handle), image)
     return Module(handle)
+
+
+this_thread = threading.local()
+
+
+def need_context() -> None:
+    """Have torch's CUDA context in this thread, for the driver.
+
+    A thread of autograd has none before its first kernel of torch's, and that may come after ours
+    (https://github.com/pytorch/pytorch/issues/124565).
+    """
+    if not getattr(this_thread, "has_context", False):
+        context = ctypes.c_void_p()
+        driver("cuCtxGetCurrent", ctypes.byref(context))
+        if not context:
+            torch.cuda.current_stream().synchronize()
+        this_thread.has_context = True
 
 
 def cached(text: str, options: list[str], architecture: int) -> bytes:
@@ -218,6 +246,7 @@ class Module:
                 waits for one that cannot start would wait for ever.
             steps: a launch for each of them, as a last argument.
         """
+        need_context()
         names = [names] if isinstance(names, str) else names
         functions = [self.function(name, shared) for name in names]
         values = [as_argument(a) for a in args]

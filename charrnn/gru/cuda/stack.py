@@ -91,11 +91,11 @@ class Stack(torch.autograd.Function):
         (steps, rows), hidden = inputs.shape[:2], plan.cut.hidden
         d_gates = ctx.d_gates or [None] * len(layers)
         ctx.d_gates = None  # full now: a second backward makes others
-        d_final = None if d_final is None else d_final.float().contiguous()
+        d_final = None if d_final is None else dense(d_final)
         if d_outputs is None:
             d_y = torch.zeros(steps, rows, hidden, device=inputs.device)
         else:
-            d_y = d_outputs.float().contiguous()
+            d_y = dense(d_outputs)
         d_state = torch.empty(len(layers), rows, hidden, device=inputs.device)
         indices, size = not inputs.is_floating_point(), 0
         if indices:
@@ -218,6 +218,12 @@ def weight_gradients(run: Backward, x: Tensor | None = None, product=None) -> li
         run.scale[1:],
         [(sums[:, -3 * hidden :], 0), (sums[:, : 3 * hidden], turn)],
     )
+
+
+def dense(grad: Tensor) -> Tensor:
+    """A gradient in float32, row-major, and where the kernels' loads of pairs may begin."""
+    grad = grad.float().contiguous()
+    return grad.clone() if grad.data_ptr() % 16 else grad
 
 
 def as_float(a: Tensor, b: Tensor) -> Tensor:

@@ -55,12 +55,11 @@ struct Staged {  // which 16 bytes a lane brings: vector i of N
         return 2 * KP % NGW == 0 || ng + i * NGW < 2 * KP;
     }
     __device__ __forceinline__ const u16* from(const u16* rows, int i) const {
-        int b = ng + i * NGW, kp = b >> 1;
-        if (!exact && (kp >= KP || kg * KP + kp >= BLOCKS)) {
-            kp = 0;
-            b = 0;
-        }
-        return rows + (lane >> 2) * ld + (lane & 3) * 8 + kg * KP * 32 + (b & 1) * 8 * ld + kp * 32;
+        const int b = ng + i * NGW;
+        int k = kg * KP + (b >> 1);
+        // Past the end the weights are zero, by which a row that is not finite spoils only itself.
+        if (!exact && k >= BLOCKS) k = 0;
+        return rows + (lane >> 2) * ld + (lane & 3) * 8 + (b & 1) * 8 * ld + k * 32;
     }
     __device__ __forceinline__ uint4* to(uint4* stage, int i) const {
         return stage + kg * KP * 64 + (ng + i * NGW) * 32 + lane;
