@@ -119,23 +119,26 @@ class StepGraph:
         random = torch.cuda.get_rng_state(device)
         stream = self.stream
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                for clip in clips:
-                    self._step(clip)
-                    if rmsprop.supports(self.optimizer):  # which its first step has made so
-                        self.update = functools.partial(rmsprop.step, self.optimizer, self.rates)
-        torch.cuda.current_stream(device).wait_stream(stream)
-        torch.cuda.set_rng_state(random, device)
-        with torch.no_grad():
-            for tensor, value in kept:
-                tensor.copy_(value)
-            for parameter in self.parameters:
-                for key, value in state.get(parameter, {}).items():
-                    if torch.is_tensor(value):
-                        old = before.get(parameter, {}).get(key)
-                        value.zero_() if old is None else value.copy_(old)
-        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    for clip in clips:
+                        self._step(clip)
+                        if rmsprop.supports(self.optimizer):  # which its first step has made so
+                            step = functools.partial(rmsprop.step, self.optimizer, self.rates)
+                            self.update = step
+        finally:  # after an error too: the run goes on without a graph
+            torch.cuda.current_stream(device).wait_stream(stream)
+            torch.cuda.set_rng_state(random, device)
+            with torch.no_grad():
+                for tensor, value in kept:
+                    tensor.copy_(value)
+                for parameter in self.parameters:
+                    for key, value in state.get(parameter, {}).items():
+                        if torch.is_tensor(value):
+                            old = before.get(parameter, {}).get(key)
+                            value.zero_() if old is None else value.copy_(old)
+            self.optimizer.zero_grad(set_to_none=True)
 
     def _capture(self, clip: Callable[[], float | None]) -> None:
         graph = torch.cuda.CUDAGraph()

@@ -19,7 +19,7 @@ def test_sums_by_index(device, size, product, monkeypatch):
     (steps, count, vocab), wide = size, 32
     torch.manual_seed(vocab)
     if product:
-        monkeypatch.setattr(rows, "HOT", 1 << 20)
+        monkeypatch.setattr(rows, "LARGEST_ONE_HOT", 1 << 20)
     gates = torch.randn(steps, wide, 64).half()
     gates[:, count:] = 0
     inputs = torch.randint(vocab, (count, steps)).t()
@@ -37,8 +37,8 @@ def test_sums_by_index(device, size, product, monkeypatch):
 
 def test_large_vocabularies_have_no_one_hot_rows(device):
     inputs = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    assert rows.one_hot(inputs, 16, rows.HOT).shape == (16, rows.HOT)
-    assert rows.one_hot(inputs, 16, rows.HOT + 1) is None
+    assert rows.one_hot(inputs, 16, rows.LARGEST_ONE_HOT).shape == (16, rows.LARGEST_ONE_HOT)
+    assert rows.one_hot(inputs, 16, rows.LARGEST_ONE_HOT + 1) is None
 
 
 @pytest.mark.parametrize("begin", [0, 1, 4])

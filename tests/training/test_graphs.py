@@ -4,6 +4,7 @@ import contextlib
 import gc
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from charrnn.training.gradients import bound_of_step
@@ -55,3 +56,32 @@ def test_nothing_is_collected_during_a_capture(monkeypatch):
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_a_rehearsal_that_fails_leaves_no_trace(monkeypatch):
+    """The run goes on without a graph, with the weights and the optimizer's state of before."""
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    p, buffer = torch.nn.Parameter(torch.ones(2)), torch.zeros(1)
+    graph = StepGraph.__new__(StepGraph)
+    graph.parameters, graph.stream = [p], Stream()
+    graph.optimizer = torch.optim.SGD([p], lr=1.0, momentum=0.9)
+
+    def step(clip):
+        p.grad = torch.ones(2)
+        graph.optimizer.step()
+        buffer.add_(1)
+        raise RuntimeError("no kernel")
+
+    graph._step = step
+    with pytest.raises(RuntimeError, match="no kernel"):
+        graph._rehearse([None], [buffer], torch.device("cpu"))
+    assert p.tolist() == [1, 1] and p.grad is None and buffer.item() == 0
+    assert graph.optimizer.state[p]["momentum_buffer"].tolist() == [0, 0]

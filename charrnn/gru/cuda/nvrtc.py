@@ -1,9 +1,8 @@
 """The CUDA C++ of ``csrc``, compiled in the running process, kept, loaded and launched.
 
-NVRTC, the compiler, comes with torch's own CUDA wheels, so that neither a toolkit nor a compiler
-need be there. It and the driver are called through ctypes. Compiled modules stay in the user's
-cache folder, by source, options, architecture, and the versions of compiler and driver; one process
-builds while others wait. Nothing is compiled on import.
+NVRTC, the compiler, comes with torch's own CUDA wheels; no toolkit need be there. It and the driver
+are called through ctypes. Compiled modules stay in the user's cache folder, by source, options,
+architecture and versions; one process builds while others wait. Nothing is compiled on import.
 """
 
 import ctypes
@@ -49,7 +48,7 @@ def module(files: tuple[str, ...], settings: tuple[tuple[str, object], ...], ind
 
 @functools.cache
 def load(files: tuple[str, ...], settings: tuple[tuple[str, object], ...], index: int):
-    """As :func:`module`, or why there are none: to look for NVRTC in vain takes 30 ms each time."""
+    """As :func:`module`, or why there are none: looking in vain takes 30 ms each time."""
     major, minor = torch.cuda.get_device_capability(index)
     options = ["--std=c++17", *(f"-DCFG_{name}={value}" for name, value in settings)]
     try:
@@ -70,17 +69,14 @@ this_thread = threading.local()
 
 
 def need_context() -> None:
-    """Have torch's CUDA context in this thread, for the driver.
-
-    A thread of autograd has none before its first kernel of torch's, and that may come after ours
-    (https://github.com/pytorch/pytorch/issues/124565).
-    """
-    if not getattr(this_thread, "has_context", False):
+    """Have torch's CUDA context in this thread, for the driver: autograd's threads have none before
+    their first kernel of torch's (https://github.com/pytorch/pytorch/issues/124565)."""
+    if not hasattr(this_thread, "context"):
         context = ctypes.c_void_p()
         driver("cuCtxGetCurrent", ctypes.byref(context))
         if not context:
             torch.cuda.current_stream().synchronize()
-        this_thread.has_context = True
+        this_thread.context = context
 
 
 def cached(text: str, options: list[str], architecture: int) -> bytes:
@@ -254,9 +250,8 @@ class Module:
         if steps is not None:
             values.append(last)
         array = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        x, y = (*grid, 1)[:2]
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        size = (x, y, 1, block, 1, 1, shared, stream, array)
+        size = (*(*grid, 1)[:2], 1, block, 1, 1, shared, stream, array)
         for last.value in (0,) if steps is None else steps:
             for function in functions:
                 if cooperative:
@@ -277,7 +272,6 @@ def as_argument(value: Tensor | ctypes.Structure | int | float | None):
 
 
 # What a kernel says of a failure: it writes to memory of the host, where looking costs nothing.
-
 DEADLOCK, WRONG_INDEX = 1, 2
 
 
@@ -294,10 +288,9 @@ def failure() -> Exception | None:
     if code == WRONG_INDEX:
         return IndexError(f"index {a} is none of the vocabulary of {b} characters")
     if code == DEADLOCK:
-        return RuntimeError(
-            f"a GRU kernel waited in vain for its other blocks at T={a}, B={b}, H={c}, and gave up;"
-            " model.backend=torch does without it"
-        )
+        where = f"T={a}, B={b}, H={c}"
+        said = f"a GRU kernel waited in vain for its other blocks at {where}, and gave up"
+        return RuntimeError(f"{said}; model.backend=torch does without it")
     return None
 
 

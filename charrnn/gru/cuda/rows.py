@@ -12,7 +12,7 @@ from charrnn.gru.cuda import nvrtc
 
 FILES = ("instructions.cuh", "rows.cu", "loss.cu")
 """The kernels' source."""
-HOT = 1024
+LARGEST_ONE_HOT = 1024
 """The largest vocabulary for which rows are summed by a product with one-hot rows, whose work grows
 with V. Row by row they took 185 us on an H100 at V 96, T 100, B 128, H 1024, ten times what reading
 them takes, and a frequent character takes longer."""
@@ -93,7 +93,7 @@ def one_hot(inputs: Tensor, wide: int, size: int) -> Tensor | None:
 
     V is padded to eights. An index out of range has no 1. Returns None where V is too large.
     """
-    if size > HOT:
+    if size > LARGEST_ONE_HOT:
         return None
     steps, rows, columns = *inputs.shape, -(-size // 8) * 8
     made = torch.empty(steps * wide, columns, dtype=torch.float16, device=inputs.device)

@@ -37,6 +37,7 @@ class Stack(torch.autograd.Function):
         final = torch.empty_like(state, memory_format=torch.contiguous_format)
         (steps, rows), below, kept, halves, d_gates = inputs.shape[:2], None, [], None, []
         for group in plan.groups(len(layers)):
+            # Lanes first: what the names below held may be given to others once lane 1 has waited.
             lanes, runs, ready, done, held = Lanes(inputs.device), [], [], [], []
             spans = plan.spans(steps, len(group) if lanes.both else 1)
             with lanes.on(1):  # beside the inputs of the lower layer
@@ -72,8 +73,9 @@ class Stack(torch.autograd.Function):
                     x, mask = below if i else None, None
                     if dropped:
                         x, mask = (torch.cat(parts) for parts in zip(*dropped))
-                kept += run.kept(x, mask, w_ih, halves.turned[i])
-                d_gates.append(run.d_gates)
+                if training:
+                    kept += run.kept(x, mask, w_ih, halves.turned[i])
+                    d_gates.append(run.d_gates)
                 below, done = run.states[1:, :rows], marks
             lanes.join()
         if training:
