@@ -33,9 +33,9 @@ def rewind_event_files(folder: Path, windows: int, characters_per_window: int) -
     would remove the events that count characters too.
     """
     files = sorted(folder.glob(PATTERN))
-    # TensorBoard reads files in the order of the times in their names. After the clock was set
-    # back, these files would follow the next one; they are renamed to come first.
-    ahead = any(file.name.split(".")[3] >= f"{time.time():010.0f}" for file in files)
+    # TensorBoard reads files in the order of the seconds in their names. In the same second, or
+    # after the clock was set back, these may follow the next one; they are renamed to come first.
+    ahead = any(file.name.split(".")[3] >= f"{int(time.time()):010d}" for file in files)
     for number, file in enumerate(files):
         records = RawEventFileLoader(str(file)).Load()
         records = [r for r in records if window_of(r, characters_per_window) <= windows]

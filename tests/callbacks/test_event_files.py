@@ -1,6 +1,7 @@
 """Event files: TensorBoard still has the private names, and rewinding keeps earlier events."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -46,6 +47,19 @@ def test_files_from_the_future_come_before_the_next(logger, tmp_path):
     rewind_event_files(tmp_path, 10, 21)
     (file,) = tmp_path.glob(PATTERN)
     assert file.name.split(".")[3] == "0000000000"
+    assert steps(tmp_path, "train/bpc") == [10]
+
+
+def test_files_of_this_second_come_before_the_next(logger, tmp_path, monkeypatch):
+    """Whose name would else be sorted by the number of its process: 10217 before 9953."""
+    write(logger, 10)
+    (file,) = tmp_path.glob(PATTERN)
+    second = int(file.name.split(".")[3])
+    for now, number in ((second + 1.0, second), (second + 0.9, 0)):
+        monkeypatch.setattr(event_files, "time", SimpleNamespace(time=lambda now=now: now))
+        rewind_event_files(tmp_path, 10, 21)
+        (file,) = tmp_path.glob(PATTERN)
+        assert int(file.name.split(".")[3]) == number
     assert steps(tmp_path, "train/bpc") == [10]
 
 
