@@ -151,6 +151,61 @@ def test_gradients_asked_for_in_chunks(device, slots, groups, monkeypatch):
     assert_near(found[0], expected, HALF)
 
 
+@pytest.mark.parametrize("reset", RESETS)
+def test_forward_leaves_an_empty_mailbox(device, reset, groups):
+    """For the exchange of backward, rows that are not there included."""
+    inputs, _, state, weights, _ = case("one_hot", 32, 3, 5, 2)
+    move = {"device": device, "dtype": torch.float32}
+    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
+    given = (inputs.to(device), None, state.to(**move), weights)
+    outputs, _ = cuda.forward(*given, reset=reset, gate="sigmoid")
+    node = outputs.grad_fn
+    while not hasattr(node, "d_gates"):  # H may be padded
+        node = node.next_functions[0][0]
+    assert len(node.d_gates) == 2
+    assert all((made.view(torch.int16) == -1).all() for made in node.d_gates)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_backward_twice(device, reset, kernels):
+    """The second one finds the mailbox full that forward had left empty."""
+    inputs, _, state, weights, (grad, _) = case("one_hot", 32, 3, 5, 2)
+    move = {"device": device, "dtype": torch.float32}
+    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
+    given = (inputs.to(device), None, state.to(**move), weights)
+    outputs, _ = cuda.forward(*given, reset=reset, gate="sigmoid")
+    leaves = [w for layer in weights for w in layer]
+    for factor in (1, 2, -1):
+        grads = torch.autograd.grad(outputs, leaves, factor * grad.to(**move), retain_graph=True)
+        first = grads if factor == 1 else first
+        assert all(torch.equal(b, factor * a) for a, b in zip(first, grads))
+
+
+@pytest.mark.parametrize("kind", ["table", "features"])
+@pytest.mark.parametrize("low", [torch.float16, torch.bfloat16])
+def test_products_of_inputs_in_16_bits(device, kind, low, kernels, monkeypatch):
+    """As autocast has it: operands are rounded, sums are not."""
+    given = inputs, table, state, weights, grads = case(kind, 20, 3, 5, 2)
+    first = (weights[0][0].to(low).double(), *weights[0][1:])
+    if kind == "table":
+        rounded = inputs, table.to(low).double(), state, [first, *weights[1:]], grads
+    else:
+        rounded = inputs.to(low).double(), table, state, [first, *weights[1:]], grads
+    expected, exact = (
+        numbers(reference, "cpu", torch.float64, each, "after", "sigmoid")
+        for each in (rounded, given)
+    )
+    monkeypatch.setattr(cuda, "low_type", lambda state: low)
+    found = numbers(cuda, device, torch.float32, given, "after", "sigmoid")
+    assert_near(found[:2], expected[:2], HALF)
+    assert_near(found[2:], expected[2:], 4 * HALF)
+    if low == torch.bfloat16:
+        near, far = (
+            (found[0].detach().double().cpu() - x[0].detach()).norm() for x in (expected, exact)
+        )
+        assert near < far / 2
+
+
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("reset", RESETS)

@@ -49,7 +49,7 @@ class Lanes:
     """
 
     def __init__(self, device: torch.device):
-        self.streams, self.both = [], for_graph or device.type == "cpu"
+        self.streams, self.both = [], for_graph
         if device.type == "cuda" and for_graph:
             first = torch.cuda.current_stream(device)
             self.streams = [first, second_stream(first)]
