@@ -164,6 +164,8 @@ def test_forward_leaves_an_empty_mailbox(device, reset, groups):
         node = node.next_functions[0][0]
     assert len(node.d_gates) == 2
     assert all((made.view(torch.int16) == -1).all() for made in node.d_gates)
+    outputs.sum().backward(retain_graph=True)
+    assert node.d_gates is None  # it is full
 
 
 @pytest.mark.parametrize("reset", RESETS)
@@ -175,10 +177,13 @@ def test_backward_twice(device, reset, kernels):
     given = (inputs.to(device), None, state.to(**move), weights)
     outputs, _ = cuda.forward(*given, reset=reset, gate="sigmoid")
     leaves = [w for layer in weights for w in layer]
-    for factor in (1, 2, -1):
-        grads = torch.autograd.grad(outputs, leaves, factor * grad.to(**move), retain_graph=True)
-        first = grads if factor == 1 else first
-        assert all(torch.equal(b, factor * a) for a, b in zip(first, grads))
+    first, second, third = (
+        torch.autograd.grad(outputs, leaves, factor * grad.to(**move), retain_graph=True)
+        for factor in (1, 2, -1)
+    )
+    assert all(
+        torch.equal(b, 2 * a) and torch.equal(c, -a) for a, b, c in zip(first, second, third)
+    )
 
 
 @pytest.mark.parametrize("kind", ["table", "features"])
