@@ -84,6 +84,14 @@ def numbers(backend, device, dtype, given, reset, gate, scale=1.0):
     return [*results, *torch.autograd.grad(results, leaves, grads)]
 
 
+def parameters(device, hidden):
+    """Arguments of two layers in float32, whose weights want gradients, and one for outputs."""
+    inputs, _, state, weights, (grad, _) = case("one_hot", hidden, 3, 5, 2)
+    move = {"device": device, "dtype": torch.float32}
+    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
+    return (inputs.to(device), None, state.to(**move), weights), grad.to(**move)
+
+
 def assert_near(found, expected, tolerance):
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
@@ -154,10 +162,7 @@ def test_gradients_asked_for_in_chunks(device, slots, groups, monkeypatch):
 @pytest.mark.parametrize("reset", RESETS)
 def test_forward_leaves_an_empty_mailbox(device, reset, groups):
     """For the exchange of backward, rows that are not there included."""
-    inputs, _, state, weights, _ = case("one_hot", 32, 3, 5, 2)
-    move = {"device": device, "dtype": torch.float32}
-    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
-    given = (inputs.to(device), None, state.to(**move), weights)
+    given, _ = parameters(device, 32)
     outputs, _ = cuda.forward(*given, reset=reset, gate="sigmoid")
     node = outputs.grad_fn
     while not hasattr(node, "d_gates"):  # H may be padded
@@ -171,14 +176,11 @@ def test_forward_leaves_an_empty_mailbox(device, reset, groups):
 @pytest.mark.parametrize("reset", RESETS)
 def test_backward_twice(device, reset, kernels):
     """The second one finds the mailbox full that forward had left empty."""
-    inputs, _, state, weights, (grad, _) = case("one_hot", 32, 3, 5, 2)
-    move = {"device": device, "dtype": torch.float32}
-    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
-    given = (inputs.to(device), None, state.to(**move), weights)
+    given, grad = parameters(device, 32)
     outputs, _ = cuda.forward(*given, reset=reset, gate="sigmoid")
-    leaves = [w for layer in weights for w in layer]
+    leaves = [w for layer in given[-1] for w in layer]
     first, second, third = (
-        torch.autograd.grad(outputs, leaves, factor * grad.to(**move), retain_graph=True)
+        torch.autograd.grad(outputs, leaves, factor * grad, retain_graph=True)
         for factor in (1, 2, -1)
     )
     assert all(
@@ -267,10 +269,7 @@ def test_same_bits_again(device, kernels):
 
 @pytest.mark.parametrize("reset", RESETS)
 def test_inference_is_training_without_gradients(device, reset, kernels):
-    inputs, _, state, weights, _ = case("one_hot", 20, 3, 5, 2)
-    move = {"device": device, "dtype": torch.float32}
-    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
-    given = (inputs.to(device), None, state.to(**move), weights)
+    given, _ = parameters(device, 20)
     expected = cuda.forward(*given, reset=reset, gate="sigmoid")
     with torch.no_grad():
         found = cuda.forward(*given, reset=reset, gate="sigmoid")
@@ -279,15 +278,12 @@ def test_inference_is_training_without_gradients(device, reset, kernels):
 
 def test_dropout_between_layers(device):
     """Masks drawn again from the same seed give the same numbers, others do not."""
-    inputs, _, state, weights, _ = case("one_hot", 32, 3, 5, 2)
-    move = {"device": device, "dtype": torch.float32}
-    weights = [tuple(w.to(**move).requires_grad_() for w in layer) for layer in weights]
-    given = (inputs.to(device), None, state.to(**move), weights)
+    given, _ = parameters(device, 32)
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         outputs, final = cuda.forward(*given, reset="after", gate="sigmoid", dropout=0.5)
-        (grad,) = torch.autograd.grad(outputs.sum(), [weights[0][1]])
+        (grad,) = torch.autograd.grad(outputs.sum(), [given[-1][0][1]])
         found.append((outputs, final, grad))
     assert all(map(torch.equal, found[0], found[1]))
     assert found[0][1][0].equal(found[2][1][0]) and not found[0][0].equal(found[2][0])

@@ -63,7 +63,6 @@ class Stack(torch.autograd.Function):
                                 dropped.append((x, mask))
                             made = matmul(x.flatten(0, 1), w_ih.t()).view(*x.shape[:2], -1)
                             held.append(made)
-                        if i:
                             run(made, None, span)
                         elif index is None:
                             run(gates[span], None, span)
